@@ -16,9 +16,11 @@ class ConfigError(ValueError):
 
 
 class Strict(BaseModel):
-    """Frozen table: unknown keys forbidden, no conversions except int to float and list to tuple."""
+    """Frozen table: unknown keys and non-finite numbers forbidden; int becomes float, list tuple,
+    and nothing else is converted.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -60,7 +62,8 @@ def _describe(
     # A union gives one message per branch; together they say what is valid.
     said = [item["msg"] for item in errors if _keys(model, item["loc"])[0] == keys]
     said = [text.removeprefix("Input ").removeprefix("Value error, ") for text in said]
-    return f"{key} = {value!r}: {' or '.join(dict.fromkeys(said))}"
+    what = " or ".join(dict.fromkeys(said))
+    return f"[{key}] {what}" if isinstance(value, Mapping) else f"{key} = {value!r}: {what}"
 
 
 def _keys(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], type[BaseModel]]:

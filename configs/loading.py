@@ -1,0 +1,161 @@
+"""From a command line to a Config: TOML files left to right, then `--dotted.key value`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from configs.schema import Config, Named
+from configs.typing import ConfigError, nearest, validate
+
+PRESETS = Path(__file__).parent
+DEFAULT = PRESETS / "gpt2_124m.toml"
+
+
+def load(argv: Sequence[str]) -> Config:
+    """Config of a command line such as `base.toml wsd.toml --optimizer.lr 3e-4 --seed 2`.
+
+    Without a file configs/gpt2_124m.toml is read. Raises ConfigError, one line.
+    """
+    files, overrides = _split(argv)
+    table: dict[str, Any] = {}
+    for layer in [*map(_read, files or [DEFAULT]), overrides]:
+        table = merge(table, layer)
+    if missing := [key for key in ("model", "train", "data") if key not in table]:
+        raise ConfigError(
+            f"no [{missing[0]}] table in {', '.join(map(str, files))}; begin with a whole "
+            f"configuration such as configs/{DEFAULT.name} and put overlays after it"
+        )
+    return validate(Config, table)
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`layer` over `base`, table by table; a table whose `name` changes starts from nothing.
+
+    So that AdamW's betas never leak into Lion.
+    """
+    merged = dict(base)
+    for key, value in layer.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in value and value["name"] != old.get("name")
+            merged[key] = dict(value) if renamed else merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def usage() -> str:
+    """Text of --help: how to call, and every key with type, default and meaning."""
+    default = load([]).table()
+    rows = []
+    for key, kind, meaning in _keys():
+        value: Any = default
+        for part in key.split("."):
+            value = value.get(part, "-") if isinstance(value, Mapping) else "-"
+        rows.append((f"--{key}", kind, str(value), meaning))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [
+        "  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows
+    ]
+    return "\n".join(
+        [
+            "usage: torchrun --nproc_per_node=N train_gpt2.py [FILE.toml ...] [--key value ...]",
+            "",
+            "Files are merged left to right, then the overrides; none: configs/gpt2_124m.toml.",
+            "--print-config prints the resolved configuration and leaves; --help prints this.",
+            "",
+            "key, type, default (of configs/gpt2_124m.toml), meaning:",
+            *lines,
+            "--optimizer.* and --schedule.*: their hyperparameters, see `python -m optim list`.",
+        ]
+    )
+
+
+def _split(argv: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
+    files: list[Path] = []
+    overrides: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--"):
+            files.append(_file(word))
+            continue
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            text = next(words, "")
+            if not text or text.startswith("--"):
+                raise ConfigError(f"--{key} needs a value: --{key} VALUE")
+        _check_key(key)
+        _put(overrides, key, _value(text))
+    return files, overrides
+
+
+def _file(word: str) -> Path:
+    path = Path(word)
+    if path.suffix != ".toml":
+        raise ConfigError(
+            f"unexpected argument '{word}'; give TOML files and --key value overrides"
+        )
+    if not path.is_file():
+        known = [str(p.relative_to(PRESETS.parent)) for p in PRESETS.rglob("*.toml")]
+        near = nearest(word, known).partition("(valid")[0].strip()
+        raise ConfigError(f"no configuration file '{word}'; {near or f'presets lie in {PRESETS}'}")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is none is taken as a string, so that names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        table = table.setdefault(part, {})
+    table[last] = value
+
+
+def _keys() -> Iterator[tuple[str, str, str]]:
+    """(dotted key, type, meaning) of every key of the schema."""
+    for name, field in Config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            for sub, item in inner.model_fields.items():
+                yield f"{name}.{sub}", _type(item.annotation), item.description or ""
+        else:
+            yield name, _type(inner), field.description or ""
+
+
+def _type(annotation: Any) -> str:
+    if isinstance(annotation, type):
+        return annotation.__name__
+    parts = [p if isinstance(p, str) else _type(p) for p in get_args(annotation)]
+    return "|".join(p for p in parts if p != "NoneType")
+
+
+def _check_key(key: str) -> None:
+    """Catch a misspelt override here, where the full dotted key can be suggested."""
+    known = [k for k, _, _ in _keys()]
+    head, _, rest = key.partition(".")
+    field = Config.model_fields.get(head)
+    if key in known or (rest and "." not in rest and field and field.annotation is Named):
+        return
+    if any(k.startswith(f"{head}.") for k in known):
+        known = [k for k in known if k.startswith(f"{head}.")]
+    same_end = [k for k in [*known, "optimizer.lr"] if k.rpartition(".")[2] == key]
+    hint = f"did you mean '{same_end[0]}'? (--help)" if same_end else nearest(key, known)
+    raise ConfigError(f"unknown key '{key}'; {hint}")

@@ -1,0 +1,145 @@
+"""Every key of the configuration, with its type, unit and meaning.
+
+A key without a default defines the experiment and comes from a preset (configs/gpt2_124m.toml is
+the one used when no file is given). Hyperparameters of optimizers and schedules are not here:
+the signature of the class or function in optim/ is their schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from configs.typing import Strict
+
+
+class Model(Strict):
+    """Shape of GPT-2."""
+
+    vocab_size: int = Field(gt=0, description="tokens in the vocabulary (50257 for GPT-2)")
+    block_size: int = Field(gt=0, description="context length, tokens")
+    n_layer: int = Field(gt=0, description="transformer blocks")
+    n_head: int = Field(gt=0, description="attention heads")
+    n_embd: int = Field(gt=0, description="width; divisible by n_head")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Model:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd = {self.n_embd} must be divisible by n_head = {self.n_head}")
+        return self
+
+
+class Data(Strict):
+    """Where the token shards lie."""
+
+    dir: str = Field(description="folder of token shards, as `python -m data` writes them")
+    format: Literal["auto", "nanogpt"] = Field(
+        "auto",
+        description="auto: .bin with llm.c's header or .npy; nanogpt: headerless uint16 .bin",
+    )
+
+
+class Train(Strict):
+    """The training loop."""
+
+    total_steps: int = Field(gt=0, description="optimizer updates in the run")
+    batch_tokens: int = Field(gt=0, description="tokens per update, over all ranks")
+    micro_batch_size: int = Field(
+        gt=0, description="sequences per forward pass and rank, at most; saves memory, not results"
+    )
+    grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0: no clipping")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of matrix products (autocast); auto: bfloat16 on CUDA, else float32"
+    )
+    compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on CUDA")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if present")
+
+
+class Eval(Strict):
+    """Validation: the same first tokens every time, shared by all ranks."""
+
+    every: int = Field(gt=0, description="updates between evaluations; also at step 0 and the end")
+    tokens: int = Field(gt=0, description="validation tokens; a multiple of block_size")
+
+
+class Checkpoint(Strict):
+    """Saved state; does not change results, so it is not part of the run's identity."""
+
+    every: int = Field(1000, ge=0, description="updates between checkpoints; 0: only at the end")
+    keep: int = Field(2, gt=0, description="newest checkpoints kept")
+
+
+class Log(Strict):
+    """Output; does not change results, so it is not part of the run's identity."""
+
+    dir: str = Field("runs", description="each run has its own folder in it")
+    print_every: int = Field(10, gt=0, description="updates between printed lines (no terminal)")
+    wandb: Literal["auto", "online", "offline", "disabled"] = Field(
+        "auto", description="auto: online where an account is configured, else offline"
+    )
+    project: str = Field("gpt2-optimizer-bench", description="W&B project")
+    entity: str | None = Field(None, description="W&B entity (team or user)")
+    group: str | None = Field(None, description="W&B group: the contest")
+    job_type: str | None = Field(None, description="W&B job type: the arm")
+
+
+class Named(BaseModel):
+    """A name from optim/'s tables (or a dotted path) and its hyperparameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    name: str = Field(
+        description="from the table (`python -m optim list`), or package.module.Class"
+    )
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Everything in the table but the name."""
+        return dict(self.model_extra or {})
+
+
+class Config(Strict):
+    """One run, completely."""
+
+    seed: int = Field(1, ge=0, description="of initialisation and sampling")
+    data_seed: int = Field(1, ge=0, description="of the order of data")
+    model: Model
+    data: Data
+    optimizer: Named
+    schedule: Named
+    train: Train
+    eval: Eval
+    checkpoint: Checkpoint = Checkpoint()  # type: ignore[call-arg]
+    log: Log = Log()  # type: ignore[call-arg]
+
+    def resolved(self, optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> Config:
+        """The same run with complete hyperparameters in place of those the user gave."""
+        tables = {
+            "optimizer": Named(name=self.optimizer.name, **optimizer),
+            "schedule": Named(name=self.schedule.name, **schedule),
+        }
+        return self.model_copy(update=tables)
+
+    def table(self) -> dict[str, Any]:
+        """Nested plain values; keys that are None are left out, since TOML cannot say None."""
+        return self.model_dump(exclude_none=True)
+
+    def toml(self) -> str:
+        """The configuration as a TOML file that `load` reads back to the same run."""
+        return tomli_w.dumps(self.table())
+
+    @property
+    def identity(self) -> str:
+        """8 hex digits: a hash of everything that can change the result."""
+        table = {k: v for k, v in self.table().items() if k not in ("log", "checkpoint")}
+        return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def run_name(self) -> str:
+        """<optimizer>-<schedule>-s<seed>-<identity>: the name of the run's folder."""
+        optimizer, schedule = (n.name.rpartition(".")[2] for n in (self.optimizer, self.schedule))
+        return f"{optimizer.lower()}-{schedule.lower()}-s{self.seed}-{self.identity}"
