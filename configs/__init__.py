@@ -1,7 +1,7 @@
 """The whole configuration of a run: typed tables, TOML files merged left to right, overrides."""
 
 from configs.loading import load, usage
-from configs.schema import Config
+from configs.schema import Batch, Config, Model
 from configs.typing import ConfigError
 
-__all__ = ["Config", "ConfigError", "load", "usage"]
+__all__ = ["Batch", "Config", "ConfigError", "Model", "load", "usage"]

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from configs.typing import Strict
+from configs.typing import ConfigError, Strict
 
 
 class Model(Strict):
@@ -143,3 +144,32 @@ class Config(Strict):
         """<optimizer>-<schedule>-s<seed>-<identity>: the name of the run's folder."""
         optimizer, schedule = (n.name.rpartition(".")[2] for n in (self.optimizer, self.schedule))
         return f"{optimizer.lower()}-{schedule.lower()}-s{self.seed}-{self.identity}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the global batch of one update is cut, in sequences."""
+
+    size: int  # all ranks
+    rows: int  # this rank's share of it
+    micro: int  # one forward pass
+
+    @classmethod
+    def divide(cls, config: Config, world_size: int) -> Batch:
+        """Raises ConfigError, with the product, where it does not divide."""
+        tokens, block = config.train.batch_tokens, config.model.block_size
+        given = f"train.batch_tokens = {tokens} is not divisible by {world_size} ranks"
+        unit = world_size * block
+        if tokens % unit:
+            raise ConfigError(
+                f"{given} x block_size {block} = {unit}; the nearest that is: "
+                f"{max(1, round(tokens / unit)) * unit}"
+            )
+        rows = tokens // unit
+        micro = min(config.train.micro_batch_size, rows)
+        if rows % micro:
+            raise ConfigError(
+                f"{given} x micro_batch_size {micro} x block_size {block} = {unit * micro}; give a "
+                f"train.micro_batch_size that divides the {rows} sequences of a rank"
+            )
+        return cls(size=rows * world_size, rows=rows, micro=micro)

@@ -1,0 +1,191 @@
+"""Optimizers and learning-rate schedules by name.
+
+    resolved = resolve_optimizer("adamw", {"lr": 6e-4})         # validated, with all defaults
+    optimizer = build_optimizer("adamw", param_groups, **resolved)
+    factor = build_schedule("cosine", total_steps, min_lr_ratio=0.1)
+    group["lr"] = group["initial_lr"] * factor(step)
+
+A new optimizer is one class in a file of its own and one row in OPTIMIZERS; a new schedule is one
+function in schedules.py and one row in SCHEDULES. The tests of the contract take them from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from configs.typing import ConfigError, nearest
+from optim import foreign, schedules, torch_optimizers
+from optim.base import Optimizer, optimizer_state_bytes
+from optim.hyperparameters import complete
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Schedule",
+    "build_optimizer",
+    "build_schedule",
+    "optimizer_state_bytes",
+    "resolve_optimizer",
+    "resolve_schedule",
+]
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch_optimizers.SGD,
+    "adam": torch_optimizers.Adam,
+    "adamw": torch_optimizers.AdamW,
+    "nadam": torch_optimizers.NAdam,
+    "radam": torch_optimizers.RAdam,
+    "adagrad": torch_optimizers.Adagrad,
+    "rmsprop": torch_optimizers.RMSprop,
+    "adafactor": torch_optimizers.Adafactor,
+}
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": schedules.constant,
+    "step": schedules.step,
+    "multistep": schedules.multistep,
+    "linear": schedules.linear,
+    "linear_to_zero": schedules.linear_to_zero,
+    "exponential": schedules.exponential,
+    "cosine": schedules.cosine,
+    "polynomial": schedules.polynomial,
+    "rex": schedules.rex,
+    "one_cycle": schedules.one_cycle,
+    "cosine_warm_restarts": schedules.cosine_warm_restarts,
+    "cyclic": schedules.cyclic,
+    "wsd": schedules.wsd,
+    "inverse_sqrt": schedules.inverse_sqrt,
+    "noam": schedules.noam,
+    "power": schedules.power,
+    "cosine_inf": schedules.cosine_inf,
+    "piecewise": schedules.piecewise,
+}
+
+_POSITIONAL_OF_OPTIMIZER = 1  # params
+_POSITIONAL_OF_SCHEDULE = 2  # step, total_steps
+
+
+# ---------------------------------------------------------------- optimizers
+
+
+def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """`hyperparameters` checked against the signature of `name`, with its defaults filled in.
+
+    `name` is a key of OPTIMIZERS or the dotted path of a torch-style class. The result can be
+    written as TOML; defaults that TOML cannot say (None, a callable) are left to the class.
+
+    Raises:
+        ConfigError: unknown name, unknown or missing key, wrong type; one line.
+    """
+    cls = _optimizer_class(name)
+    return complete(cls, hyperparameters, "optimizer", _POSITIONAL_OF_OPTIMIZER)
+
+
+def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: Any) -> Optimizer:
+    """The optimizer `name` over `param_groups`, each with its base rate kept as "initial_lr".
+
+    Args:
+        name: a key of OPTIMIZERS, or a dotted path such as "torch.optim.Adamax".
+        param_groups: dicts with "params"; a group's own value of a hyperparameter wins, and keys
+            that the optimizer does not know ("names", "role") stay in the group. Or tensors.
+        hyperparameters: the keyword arguments of the class; the rest take their defaults.
+
+    Returns:
+        An instance of the class, with the hooks of `optim.base.Optimizer`.
+
+    Raises:
+        ConfigError: as `resolve_optimizer`, or when the class refuses the values; one line.
+    """
+    complete_values = resolve_optimizer(name, hyperparameters)
+    cls = foreign.with_hooks(_optimizer_class(name))
+    optimizer = foreign.construct(name, cls, param_groups, complete_values)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    if "." in name:
+        return foreign.imported_class(name)
+    raise ConfigError(
+        f"unknown optimizer.name = '{name}'; {nearest(name, OPTIMIZERS)};"
+        " another class is named by its dotted path, as torch.optim.Adamax"
+    )
+
+
+# ---------------------------------------------------------------- schedules
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factors of all updates of a run, evaluated once; called with a step, it looks one up.
+
+    `factors` has total_steps + 1 entries: the last is the limit at the end of the run, which is
+    returned for every step past it. Steps below 0 give the first.
+    """
+
+    name: str
+    factors: tuple[float, ...]
+
+    def __call__(self, step: int) -> float:
+        """The factor of the update `step`, counted from 0."""
+        return self.factors[min(max(step, 0), self.total_steps)]
+
+    @property
+    def total_steps(self) -> int:
+        """Number of updates."""
+        return len(self.factors) - 1
+
+    @property
+    def mean_factor(self) -> float:
+        """Mean over the updates: the area under the curve, by which schedules differ most."""
+        return fmean(self.factors[:-1])
+
+    @property
+    def last_factor(self) -> float:
+        """Factor of the last update."""
+        return self.factors[-2]
+
+    @property
+    def peak_factor(self) -> float:
+        """Largest factor of the run."""
+        return max(self.factors)
+
+
+def resolve_schedule(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """`hyperparameters` checked against the signature of `name`, with its defaults filled in.
+
+    Raises:
+        ConfigError: unknown name, unknown key, wrong type, out of its domain; one line.
+    """
+    if name not in SCHEDULES:
+        raise ConfigError(f"unknown schedule.name = '{name}'; {nearest(name, SCHEDULES)}")
+    return complete(SCHEDULES[name], hyperparameters, "schedule", _POSITIONAL_OF_SCHEDULE)
+
+
+def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Schedule:
+    """The schedule `name` over `total_steps` updates: a function from step to factor in [0, 1].
+
+    Raises:
+        ConfigError: as `resolve_schedule`; also hyperparameters that do not fit the length of the
+            run, such as a warm-up longer than it. One line.
+    """
+    if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
+        raise ConfigError(f"total_steps = {total_steps!r}: should be an integer of at least 1")
+    values = resolve_schedule(name, hyperparameters)
+    function = SCHEDULES[name]
+    factors = tuple(function(step, total_steps, **values) for step in range(total_steps + 1))
+    for step, factor in enumerate(factors):
+        if not (math.isfinite(factor) and 0 <= factor <= 1):
+            raise ConfigError(
+                f"schedule '{name}' gives factor {factor} at step {step}; it must lie in [0, 1]"
+            )
+    return Schedule(name, factors)

@@ -1,0 +1,1 @@
+"""The record of a run: written by the trainer, read by anyone."""

@@ -1,0 +1,42 @@
+# make train: everything from nothing to a trained small GPT-2; make test: the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+STDLIB := data/tokens/stdlib/meta.json
+
+.PHONY: train test lint types format clean
+train: .venv/installed $(STDLIB)
+	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+
+types: .venv/installed-test
+	$(BIN)/mypy
+
+format: .venv/installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(STDLIB): .venv/installed
+	$(BIN)/python -m data stdlib
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt constraints.txt | .venv/bin/python
+	$(PIP) --requirement requirements.txt
+	touch $@
+
+.venv/installed-test: requirements-test.txt .venv/installed
+	$(PIP) --requirement requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf .venv build runs data/tokens

@@ -1,0 +1,83 @@
+"""What the commands of `python -m data` share: how they read arguments and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from data.atomic import read_json
+from data.shards import META, SPLITS
+
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` and leave with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def add_out(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option --out, the directory to write."""
+    parser.add_argument(
+        "--out", type=Path, default=Path(default), metavar="DIR", help=f"directory, {default}"
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The option --workers, tokenizer processes; default every core this process may use."""
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes, all cores")
+
+
+def positive(text: str) -> int:
+    """A whole number above 0. Raises argparse.ArgumentTypeError."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def count(text: str) -> int:
+    """A number of tokens: `1B`, `2.5M`, `100_000`, `100,000`.
+
+    Raises argparse.ArgumentTypeError unless it is a whole number, at least 1.
+    """
+    match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)([KMBT]?)", text.strip().upper())
+    if match:
+        digits, factor = match[1].replace("_", "").replace(",", ""), _FACTORS[match[2]]
+        whole, _, fraction = digits.partition(".")
+        value, remainder = divmod(int(whole + fraction) * factor, 10 ** len(fraction))
+        if value >= 1 and not remainder:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a number of tokens; write it like 1B, 2.5M or 100_000"
+    )
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """The command as the user typed it, to be shown in messages."""
+    return shlex.join(["python", "-m", "data", *args.typed])
+
+
+def shown(message: str) -> None:
+    """One line for the user on stdout."""
+    print(message, file=sys.stdout, flush=True)
+
+
+def finished(directory: Path, *, was_there: bool) -> None:
+    """One line with the sizes of a complete directory."""
+    meta = read_json(directory / META) or {}
+    parts = [_split(split, meta["splits"][split]) for split in SPLITS]
+    verb = "is complete already" if was_there else "written"
+    shown(f"{directory} {verb}: {'; '.join(parts)}; vocab_size {meta['vocab_size']}")
+
+
+def _split(split: str, summary: dict[str, int | None]) -> str:
+    documents = summary["documents"]
+    of = "" if documents is None else f" in {documents:,} documents"
+    return f"{split} {summary['tokens']:,} tokens{of}"

@@ -1,0 +1,283 @@
+"""Which tokens at which step: a pure function of (data_seed, step), whatever the number of ranks.
+
+A shard is cut into windows of `block_size` tokens, each read with one token more, the last target;
+that token is also the first input of the next window. Windows never cross shards. An epoch visits
+every window of all shards once, in an order drawn from (data_seed, epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.permutation import permute
+from data.shards import TOKEN, DataError, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AHEAD = 2  # batches prepared before they are asked for
+
+
+class Windows:
+    """All windows of a split, numbered through the shards in order."""
+
+    def __init__(self, tokens: Tokens, block_size: int) -> None:
+        if block_size < 1:
+            raise DataError(f"block_size is {block_size}; it must be at least 1 token")
+        self.tokens = tokens
+        self.block_size = block_size
+        counts = [(len(shard) - 1) // block_size for shard in tokens.shards]
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._starts = self._ends - counts
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The windows `indices` (integers, shape (rows,)) as uint16 (rows, block_size + 1)."""
+        rows = np.empty((len(indices), self.block_size + 1), dtype=TOKEN)
+        indices = indices.astype(np.int64)
+        shards = np.searchsorted(self._ends, indices, side="right")
+        offsets = (indices - self._starts[shards]) * self.block_size
+        for row, shard, offset in zip(rows, shards.tolist(), offsets.tolist(), strict=True):
+            row[:] = self.tokens.shards[shard][offset : offset + self.block_size + 1]
+        return rows
+
+
+class Loader:
+    """Training batches. Resume needs nothing but the step.
+
+    `batch_size` is the global batch in sequences; rank r of `world_size` takes rows
+    r * batch_size / world_size and on. `data_seed` is an integer from 0 to 2**64 - 1.
+    Raises DataError when the batch cannot be shared out or the split does not fill one batch.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        block_size: int,
+        batch_size: int,
+        data_seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1 or batch_size % world_size:
+            raise DataError(
+                f"a global batch of {batch_size} sequences cannot be shared by {world_size} ranks;"
+                f" make it a multiple of {world_size}"
+            )
+        if not 0 <= rank < world_size:
+            raise DataError(f"rank {rank} is not in 0 ... {world_size - 1}")
+        if not 0 <= data_seed < 2**64:
+            raise DataError(f"data_seed is {data_seed}; it must be from 0 to 2**64 - 1")
+        self.windows = Windows(tokens, block_size)
+        if len(self.windows) < batch_size:
+            raise DataError(_too_small(tokens, len(self.windows), block_size, batch_size))
+        self.block_size = block_size
+        self.batch_size = batch_size
+        self.data_seed = data_seed
+        self.rank = rank
+        self.world_size = world_size
+
+    @property
+    def sequences_per_epoch(self) -> int:
+        """Windows in the split; the last tokens of a shard that fill none are in no epoch."""
+        return len(self.windows)
+
+    def epoch(self, step: int) -> float:
+        """How many times the split has been seen before `step`."""
+        return step * self.batch_size / len(self.windows)
+
+    def global_batch(self, step: int) -> np.ndarray:
+        """The batch of `step` (from 0) as uint16 (batch_size, block_size + 1)."""
+        return self._rows(step, 0, self.batch_size)
+
+    def rank_batch(self, step: int) -> np.ndarray:
+        """This rank's rows of `global_batch(step)`: (batch_size / world_size, block_size + 1)."""
+        share = self.batch_size // self.world_size
+        return self._rows(step, self.rank * share, (self.rank + 1) * share)
+
+    def batches(self, start_step: int, *, pin_memory: bool = False) -> Prefetcher:
+        """`rank_batch` of `start_step` and on, without end, prepared ahead on a thread."""
+        return Prefetcher(self.rank_batch, start_step, pin_memory=pin_memory)
+
+    def _rows(self, step: int, start: int, stop: int) -> np.ndarray:
+        if step < 0:
+            raise DataError(f"step is {step}; steps count from 0")
+        n = len(self.windows)
+        first = step * self.batch_size
+        positions = np.arange(first + start, first + stop, dtype=np.uint64)
+        epochs, places = positions // np.uint64(n), positions % np.uint64(n)
+        indices = np.empty_like(places)
+        for epoch in np.unique(epochs):  # one, or two where the batch straddles an epoch's end
+            here = epochs == epoch
+            indices[here] = permute(places[here], n, seed=self.data_seed, epoch=int(epoch))
+        return self.windows.take(indices)
+
+
+class Prefetcher:
+    """Batches as int64 tensors (rows, block_size + 1), in pinned memory if asked.
+
+    An endless iterator and a context manager: leaving it, or `close()`, ends the thread. An
+    exception in the thread is raised by `next()`. `wait_seconds` is how long the last `next()`
+    waited for its batch: near zero when the device is the slower one.
+    """
+
+    def __init__(
+        self, batch_of: Callable[[int], np.ndarray], start_step: int, *, pin_memory: bool
+    ) -> None:
+        self.wait_seconds = 0.0
+        self._queue: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=AHEAD)
+        self._closed = threading.Event()
+        self._failure: BaseException | None = None
+        device = _current_cuda_device() if pin_memory else None
+        self._thread = threading.Thread(
+            target=self._run, args=(batch_of, start_step, device), name="data", daemon=True
+        )
+        self._thread.start()
+
+    def __iter__(self) -> Prefetcher:
+        return self
+
+    def __next__(self) -> Tensor:
+        if self._failure is not None:
+            raise self._failure
+        if self._closed.is_set():
+            raise StopIteration
+        start = time.perf_counter()
+        item = self._queue.get()
+        self.wait_seconds = time.perf_counter() - start
+        if isinstance(item, BaseException):
+            self._failure = item
+            raise item
+        return item
+
+    def __enter__(self) -> Prefetcher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread; may be called twice."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(
+        self, batch_of: Callable[[int], np.ndarray], step: int, cuda_device: int | None
+    ) -> None:
+        try:
+            if cuda_device is not None:
+                _use_cuda_device(cuda_device)
+            while not self._closed.is_set():
+                self._put(as_tensor(batch_of(step), pin_memory=cuda_device is not None))
+                step += 1
+        except BaseException as error:  # all of them: otherwise next() would wait for ever
+            self._put(error)
+
+    def _put(self, item: Tensor | BaseException) -> None:
+        while not self._closed.is_set():
+            try:
+                return self._queue.put(item, timeout=0.05)
+            except queue.Full:
+                continue
+
+
+class Validation:
+    """The first `num_tokens` targets of a split, the same ones for any number of ranks.
+
+    They are the split's first `num_tokens / block_size` windows, without shuffling. Each rank
+    has a contiguous share; shares differ by at most one sequence where it does not divide.
+    Raises DataError when `num_tokens` is no multiple of `block_size` or more than there is.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        block_size: int,
+        num_tokens: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.windows = Windows(tokens, block_size)
+        available = len(self.windows) * block_size
+        if num_tokens < block_size or num_tokens % block_size:
+            raise DataError(
+                f"{num_tokens:,} validation tokens are not a multiple of block_size {block_size};"
+                f" {max(1, num_tokens // block_size) * block_size:,} are"
+            )
+        if num_tokens > available:
+            raise DataError(
+                f"{num_tokens:,} validation tokens were asked for, but split {tokens.split} of"
+                f" {tokens.directory} has {available:,} in whole sequences of {block_size}; ask"
+                " for at most that many, or make more data"
+            )
+        if not 0 <= rank < world_size:
+            raise DataError(f"rank {rank} is not in 0 ... {world_size - 1}")
+        sequences = num_tokens // block_size
+        self.num_tokens = num_tokens
+        self.start = sequences * rank // world_size
+        self.stop = sequences * (rank + 1) // world_size
+
+    def batches(self, rows: int) -> Iterator[Tensor]:
+        """This rank's share as int64 tensors (at most `rows`, block_size + 1); the last is short.
+
+        Nothing is yielded on a rank without a share (fewer sequences than ranks).
+        """
+        for start in range(self.start, self.stop, rows):
+            indices = np.arange(start, min(start + rows, self.stop))
+            yield as_tensor(self.windows.take(indices))
+
+
+def first_batches_hash(loader: Loader, steps: int = 3) -> str:
+    """SHA-256 (hex) of the first global batches: two runs with the same one saw the same data."""
+    digest = hashlib.sha256()
+    for step in range(steps):
+        digest.update(loader.global_batch(step).tobytes())
+    return digest.hexdigest()
+
+
+def as_tensor(tokens: np.ndarray, *, pin_memory: bool = False) -> Tensor:
+    """uint16 tokens as an int64 tensor of the same shape, the index type of torch's embeddings."""
+    import torch  # here, so that `python -m data` starts without it
+
+    tensor = torch.from_numpy(tokens.astype(np.int64))
+    return tensor.pin_memory() if pin_memory else tensor
+
+
+def _too_small(tokens: Tokens, sequences: int, block_size: int, batch_size: int) -> str:
+    return (
+        f"split {tokens.split} of {tokens.directory} has {sequences:,} sequences of {block_size}"
+        f" tokens, one batch takes {batch_size:,}; make the batch or block_size smaller, or the"
+        " data larger"
+    )
+
+
+def _current_cuda_device() -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DataError("pin_memory needs CUDA, and this process has none; leave it False")
+    return torch.cuda.current_device()
+
+
+def _use_cuda_device(device: int) -> None:
+    # A new thread starts on device 0: without this every rank would open a context there, 0.5 GB.
+    import torch
+
+    torch.cuda.set_device(device)

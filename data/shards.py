@@ -1,0 +1,294 @@
+"""Shard formats: find the token files of a split, check each one, map them into memory.
+
+Three formats are read as their own projects write them, all little-endian uint16:
+
+    bin      llm.c, modded-nanogpt: 256 int32 (magic 20240520, version 1, token count), then tokens
+    npy      build-nanogpt: a one-dimensional NumPy array file
+    nanogpt  nanoGPT: a .bin of nothing but tokens; it cannot be told from garbage, so it is read
+             only when it is asked for by name
+
+`python -m data` writes the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.atomic import read_json, write_atomically
+from data.index import ScanIndex
+
+MAGIC = 20240520  # llm.c's number for "GPT-2 tokens as uint16"
+LLAMA3_MAGIC = 20240801  # llm.c's number for uint32 tokens
+VERSION = 1
+HEADER_BYTES = 256 * 4
+TOKEN = np.dtype("<u2")
+MAX_VOCAB_SIZE = 2**16  # what uint16 can hold
+
+FORMATS = ("auto", "nanogpt")
+SPLITS = ("train", "val")
+
+META = "meta.json"  # what a finished directory holds
+PROGRESS = "progress.json"  # what an unfinished one holds, and how to go on
+
+
+class DataError(ValueError):
+    """A mistake that the user can mend, told in one line."""
+
+
+class MissingShards(DataError):  # noqa: N818  (it reads as what it is)
+    """The directory has no shard of the split that was asked for."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One split: its shards, each a read-only uint16 view of the tokens without the header."""
+
+    directory: Path
+    split: str
+    paths: list[Path]
+    shards: list[np.memmap]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all shards together."""
+        return sum(len(shard) for shard in self.shards)
+
+
+def open_split(
+    directory: str | Path, split: str, *, vocab_size: int, format: str = "auto"
+) -> Tokens:
+    """Find, check and map the shards of `split` ("train" or "val"), in the order of their names.
+
+    `format` is "auto" (llm.c's .bin and .npy, told apart by extension) or "nanogpt".
+    Every shard's header, length and dtype are checked, and that its largest token id is below
+    `vocab_size`. The first such scan reads every byte; its results are kept in `index.json`
+    beside the shards, so that the next start does not.
+
+    Raises MissingShards, or DataError that names the shard and what is wrong with it.
+    """
+    directory = Path(directory)
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} is unknown; valid: {', '.join(SPLITS)}")
+    if format not in FORMATS:
+        raise DataError(f"data.format {format!r} is unknown; valid: {', '.join(FORMATS)}")
+    _refuse_unfinished(directory)
+    paths = find_shards(directory, split, format)
+    shards = _map_all(paths, format)
+    _check_token_ids(directory, paths, shards, vocab_size)
+    return Tokens(directory, split, paths, shards)
+
+
+def find_shards(directory: Path, split: str, format: str = "auto") -> list[Path]:
+    """The files of `directory` whose names carry `split` as a word, sorted by name.
+
+    Raises MissingShards when there are none, DataError when two formats lie side by side.
+    """
+    extensions = (".bin",) if format == "nanogpt" else (".bin", ".npy")
+    candidates = shard_files(directory, extensions)
+    found = [path for path in candidates if _split_of(path) == split]
+    if not found:
+        raise MissingShards(_missing(directory, split, extensions, candidates))
+    kinds = {path.suffix for path in found}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{directory} holds split {split} both as .bin and as .npy, perhaps the same tokens"
+            " twice; move one kind to a directory of its own"
+        )
+    return found
+
+
+def shard_files(directory: Path, extensions: tuple[str, ...] = (".bin", ".npy")) -> list[Path]:
+    """Every file of `directory` with one of `extensions`, sorted by name; hidden ones excluded."""
+    if not directory.is_dir():
+        return []
+    files = (path for path in directory.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix in extensions and path.is_file())
+
+
+def write_shard(path: Path, tokens: np.ndarray) -> None:
+    """Write uint16 `tokens` of shape (n,) as a `bin` shard; the file appears whole or not at all.
+
+    Raises OSError.
+    """
+    assert tokens.dtype == TOKEN, tokens.dtype
+    assert len(tokens) < 2**31, "the header's count is an int32"
+    header = np.zeros(256, dtype="<i4")
+    header[:3] = MAGIC, VERSION, len(tokens)
+    write_atomically(path, [header.tobytes(), np.ascontiguousarray(tokens).data.cast("B")])
+
+
+def in_pieces(tokens: np.ndarray, size: int = 2**24) -> Iterator[np.ndarray]:
+    """Views of at most `size` tokens, so that a scan of a large shard needs little memory."""
+    for start in range(0, len(tokens), size):
+        yield tokens[start : start + size]
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file name names as a whole word: `a_val_000.bin`, `train.bin`, `x-val.npy`.
+
+    `restrained.bin` names none. A name with both words would be a guess, so it is refused.
+    """
+    words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLITS]
+    if len(set(words)) > 1:
+        raise DataError(f"{path} names both splits; rename it so that it names train or val")
+    return words[0] if words else None
+
+
+def _missing(directory: Path, split: str, extensions: tuple[str, ...], others: list[Path]) -> str:
+    looked_for = ", ".join(f"*_{split}_*{end}, {split}{end}" for end in extensions)
+    if not directory.is_dir():
+        state = f"the directory {directory} does not exist"
+    elif others:
+        state = (
+            f"none of the {len(others)} shards in {directory} ({others[0].name}, ...) is named so"
+        )
+    else:
+        state = f"the directory {directory} holds no shards"
+    return (
+        f"no shards for split {split}: {state} (looked for {looked_for}); make some with"
+        " `python -m data fineweb --tokens 1B`, or run the quickstart, which needs no network,"
+        " with `make train`"
+    )
+
+
+def _refuse_unfinished(directory: Path) -> None:
+    if (directory / META).exists():
+        return
+    progress = read_json(directory / PROGRESS)
+    if progress is not None:
+        raise DataError(
+            f"{directory} is not finished; run `{progress.get('command', 'python -m data ...')}`"
+            " again, it goes on where it stopped"
+        )
+
+
+def _map_all(paths: list[Path], format: str) -> list[np.memmap]:
+    _allow_open_files(len(paths))
+    try:
+        return [map_shard(path, format) for path in paths]
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise DataError(
+                f"{error.filename or paths[0].parent} cannot be read: {error}"
+            ) from None
+        raise DataError(
+            f"{len(paths)} shards are more than this process may open; raise it with `ulimit -n`"
+        ) from None
+
+
+def _allow_open_files(shards: int) -> None:
+    """Lift the soft limit (often 1024): a mapping holds its file open, FineWeb-100B has 1,030."""
+    import resource  # absent on Windows, where nothing here runs
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + 512  # sockets, logs and libraries of the rest of the process
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, ceiling), hard))
+
+
+def map_shard(path: Path, format: str = "auto") -> np.memmap:
+    """The tokens of one shard as a read-only uint16 view of shape (n,).
+
+    Raises DataError with the reason when the file is not what its format says, and OSError.
+    """
+    if path.suffix == ".npy":
+        return _map_npy(path)
+    if format == "nanogpt":
+        return _map_headerless(path)
+    return _map_bin(path)
+
+
+def _map_bin(path: Path) -> np.memmap:
+    size = path.stat().st_size
+    header = np.fromfile(path, dtype="<i4", count=256)
+    if len(header) == 0 or header[0] != MAGIC:
+        raise DataError(_not_bin(path, size, header))
+    if len(header) < 256:
+        raise DataError(f"{path}: truncated inside the header, {size} of {HEADER_BYTES} bytes")
+    if header[1] != VERSION:
+        raise DataError(f"{path}: header version {header[1]}, this reader knows version {VERSION}")
+    count = int(header[2])
+    if count <= 0:
+        raise DataError(f"{path}: the header promises {count} tokens; remove the shard")
+    expected = HEADER_BYTES + count * TOKEN.itemsize
+    if size != expected:
+        raise DataError(_wrong_length(path, size, expected, count))
+    return np.memmap(path, dtype=TOKEN, mode="r", offset=HEADER_BYTES, shape=(count,))
+
+
+def _not_bin(path: Path, size: int, header: np.ndarray) -> str:
+    if size == 0:
+        return f"{path}: empty file; remove it"
+    if size >= 4 and header[0] == LLAMA3_MAGIC:
+        return f"{path}: llm.c's uint32 Llama-3 tokens; only uint16 tokens (GPT-2) are read"
+    return (
+        f"{path}: no llm.c header (magic {MAGIC}); if it is nanoGPT's headerless uint16 file, say"
+        " so with --data.format nanogpt"
+    )
+
+
+def _wrong_length(path: Path, size: int, expected: int, count: int) -> str:
+    if size < expected:
+        fault = f"truncated, {expected - size:,} bytes are missing"
+    else:
+        fault = f"{size - expected:,} bytes too many"
+    return (
+        f"{path}: {fault} (the header promises {count:,} tokens, {expected:,} bytes; the file has"
+        f" {size:,}); download or write the shard again"
+    )
+
+
+def _map_npy(path: Path) -> np.memmap:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: truncated or not a .npy array ({reason})") from None
+    if array.dtype != TOKEN or array.ndim != 1:
+        raise DataError(
+            f"{path}: array of {array.dtype} with shape {array.shape}; a shard is one-dimensional"
+            " and uint16: tokens.astype(np.uint16)"
+        )
+    if len(array) == 0:
+        raise DataError(f"{path}: no tokens; remove the shard")
+    extra = path.stat().st_size - array.offset - array.nbytes
+    if extra:
+        raise DataError(f"{path}: {extra:,} bytes too many after {len(array):,} tokens")
+    return array
+
+
+def _map_headerless(path: Path) -> np.memmap:
+    size = path.stat().st_size
+    if size == 0 or size % TOKEN.itemsize:
+        raise DataError(f"{path}: {size:,} bytes are not a whole number of uint16 tokens")
+    start = np.fromfile(path, dtype="<i4", count=1)
+    if len(start) and start[0] == MAGIC:
+        raise DataError(
+            f"{path}: it has llm.c's header, so it is not nanoGPT's; leave --data.format at auto"
+        )
+    return np.memmap(path, dtype=TOKEN, mode="r")
+
+
+def _check_token_ids(
+    directory: Path, paths: list[Path], shards: list[np.memmap], vocab_size: int
+) -> None:
+    index = ScanIndex(directory)
+    for path, shard in zip(paths, shards, strict=True):
+        largest = index.largest_id(path, shard, scan=_largest_id)
+        if largest >= vocab_size:
+            raise DataError(
+                f"{path}: holds token id {largest}, but vocab_size is {vocab_size}; set"
+                f" model.vocab_size to at least {largest + 1}, or use shards of that vocabulary"
+            )
+    index.save()
+
+
+def _largest_id(tokens: np.ndarray) -> int:
+    return max(int(piece.max()) for piece in in_pieces(tokens))

@@ -1,0 +1,86 @@
+"""`python -m data stdlib`: the source files of the running Python's own library, as bytes.
+
+Real text that is on every machine: no network, no account, no tokenizer to load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.console import add_out, command_line, finished
+from data.shards import DataError
+from data.vocabulary import Bytes
+from data.writer import Output, Recipe, opened, write_documents
+
+HELP = "the running Python's own library as bytes: no network needed"
+DEFAULT_OUT = "data/tokens/stdlib"
+
+# Not library text (installed packages), or so large or so regular that it would drown the rest:
+# CPython's tests are 17 MB, its character maps are tables, pydoc_data is one generated file.
+EXCLUDED_FOLDERS = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "idlelib",
+    "encodings",
+    "pydoc_data",
+}
+VAL_FRACTION = 0.07
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The source's own options."""
+    add_out(parser, DEFAULT_OUT)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the directory; do nothing where it is complete. Raises DataError."""
+    tokenizer = Bytes()
+    recipe = Recipe(
+        source="stdlib",
+        tokenizer=tokenizer.name,
+        vocab_size=tokenizer.vocab_size,
+        eot_id=tokenizer.eot_id,
+        arguments={"python": platform.python_version()},
+        command=command_line(args),
+    )
+    with opened(args.out, recipe, shard_tokens=100_000_000) as output:
+        if output is not None:
+            _write(output, tokenizer)
+    finished(args.out, was_there=output is None)
+
+
+def _write(output: Output, tokenizer: Bytes) -> None:
+    root = Path(sysconfig.get_path("stdlib"))
+    files = list(source_files(root))
+    if not files:
+        raise DataError(f"no .py files in {root}, this Python's library; use `text` or `coinflip`")
+    for split in ("val", "train"):
+        chosen = [name for name in files if split_of(name) == split]
+        texts = ((root / name).read_text(encoding="utf-8", errors="replace") for name in chosen)
+        write_documents(output, split, (tokenizer.encode([text]) for text in texts))
+    output.finish()
+
+
+def source_files(root: Path) -> Iterator[str]:
+    """Paths of the .py files under `root`, relative to it, with forward slashes, in fixed order."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(set(folders) - EXCLUDED_FOLDERS)
+        for name in sorted(names):
+            # _sysconfigdata holds the paths of the machine that built this Python.
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def split_of(name: str) -> str:
+    """The split of a file: by a hash of its path, so that it is the same on every machine."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return "val" if int.from_bytes(digest[:8], "big") < VAL_FRACTION * 2**64 else "train"

@@ -1,0 +1,184 @@
+"""`python -m data text PATH...`: your own files and folders of UTF-8 text.
+
+A file is a document. Few files would leave no honest validation set, so below 100 files each is
+cut at blank lines into documents of some thousand characters (--split-on). Whether a document is
+for validation is decided by a hash of its text: two equal documents are never in both splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data.console import add_out, add_workers, command_line, finished, positive
+from data.parallel import encoded, in_batches
+from data.shards import DataError
+from data.vocabulary import Tokenizer, tokenizer_named
+from data.writer import Output, Recipe, opened, write_documents
+
+HELP = "your own files and folders of UTF-8 text"
+DEFAULT_OUT = "data/tokens/text"
+DOCUMENTS_PER_BATCH = 64
+FEW_FILES = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The source's own options."""
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
+    parser.add_argument(
+        "--pattern", default="*", metavar="GLOB", help="files to take from folders, '*'"
+    )
+    parser.add_argument("--tokenizer", choices=("gpt2", "bytes"), default="gpt2", help="gpt2")
+    parser.add_argument(
+        "--split-on",
+        choices=("auto", "file", "blank-line"),
+        default="auto",
+        help=f"where documents end; auto: blank-line below {FEW_FILES} files, else file",
+    )
+    parser.add_argument(
+        "--document-chars",
+        type=positive,
+        default=4096,
+        metavar="N",
+        help="least length of a document that ends at a blank line, 4096",
+    )
+    parser.add_argument(
+        "--val-fraction", type=float, default=0.1, metavar="F", help="share of documents, 0.1"
+    )
+    add_workers(parser)
+    add_out(parser, DEFAULT_OUT)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the directory; do nothing where it is complete. Raises DataError."""
+    if not 0 < args.val_fraction < 1:
+        raise DataError(f"--val-fraction {args.val_fraction:g}; valid: between 0 and 1")
+    tokenizer = tokenizer_named(args.tokenizer)
+    files = find_files(args.paths, args.pattern)
+    by_line = args.split_on == "blank-line" or (args.split_on == "auto" and len(files) < FEW_FILES)
+    least_chars = args.document_chars if by_line else None
+    corpus = Corpus(files, least_chars, args.val_fraction)
+    recipe = Recipe(
+        source="text",
+        tokenizer=tokenizer.name,
+        vocab_size=tokenizer.vocab_size,
+        eot_id=tokenizer.eot_id,
+        arguments={
+            "files": len(files),
+            "text_sha256": corpus.survey(),
+            "least_chars": least_chars,
+            "val_fraction": args.val_fraction,
+        },
+        command=command_line(args),
+    )
+    with opened(args.out, recipe, shard_tokens=100_000_000) as output:
+        if output is not None:
+            _write(output, corpus, tokenizer, args.workers)
+    finished(args.out, was_there=output is None)
+
+
+def find_files(paths: Sequence[Path], pattern: str) -> list[Path]:
+    """The files named, and those below the folders named, each once, folders in order of name.
+
+    Hidden files and folders below a folder are not text of its author's and stay out.
+    Raises DataError when a path does not exist or there is no file at all.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            below = sorted(file for file in path.rglob(pattern) if file.is_file())
+            found |= dict.fromkeys(f for f in below if not _is_hidden(f.relative_to(path)))
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise DataError(f"{path} does not exist; give files or folders of text")
+    if not found:
+        raise DataError(f"no file matches {pattern!r} in {', '.join(map(str, paths))}")
+    return list(found)
+
+
+class Corpus:
+    """The documents of some files; `least_chars` None means one per file."""
+
+    def __init__(self, files: Sequence[Path], least_chars: int | None, val_fraction: float) -> None:
+        self.files = files
+        self.least_chars = least_chars
+        self.val_fraction = val_fraction
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The documents of one split, in order. Raises DataError for a file that is not UTF-8."""
+        for file in self.files:
+            for document in cut(_read(file), self.least_chars):
+                if self.split_of(document) == split:
+                    yield document
+
+    def survey(self) -> str:
+        """A SHA-256 of all documents, by which a changed text is known again.
+
+        Raises DataError when one of the splits would be empty.
+        """
+        digest, counts = hashlib.sha256(), {"train": 0, "val": 0}
+        for file in self.files:
+            for document in cut(_read(file), self.least_chars):
+                digest.update(hashlib.sha256(document.encode()).digest())
+                counts[self.split_of(document)] += 1
+        if not all(counts.values()):
+            raise DataError(
+                f"{sum(counts.values())} documents are too few: {counts['val']} fall to val,"
+                f" {counts['train']} to train; give more text, or cut it finer with"
+                " --split-on blank-line --document-chars 1000, or change --val-fraction"
+            )
+        return digest.hexdigest()
+
+    def split_of(self, document: str) -> str:
+        """The split of a document, from its text alone."""
+        digest = hashlib.sha256(document.encode()).digest()
+        is_val = int.from_bytes(digest[:8], "big") < self.val_fraction * 2**64
+        return "val" if is_val else "train"
+
+
+def cut(text: str, least_chars: int | None) -> Iterator[str]:
+    """Pieces of `text` that end after a blank line once they have `least_chars`; whole for None.
+
+    Joined they are the text again.
+    """
+    if least_chars is None:
+        yield text
+        return
+    start = 0
+    for blank in re.finditer(r"\n[ \t\r]*\n\s*", text):
+        if blank.end() - start >= least_chars:
+            yield text[start : blank.end()]
+            start = blank.end()
+    if start < len(text):
+        yield text[start:]
+
+
+def _write(output: Output, corpus: Corpus, tokenizer: Tokenizer, workers: int | None) -> None:
+    for split in ("val", "train"):
+        batches = (
+            (None, batch) for batch in in_batches(corpus.documents(split), DOCUMENTS_PER_BATCH)
+        )
+        tokens = encoded(batches, tokenizer, workers=workers)
+        write_documents(output, split, (array for _, array in tokens))
+    output.finish()
+
+
+def _read(file: Path) -> str:
+    try:
+        # newline="": a document keeps its own line ends.
+        with file.open(encoding="utf-8", newline="") as handle:
+            return handle.read()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file} is not UTF-8 (byte {error.start:,}); convert it, or take others with --pattern"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

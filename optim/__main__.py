@@ -1,0 +1,116 @@
+"""`python -m optim list` and `python -m optim schedules`: what there is, and how it looks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.typing import ConfigError
+from optim import OPTIMIZERS, SCHEDULES, Schedule, build_schedule
+from optim.hyperparameters import schema
+
+_COLUMNS = 6  # panels in a row of the picture
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m optim", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    listing = commands.add_parser("list", help="optimizers and schedules with their defaults")
+    listing.set_defaults(run=_list)
+    drawing = commands.add_parser("schedules", help="factors of the schedules, as table or picture")
+    drawing.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
+    drawing.add_argument("--total-steps", type=int, default=1000, help="updates (default: 1000)")
+    drawing.add_argument("--out", type=Path, metavar="FILE.png", help="draw a picture instead")
+    drawing.set_defaults(run=_schedules)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> None:
+    for title, table, positional in (("optimizer", OPTIMIZERS, 1), ("schedule", SCHEDULES, 2)):
+        print(f"{title}s (the values of {title}.name; then each hyperparameter's default)")
+        for name, target in table.items():
+            print(f"  {name:<21} {_defaults(target, positional)}")
+
+
+def _defaults(target: Callable[..., Any], positional: int) -> str:
+    fields = schema(target, positional).items()
+    return ", ".join(f"{name} {_text(default)}" for name, (_, default) in fields)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_text, value))})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _schedules(options: argparse.Namespace) -> None:
+    names = options.names or list(SCHEDULES)
+    built = [build_schedule(name, options.total_steps) for name in names]
+    if options.out is not None:
+        _draw(built, options.out)
+        print(f"wrote {options.out}")
+        return
+    print(f"{'schedule':<21}{'first':>9}{'peak':>9}{'mean':>9}{'last':>11}")
+    for schedule in built:
+        print(
+            f"{schedule.name:<21}{schedule(0):9.4f}{schedule.peak_factor:9.4f}"
+            f"{schedule.mean_factor:9.4f}{schedule.last_factor:11.2e}"
+        )
+
+
+def _draw(built: list[Schedule], out: Path) -> None:
+    """Small multiples on one pair of axes: factor against the part of the run that is done."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError(
+            "--out needs matplotlib, which is not installed; pip install '.[plot]'"
+        ) from None
+    columns = min(_COLUMNS, len(built))
+    rows = -(-len(built) // columns)
+    figure = Figure(figsize=(2.05 * columns, 1.75 * rows + 0.35), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(built) :]:
+        axis.set_visible(False)
+    for axis, schedule in zip(axes.flat, built, strict=False):
+        _panel(axis, schedule)
+    label = "part of the run (%); the dashed line and the number are the mean factor"
+    figure.supxlabel(label, fontsize=8, color="#555")
+    figure.supylabel("factor on the base learning rate", fontsize=8, color="#555")
+    try:
+        figure.savefig(out, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--out = {out}: cannot be written ({error})") from error
+
+
+def _panel(axis: Any, schedule: Schedule) -> None:
+    total = schedule.total_steps
+    percent = [100 * step / total for step in range(total)]
+    factors = schedule.factors[:-1]
+    axis.fill_between(percent, factors, color="#2563eb", alpha=0.12, linewidth=0)
+    axis.plot(percent, factors, color="#1d4ed8", linewidth=1.4, solid_joinstyle="round")
+    axis.axhline(schedule.mean_factor, color="#9ca3af", linewidth=0.8, linestyle=(0, (4, 3)))
+    axis.set_title(schedule.name, fontsize=8, fontweight="bold", loc="left", color="#111827")
+    axis.set_title(f"{schedule.mean_factor:.2f}", fontsize=7.5, loc="right", color="#6b7280")
+    axis.set(xlim=(0, 100), ylim=(0, 1.06), xticks=(0, 50, 100), yticks=(0, 0.5, 1))
+    axis.tick_params(labelsize=7, length=2, color="#9ca3af", labelcolor="#555")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#9ca3af")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

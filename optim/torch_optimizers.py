@@ -1,0 +1,368 @@
+"""torch.optim's own optimizers, with typed keyword-only hyperparameters and documented traps.
+
+The mathematics is torch's, unchanged. What these subclasses decide is the implementation: torch's
+fused kernel where there is one for the device, otherwise torch's own choice (foreach on a GPU).
+Below, t counts steps from 1, g is the gradient, "decoupled" decay is AdamW's
+p <- p (1 - lr * weight_decay) and "coupled" decay is g <- g + weight_decay * p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from optim.base import Optimizer
+from optim.hyperparameters import Beta, Betas, NonNegative
+
+_FLOAT32_EPS = 2.0**-23
+
+
+def _listed(params: Iterable[Any]) -> list[Any]:
+    """`params` with its iterators read once, here, so that they can be looked at again."""
+    groups = list(params)
+    return [
+        {**group, "params": list(group["params"])}
+        if isinstance(group, dict) and not isinstance(group["params"], torch.Tensor)
+        else group
+        for group in groups
+    ]
+
+
+def _fused(params: list[Any]) -> bool | None:
+    """True where torch has a fused kernel for all of `params`; None leaves the choice to torch."""
+    tensors: list[torch.Tensor] = []
+    for entry in params:
+        within = entry["params"] if isinstance(entry, dict) else [entry]
+        within = [within] if isinstance(within, torch.Tensor) else within
+        tensors += [item[1] if isinstance(item, tuple) else item for item in within]
+    fusable = all(t.is_floating_point() and t.device.type in ("cpu", "cuda") for t in tensors)
+    return fusable or None
+
+
+class SGD(torch.optim.SGD, Optimizer):
+    """Stochastic gradient descent with momentum, classical or Nesterov's.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning",
+    ICML 2013; torch.optim.SGD.
+
+        g <- g + weight_decay * p                                (coupled)
+        b <- momentum * b + (1 - dampening) * g                  (t = 1: b <- g)
+        p <- p - lr * (g + momentum * b  if nesterov  else b)    (momentum 0: p <- p - lr * g)
+
+    Differs: the paper puts lr inside the buffer; here it is outside, so that a schedule acts at
+    once. Dampening is not applied at the first step. No default of torch's is changed.
+    Tuning: the update has the gradient's scale, so lr is not comparable with AdamW's: 100 to 1000
+    times it, with clipping and warm-up. weight_decay is coupled: per step it shrinks a weight by
+    lr * weight_decay / (1 - momentum), so AdamW's 0.1 is far too much. Dampening = momentum makes
+    the buffer an average, worth an lr that is 1 / (1 - momentum) times larger.
+    State: none, or with momentum one tensor per parameter: 4 bytes per parameter in float32.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-3,
+        momentum: Beta = 0.0,
+        dampening: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        nesterov: bool = False,
+        weight_decay: NonNegative = 0.0,
+    ) -> None:
+        params = _listed(params)
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            fused=_fused(params),
+        )
+
+
+class Adam(torch.optim.Adam, Optimizer):
+    """Adam, with coupled weight decay.
+
+    Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al.,
+    arXiv:1904.09237, Algorithm 2; torch.optim.Adam.
+
+        g <- g + weight_decay * p                                (coupled: L2 regularisation)
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g^2
+        p <- p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Differs: nothing; amsgrad takes the maximum of v before its bias correction.
+    Tuning: as AdamW without weight decay. With it: the decay passes through m and v, so it hardly
+    acts on weights with large gradients; for AdamW's decay use `adamw`.
+    State: exp_avg, exp_avg_sq (and max_exp_avg_sq with amsgrad): 8 (12) bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
+        params = _listed(params)
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            fused=_fused(params),
+        )
+
+
+class AdamW(torch.optim.AdamW, Optimizer):
+    """Adam with decoupled weight decay: the baseline of this bench.
+
+    Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
+    Algorithm 2; torch.optim.AdamW.
+
+        p <- p * (1 - lr * weight_decay)
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g^2
+        p <- p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Differs: the paper's decay is multiplied by the schedule's factor only; torch's by lr, so that
+    a sweep of lr sweeps the decay too.
+    Tuning: the reference for the other docstrings. Published GPT-2 124M runs take lr 6e-4 to
+    1.8e-3, weight_decay 0.1, and beta2 0.95 rather than the 0.999 of the default here (torch's):
+    state it, it is the most common hidden difference between papers.
+    State: exp_avg, exp_avg_sq (and max_exp_avg_sq with amsgrad): 8 (12) bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 1e-2,
+        amsgrad: bool = False,
+    ) -> None:
+        params = _listed(params)
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            fused=_fused(params),
+        )
+
+
+class NAdam(torch.optim.NAdam, Optimizer):
+    """Adam with Nesterov momentum and Dozat's momentum warm-up.
+
+    Source: Dozat, "Incorporating Nesterov Momentum into Adam", ICLR 2016 workshop, Algorithm 2;
+    torch.optim.NAdam.
+
+        p <- p * (1 - lr * weight_decay)                         (decoupled)
+        mu_t = beta1 * (1 - 0.96^(t * momentum_decay) / 2),      Pi_t = mu_1 * ... * mu_t
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g^2
+        d = sqrt(v / (1 - beta2^t)) + eps
+        p <- p - lr * (1 - mu_t) / (1 - Pi_t) * g / d - lr * mu_{t+1} / (1 - Pi_{t+1}) * m / d
+
+    Differs: `decoupled_weight_decay` is true by default; torch's default couples the decay, and
+    AdamW's 0.1 would then mean something else. This is not the "NAdamW" of AlgoPerf and optax,
+    which has no mu_t: there beta1 is constant and the early steps are larger.
+    Tuning: lr and weight_decay as AdamW; mu_t starts near beta1 / 2 and nears beta1 only over
+    hundreds of steps.
+    State: exp_avg, exp_avg_sq, and the scalar mu_product: 8 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 2e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
+        momentum_decay: NonNegative = 4e-3,
+        decoupled_weight_decay: bool = True,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum_decay=momentum_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+
+
+class RAdam(torch.optim.RAdam, Optimizer):
+    """Adam with the variance of its early steps rectified.
+
+    Source: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
+    arXiv:1908.03265, Algorithm 2; torch.optim.RAdam.
+
+        p <- p * (1 - lr * weight_decay)                         (decoupled)
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g^2
+        rho = 2 / (1 - beta2) - 1,   rho_t = rho - 2 t * beta2^t / (1 - beta2^t)
+        r = sqrt((rho_t - 4)(rho_t - 2) rho / ((rho - 4)(rho - 2) rho_t))
+        p <- p - lr * r * sqrt(1 - beta2^t) * (m / (1 - beta1^t)) / (sqrt(v) + eps)   (rho_t > 5)
+        p <- p - lr * (m / (1 - beta1^t))                                             (otherwise)
+
+    Differs: rectifies from rho_t > 5 where the paper has 4. eps is outside the bias correction of
+    v, unlike Adam's. `decoupled_weight_decay` is true by default; torch's default couples it.
+    Tuning: as AdamW. The first 5 steps or so are not normalised: they are steps of momentum SGD
+    with Adam's lr, small after clipping but not nothing. Rectification is a warm-up; a schedule's
+    warm-up comes on top.
+    State: exp_avg, exp_avg_sq: 8 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
+        decoupled_weight_decay: bool = True,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+
+
+class Adagrad(torch.optim.Adagrad, Optimizer):
+    """Per-coordinate step sizes from the sum of all squared gradients.
+
+    Source: Duchi, Hazan & Singer, "Adaptive Subgradient Methods", JMLR 12 (2011);
+    torch.optim.Adagrad.
+
+        g <- g + weight_decay * p                                (coupled)
+        s <- s + g^2                                             (s_0 = initial_accumulator_value)
+        p <- p - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Differs: nothing of torch's. lr_decay is a second schedule inside the optimizer: leave it 0.
+    Tuning: the step shrinks as 1 / sqrt(t) by itself, so lr is 10 or more times AdamW's; a decaying
+    schedule comes on top. The first step is lr * sign(g). AdamW's weight_decay does not carry over.
+    State: one tensor per parameter, allocated at construction: 4 bytes per parameter in float32.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-2,
+        lr_decay: NonNegative = 0.0,
+        eps: NonNegative = 1e-10,
+        weight_decay: NonNegative = 0.0,
+        initial_accumulator_value: NonNegative = 0.0,
+    ) -> None:
+        params = _listed(params)
+        super().__init__(
+            params,
+            lr=lr,
+            lr_decay=lr_decay,
+            eps=eps,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            fused=_fused(params),
+        )
+
+
+class RMSprop(torch.optim.RMSprop, Optimizer):
+    """The gradient divided by a running root mean square of itself.
+
+    Source: Tieleman & Hinton, "Lecture 6.5: rmsprop", Coursera 2012; centered: Graves,
+    arXiv:1308.0850, section 4.2; torch.optim.RMSprop.
+
+        g <- g + weight_decay * p                                (coupled)
+        v <- alpha * v + (1 - alpha) * g^2
+        a <- alpha * a + (1 - alpha) * g                         (centered)
+        u = g / (sqrt(v - a^2) + eps  if centered  else sqrt(v) + eps)
+        b <- momentum * b + u;   p <- p - lr * b                 (momentum 0: p <- p - lr * u)
+
+    Differs: nothing of torch's. v has no bias correction.
+    Tuning: without bias correction the first step is 1 / sqrt(1 - alpha) times Adam's, 10 times
+    for alpha 0.99: it needs a warm-up. With momentum the step is 1 / (1 - momentum) times larger
+    than Adam's of the same lr. In float32 `centered` loses two or three digits to cancellation.
+    State: square_avg, grad_avg if centered, momentum_buffer if momentum: 4, 8 or 12 bytes per
+    parameter in float32.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-2,
+        alpha: Beta = 0.99,
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
+        momentum: Beta = 0.0,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+        )
+
+
+class Adafactor(torch.optim.Adafactor, Optimizer):
+    """Second moments as the outer product of a row and a column; steps relative to the weights.
+
+    Source: Shazeer & Stern, "Adafactor", arXiv:1804.04235, Algorithms 4 and 5;
+    torch.optim.Adafactor.
+
+        beta_t = 1 - t^beta2_decay,   rho_t = min(lr, 1 / sqrt(t))
+        alpha = max(eps2, RMS(p)) * rho_t
+        p <- p * (1 - lr * weight_decay)
+        R <- beta_t * R + (1 - beta_t) * rowmean(g^2),  C likewise by columns;  V = R C^T / mean(R)
+        u = g / sqrt(max(V, eps1^2));   u <- u / max(1, RMS(u) / d)
+        p <- p - alpha * u                                       (vectors: V is not factored)
+
+    Differs: eps1 is a floor under V instead of a term added to g^2. torch's default for it, None,
+    means the machine epsilon of the dtype; the default here is that number for float32. Much
+    smaller values, such as the paper's 1e-30, underflow when squared, and a row of zero gradients
+    (a token that never occurs) then becomes NaN.
+    Tuning: lr is relative to RMS(p): at RMS 0.02, lr 1e-2 is AdamW's 2e-4. It is capped by
+    1 / sqrt(t) without a word, from step 10,000 on at lr 1e-2 and from step 100 on at 0.1: a
+    constant or WSD schedule is not what you set. The decay uses lr, not alpha, uncapped. A tensor
+    of zeros starts with steps of eps2 * rho_t. There is no first moment.
+    State: row_var and col_var, 4 (1/m + 1/n) bytes per parameter of an m x n matrix (0.01 for
+    GPT-2's); variance, 4 bytes per parameter of a vector.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-2,
+        beta2_decay: Annotated[float, Field(le=0)] = -0.8,
+        eps: tuple[Annotated[float, Field(ge=1e-15)], NonNegative] = (_FLOAT32_EPS, 1e-3),
+        d: Annotated[float, Field(ge=1)] = 1.0,
+        weight_decay: NonNegative = 0.0,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, beta2_decay=beta2_decay, eps=eps, d=d, weight_decay=weight_decay
+        )

@@ -1,0 +1,317 @@
+"""The record of a run on disk: written by rank 0 of the trainer, read by anyone.
+
+docs/record.md describes every file and field. In short, in the run's directory:
+
+    config.toml      the resolved configuration, as the trainer read it
+    record.json      facts: hashes, the list of launches with their environments, the W&B run
+    metrics.jsonl    one JSON object per line: {"step": s, name: value, ...}; the source of truth
+    summary.json     how the latest launch ended, and the numbers of the run; absent while it runs
+    lock             held by the live process
+    wandb/           what Weights & Biases keeps locally; a mirror of the above
+
+Floats are written with their shortest exact decimal form, so that reading gives the same bits.
+JSON has no NaN or infinity: such a value is written as null, and named in the line's "nonfinite"
+table ({"train/loss": null, "nonfinite": {"train/loss": "nan"}}), from which `read_metrics` and
+`read_summary` restore it.
+"""
+
+import fcntl
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from report.wandb_mirror import Mirror, WandbOptions
+
+CONFIG, RECORD, METRICS, SUMMARY, LOCK = (
+    "config.toml",
+    "record.json",
+    "metrics.jsonl",
+    "summary.json",
+    "lock",
+)
+Status = Literal["finished", "diverged", "stopped"]
+STATUSES: tuple[Status, ...] = ("finished", "diverged", "stopped")
+
+
+class RecordError(ValueError):
+    """A run's record cannot be written or read as asked; one line that says how to mend it."""
+
+
+class RunLog:
+    """The only writer of a run's directory; lives on rank 0.
+
+    directory: created if absent. Take `lock(directory)` first.
+    config_toml: text of config.toml. config: the same as nested dicts, for W&B.
+    resume_offset: what `offset()` gave when the checkpoint was written; metrics.jsonl is cut back
+    to it. None starts afresh: metrics and facts of an earlier attempt that never reached a
+    checkpoint are replaced, its entry in `launches` stays.
+    wandb: where to mirror, see WandbOptions.
+
+    Errors: RecordError when metrics.jsonl does not hold what the checkpoint says it holds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config_toml: str,
+        config: dict[str, Any],
+        resume_offset: int | None,
+        wandb: WandbOptions,
+    ) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.metrics = open_metrics(directory / METRICS, resume_offset)
+        (directory / SUMMARY).unlink(missing_ok=True)  # it told the end of an earlier launch
+        write_atomically(directory / CONFIG, config_toml)
+        old = read_record(directory) or {}
+        self.facts = dict(old) if resume_offset is not None else {}
+        launch = {
+            "started": now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "resume_offset": resume_offset,
+        }
+        self.facts["launches"] = [*old.get("launches", []), launch]
+        self.mirror = Mirror(directory, wandb, config, self.facts.get("wandb", {}).get("id"))
+        self.record(wandb=self.mirror.facts)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line for `step` and hand it to the operating system; then mirror it.
+
+        A killed process loses no line that log() returned from; a lost machine may lose those
+        after the last offset().
+        Errors: RecordError for a value that is no number, string, bool or None.
+        """
+        if "step" in values:
+            raise RecordError(f"metric name 'step' at step {step} is reserved; rename the metric")
+        self.metrics.write(encode({"step": step, **values}) + b"\n")
+        self.metrics.flush()
+        self.mirror.log(step, values)
+
+    def offset(self) -> int:
+        """Bytes of metrics.jsonl that are now safe on disk (fsync); store it in the checkpoint."""
+        self.metrics.flush()
+        os.fsync(self.metrics.fileno())
+        return self.metrics.tell()
+
+    def record(self, **facts: Any) -> None:
+        """Merge facts into record.json, whole values by name; the file is replaced atomically.
+
+        `environment` is a fact of this launch, and goes into its entry in `launches`.
+        """
+        if "environment" in facts:
+            self.facts["launches"][-1]["environment"] = facts.pop("environment")
+        self.facts.update(facts)
+        write_atomically(self.directory / RECORD, encode(self.facts, indent=1).decode() + "\n")
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, end the launch in record.json, then end the mirror (bounded time).
+
+        status: "finished" (all updates done), "diverged" (a non-finite value ended it) or
+        "stopped" (a signal, after a checkpoint).
+        """
+        if status not in STATUSES:
+            raise RecordError(f"status {status!r} is not one of {', '.join(STATUSES)}")
+        self.offset()
+        self.metrics.close()
+        text = encode({"status": status, **summary}, indent=1).decode() + "\n"
+        write_atomically(self.directory / SUMMARY, text)
+        self.facts["launches"][-1] |= {"ended": now(), "status": status}
+        self.record()
+        self.mirror.finish(status, summary)
+        self.record(wandb=self.mirror.facts)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: Any
+    ) -> None:
+        """End the mirror in bounded time when an exception leaves the trainer: no summary.json."""
+        if self.metrics.closed:
+            return  # finish() was called
+        self.metrics.close()
+        self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
+        self.record()
+        self.mirror.finish("failed", {})
+
+
+class NoLog:
+    """RunLog's methods doing nothing, for the ranks that do not write."""
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def offset(self) -> int:
+        """Zero; only rank 0's offset enters a checkpoint."""
+        return 0
+
+    def record(self, **facts: Any) -> None:
+        """Nothing."""
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing."""
+
+
+def open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
+    """Open metrics.jsonl for appending, cut back to `resume_offset` bytes (None: empty).
+
+    Errors: RecordError when the file is shorter than that, or is not cut at the end of a line.
+    """
+    file = path.open("ab")
+    size, keep = file.tell(), resume_offset or 0
+    if size < keep:
+        file.close()
+        raise RecordError(
+            f"{path} has {size} bytes but the checkpoint was written after {keep}; restore the "
+            f"file, or delete {path.parent} to start the run again"
+        )
+    if keep and os.pread(os.open(path, os.O_RDONLY), 1, keep - 1) != b"\n":
+        file.close()
+        raise RecordError(
+            f"{path} has no line that ends at byte {keep}, where the checkpoint was written; "
+            f"restore the file, or delete {path.parent} to start the run again"
+        )
+    file.truncate(keep)
+    file.seek(keep)
+    return file
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl, floats exact, non-finite ones restored; [] without the file.
+
+    A last line torn by a crash is left out; a damaged line before it is a RecordError.
+    """
+    path = directory / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(decode(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RecordError(
+                f"{path}:{number} is not a JSON object ({line[:40]!r}); only the last line may be "
+                f"torn: restore the file, or delete the run and start it again"
+            ) from error
+    return records
+
+
+def read_summary(directory: Path) -> dict[str, Any] | None:
+    """summary.json with its `status`; None while the run has not ended (or was killed)."""
+    return read_json(directory / SUMMARY)
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """record.json; None before the first launch."""
+    return read_json(directory / RECORD)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """One JSON object from a file that is written atomically; None without the file."""
+    if not path.exists():
+        return None
+    try:
+        return decode(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"{path} is not a JSON object ({error}); delete it") from error
+
+
+def lock(directory: Path, wait_seconds: float) -> IO[str]:
+    """Hold the run's directory for this process; the kernel lets go when the process dies.
+
+    Returns the open file: keep it for as long as the run lasts. Its text names the owner.
+    wait_seconds: how long to wait for a process that is on its way out.
+    Errors: RecordError that names the owner.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = (directory / LOCK).open("a+", encoding="utf-8")
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise RecordError(locked_message(file, directory, wait_seconds)) from None
+            time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
+    file.truncate(0)
+    file.write(f"host {socket.gethostname()} pid {os.getpid()} since {now()}\n")
+    file.flush()
+    return file
+
+
+def locked_message(file: IO[str], directory: Path, wait_seconds: float) -> str:
+    """Name the owner of a lock that was not had, and close the file."""
+    file.seek(0)
+    owner = file.read().strip() or "a process that has not yet said its name"
+    file.close()
+    return (
+        f"{directory} is in use by {owner} (waited {wait_seconds:g} s); stop that process or "
+        f"choose another configuration"
+    )
+
+
+def encode(values: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """One JSON object; non-finite floats at its top level become null plus a "nonfinite" table.
+
+    Errors: RecordError for what JSON cannot hold.
+    """
+    try:
+        return json.dumps(values, allow_nan=False, indent=indent).encode()
+    except ValueError:
+        pass  # a non-finite float: rare, so only then is it worth looking
+    except TypeError as error:
+        raise RecordError(f"cannot record {dict(values)!r}: {error}; give plain numbers") from error
+    odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+    plain = {k: None if k in odd else v for k, v in values.items()}
+    try:
+        return json.dumps(plain | {"nonfinite": odd}, allow_nan=False, indent=indent).encode()
+    except ValueError as error:
+        raise RecordError(f"cannot record {dict(values)!r}: {error}") from error
+
+
+def decode(text: bytes) -> dict[str, Any]:
+    """Reverse of encode. Errors: ValueError when `text` is not one JSON object."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"expected an object, not {type(values).__name__}")
+    return values | {name: float(v) for name, v in values.pop("nonfinite", {}).items()}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a reader, or a crash, sees the old text or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def now() -> str:
+    """UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,68 @@
+"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Screen:
+    """Progress of one run; silent where `speaks` is false (all ranks but one)."""
+
+    def __init__(self, total_steps: int, start_step: int, print_every: int, speaks: bool) -> None:
+        self.total_steps, self.print_every, self.speaks = total_steps, print_every, speaks
+        self.val_loss = math.nan
+        self.bar: tqdm[Any] | None = None
+        if speaks and sys.stderr.isatty():
+            self.bar = tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True)
+
+    def evaluated(self, step: int, val_loss: float) -> None:
+        """Show the validation loss after `step` updates."""
+        self.val_loss = val_loss
+        if not self.bar:
+            self.say(f"step {step}/{self.total_steps}  val loss {val_loss:.4f}")
+
+    def stepped(self, step: int, values: dict[str, Any]) -> None:
+        """Show how update `step` went; `values` as they are logged."""
+        loss, norm, lr = (values[f"train/{key}"] for key in ("loss", "grad_norm", "lr"))
+        speed, step_ms = values["tokens_per_second"], values["time/step_ms"]
+        if self.bar:
+            text = f"loss {loss:.4f} val {self.val_loss:.4f} lr {lr:.2e} {speed:,.0f} tok/s"
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update()
+        elif (step + 1) % self.print_every == 0:
+            left = (self.total_steps - step - 1) * step_ms / 1e3
+            self.say(
+                f"step {step + 1}/{self.total_steps}  loss {loss:.4f}  norm {norm:.3f}  "
+                f"lr {lr:.2e}  {step_ms:.0f} ms  {speed:,.0f} tok/s  {left:.0f} s left"
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        if self.speaks and self.bar:
+            self.bar.write(text)
+        elif self.speaks:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar:
+            self.bar.close()
+
+
+def closing(summary: dict[str, Any], directory: Path) -> str:
+    """What a person wants to know at the end of a run, and where to look."""
+    s = summary
+    return (
+        f"finished  val loss {s['final_val_loss']:.4f} (best {s['best_val_loss']:.4f}, "
+        f"at the start {s['initial_val_loss']:.4f}); stability {s['stability_score']:.4f}, "
+        f"spikes {s['spike_score']:.2f} %\n"
+        f"time      {s['train_seconds']:.1f} s of training, {s['step_ms_median']:.1f} ms a step "
+        f"(optimizer {s['optimizer_ms_median']:.2f}), {s['tokens_per_second']:,.0f} tokens/s\n"
+        f"look at   {directory}: summary.json, metrics.jsonl, config.toml; "
+        f"curves: wandb leet {directory}"
+    )

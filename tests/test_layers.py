@@ -1,0 +1,73 @@
+"""The house: who imports whom, and what the trainer must not know."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import optim
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("configs", "data", "optim", "report", "launch", "bench", "tests", "train_gpt2")
+MAY_IMPORT = {
+    "configs": {"configs"},
+    "data": {"data"},
+    "optim": {"optim", "configs.typing"},
+    "report": {"report"},
+    "launch": {"launch", "configs", "report.runlog"},
+    "train_gpt2.py": {"configs", "data", "optim", "report"},
+}
+
+
+def imports(path):
+    """Dotted names that a file imports, from anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_imports_point_one_way(part):
+    path = ROOT / part
+    for file in [path] if path.is_file() else path.rglob("*.py"):
+        for name in imports(file):
+            if name.split(".")[0] in PACKAGES:
+                allowed = MAY_IMPORT[part]
+                fits = name in allowed or name.split(".")[0] in allowed
+                assert fits, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_trainer_names_no_optimizer_and_no_schedule():
+    code = ast.parse((ROOT / "train_gpt2.py").read_text())
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(code)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and isinstance(node.body[0], ast.Expr)
+    }
+    words = set()
+    for node in ast.walk(code):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words |= set() if id(node) in documentation else set(re.findall(r"\w+", node.value))
+        elif isinstance(node, ast.Name | ast.Attribute):
+            words.add(node.id if isinstance(node, ast.Name) else node.attr)
+    # `step`, `power` and the like are also plain words; as names of arms they would be strings.
+    names = {*optim.OPTIMIZERS, *optim.SCHEDULES} - {"step", "linear", "power", "constant"}
+    assert not {word.lower() for word in words} & names
+
+
+def test_trainer_can_be_read_at_one_sitting():
+    assert len((ROOT / "train_gpt2.py").read_text().splitlines()) <= 600
+
+
+@pytest.mark.parametrize("package", ["optim", "data", "configs", "report.runlog"])
+def test_importing_a_package_does_not_import_heavy_optional_ones(package):
+    heavy = ["wandb", "plotly", "datasets", "tiktoken", "matplotlib", "transformers"]
+    code = f"import sys, {package}; print([m for m in {heavy} if m in sys.modules])"
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert output.strip() == "[]"

@@ -1,0 +1,121 @@
+"""The model is GPT-2: shapes, numbers, logits of the reference implementation."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from configs import Model, load
+from configs.loading import PRESETS
+from train_gpt2 import GPT
+
+SMALL = Model(vocab_size=97, block_size=24, n_layer=3, n_head=4, n_embd=32)
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [
+        (None, 124_439_808),
+        ("gpt2_350m", 354_823_168),
+        ("gpt2_774m", 774_030_080),
+        ("gpt2_1558m", 1_557_611_200),
+    ],
+)
+def test_presets_have_gpt2s_parameter_counts(preset, parameters):
+    overlay = [str(PRESETS / "model" / f"{preset}.toml")] if preset else []
+    config = load([str(PRESETS / "gpt2_124m.toml"), *overlay])
+    with torch.device("meta"):
+        assert GPT(config.model).num_parameters() == parameters
+
+
+def test_logits_equal_hugging_faces_gpt2_given_its_weights():
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=97, n_positions=24, n_embd=32, n_layer=3, n_head=4, initializer_range=0.2
+        )
+    ).eval()
+    model = GPT.initialised(SMALL, seed=0)
+    weights = reference.transformer.state_dict()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            theirs = weights[name]
+            # Their linear maps are stored (in, out).
+            linear = p.ndim == 2 and name.startswith("h.")
+            p[: len(theirs)] = theirs.T if linear else theirs
+    tokens = torch.randint(97, (5, 24), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        theirs = reference(tokens).logits
+        ours = model.logits(tokens)
+    assert theirs.abs().max() > 1  # not all alike
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_padded_rows_change_neither_the_loss_nor_the_gradient_and_stay_zero():
+    model = GPT.initialised(SMALL, seed=3)
+    assert model.wte.num_embeddings == 128
+    tokens = torch.randint(97, (4, 25), generator=torch.Generator().manual_seed(2))
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    loss = model(inputs, targets)
+    by_hand = -F.log_softmax(model.logits(inputs), -1).gather(2, targets[..., None]).mean()
+    torch.testing.assert_close(loss, by_hand)
+    assert abs(loss.item() - math.log(97)) < 0.1  # and not log(128)
+    loss.backward()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    optimizer.step()
+    assert torch.all(model.wte.weight[97:] == 0)
+
+
+def test_initial_weights_follow_gpt2():
+    model = GPT.initialised(
+        Model(vocab_size=1000, block_size=128, n_layer=8, n_head=4, n_embd=128), 0
+    )
+    for name, p in model.named_parameters():
+        if p.ndim < 2:
+            assert torch.all(p == (1.0 if "ln_" in name and name.endswith("weight") else 0.0)), name
+        else:
+            weights = p[:1000] if name == "wte.weight" else p
+            std = 0.02 / math.sqrt(16) if name.endswith("c_proj.weight") else 0.02
+            assert weights.std().item() == pytest.approx(std, rel=0.03), name
+
+
+def test_initial_weights_are_a_function_of_the_seed_alone():
+    hashes = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(hashes))  # the global generator must not matter
+        hashes.append(GPT.initialised(SMALL, seed).weights_hash())
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_groups_hold_every_parameter_once_by_role_and_vectors_do_not_decay():
+    model = GPT.initialised(SMALL, 0)
+    groups = {group["role"]: group for group in model.parameter_groups()}
+    assert set(groups) == {"hidden", "embedding", "vector"}
+    held = [id(p) for group in groups.values() for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert groups["embedding"]["names"] == ["wte.weight", "wpe.weight"]
+    assert all(name.startswith("h.") for name in groups["hidden"]["names"])
+    assert all(p.ndim < 2 for p in groups["vector"]["params"])
+    assert groups["vector"]["weight_decay"] == 0.0
+    for group in groups.values():
+        by_name = dict(model.named_parameters())
+        assert all(by_name[n] is p for n, p in zip(group["names"], group["params"], strict=True))
+
+
+def test_flops_per_token_are_those_of_the_definition():
+    with torch.device("meta"):
+        model = GPT(load([]).model)
+    n = 124_439_808 - 1024 * 768
+    assert model.flops_per_token() == 6 * n + 12 * 12 * 768 * 1024
+
+
+def test_no_position_sees_a_later_one():
+    model = GPT.initialised(SMALL, 0)
+    tokens = torch.arange(24)[None] % 97
+    with torch.no_grad():
+        full = model.logits(tokens)
+        for a, b in pairwise((1, 7, 24)):
+            torch.testing.assert_close(model.logits(tokens[:, :a]), full[:, :a], atol=1e-5, rtol=0)
+            torch.testing.assert_close(model.logits(tokens[:, :b]), full[:, :b], atol=1e-5, rtol=0)

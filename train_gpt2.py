@@ -1,0 +1,598 @@
+"""Train GPT-2 with any optimizer and any learning-rate schedule, by name. Read from the top.
+
+    torchrun --nproc_per_node=8 train_gpt2.py                     # GPT-2 124M on FineWeb
+    torchrun --nproc_per_node=8 train_gpt2.py configs/gpt2_124m.toml configs/schedule/wsd.toml \
+        --optimizer.lr 3e-4 --seed 2
+    python train_gpt2.py configs/quickstart.toml                  # one process, CPU or GPU
+
+Killed at any moment, the same command goes on from the last whole checkpoint to the same bits.
+Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 something to mend, said in one
+line; 3 diverged (a loss or gradient that is not finite). torchrun itself turns 2 and 3 into 1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import optim
+from configs import Batch, Config, ConfigError, Model, load, usage
+from data import DataError, Loader, Validation, first_batches_hash, open_split
+from report import checkpoints, runlog
+from report.hardware import environment, peak_flops, peak_memory_gib
+from report.metrics import StreamMetrics, summarize
+from report.screen import Screen, closing
+
+# ------------------------------------------------------------------------------------ the model
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention; c_attn holds Q, K, V as rows 0:C, C:2C, 2C:3C."""
+
+    def __init__(self, shape: Model) -> None:
+        super().__init__()
+        self.n_head = shape.n_head
+        self.c_attn = nn.Linear(shape.n_embd, 3 * shape.n_embd)
+        self.c_proj = nn.Linear(shape.n_embd, shape.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        b, t, c = x.shape
+        q, k, v = self.c_attn(x).view(b, t, 3, self.n_head, c // self.n_head).unbind(2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, C/heads)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.c_proj(y.transpose(1, 2).reshape(b, t, c))
+
+
+class MLP(nn.Module):
+    """Two linear maps with GPT-2's tanh form of GELU between them."""
+
+    def __init__(self, shape: Model) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(shape.n_embd, 4 * shape.n_embd)
+        self.c_proj = nn.Linear(4 * shape.n_embd, shape.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, shape: Model) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(shape.n_embd)
+        self.attn = Attention(shape)
+        self.ln_2 = nn.LayerNorm(shape.n_embd)
+        self.mlp = MLP(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """GPT-2 (Radford et al. 2019): learned positions, head tied to the token embedding.
+
+    The embedding has padded rows up to a multiple of 64, which tensor cores prefer: they are zero,
+    no input reads them and no logit is computed from them, so they get no gradient and stay zero.
+    """
+
+    def __init__(self, shape: Model) -> None:
+        super().__init__()
+        self.shape = shape
+        self.wte = nn.Embedding(math.ceil(shape.vocab_size / 64) * 64, shape.n_embd)
+        self.wpe = nn.Embedding(shape.block_size, shape.n_embd)
+        self.h = nn.ModuleList(Block(shape) for _ in range(shape.n_layer))
+        self.ln_f = nn.LayerNorm(shape.n_embd)
+
+    @classmethod
+    def initialised(cls, shape: Model, seed: int) -> GPT:
+        """On the CPU, with GPT-2's initial weights: a function of the shape and the seed alone."""
+        with torch.device("meta"):  # skips torch's own initialisation
+            model = cls(shape)
+        model = model.to_empty(device="cpu")
+        generator = torch.Generator().manual_seed(seed)
+        for name, p in model.named_parameters():
+            if p.ndim < 2:
+                nn.init.constant_(p, float(".ln_" in f".{name}" and name.endswith("weight")))
+                continue
+            # Every block adds two projections to the residual stream, whose variance would grow.
+            std = 0.02 / math.sqrt(2 * shape.n_layer) if name.endswith("c_proj.weight") else 0.02
+            nn.init.normal_(p.data[: shape.vocab_size] if name == "wte.weight" else p.data,
+                            std=std, generator=generator)  # fmt: skip
+        nn.init.zeros_(model.wte.weight.data[shape.vocab_size :])
+        return model
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """(B, T) token ids -> (B, T, vocab_size)."""
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.wte(tokens) + self.wpe(positions)
+        for block in self.h:
+            x = block(x)
+        return F.linear(self.ln_f(x), self.wte.weight)[..., : self.shape.vocab_size]
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token."""
+        return F.cross_entropy(self.logits(tokens).flatten(0, 1), targets.flatten())
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters by role: hidden matrices, embeddings (the head is tied), vectors (no decay).
+
+        The same groups for every optimizer, or a comparison of optimizers compares groupings.
+        """
+        groups: dict[str, dict[str, Any]] = {
+            "hidden": {},
+            "embedding": {},
+            "vector": {"weight_decay": 0.0},
+        }
+        for name, p in self.named_parameters():
+            role = "vector" if p.ndim < 2 else "hidden" if name.startswith("h.") else "embedding"
+            groups[role].setdefault("params", []).append(p)
+            groups[role].setdefault("names", []).append(name)
+        return [{"role": role, **group} for role, group in groups.items()]
+
+    def num_parameters(self) -> int:
+        """Without the padded rows: 124,439,808 for GPT-2 124M."""
+        padding = self.wte.num_embeddings - self.shape.vocab_size
+        return sum(p.numel() for p in self.parameters()) - padding * self.shape.n_embd
+
+    def flops_per_token(self) -> int:
+        """Forward and backward: 6 N + 12 layers x width x context; N without the positions."""
+        n = self.num_parameters() - self.wpe.weight.numel()
+        return 6 * n + 12 * self.shape.n_layer * self.shape.n_embd * self.shape.block_size
+
+    def weights_hash(self) -> str:
+        """sha256 of all weights in the order of their names: equal starts have equal hashes."""
+        digest = hashlib.sha256()
+        for name, p in sorted(self.named_parameters()):
+            digest.update(name.encode())
+            digest.update(p.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+# ------------------------------------------------------------- one process among world_size others
+
+
+EXIT_CODES = {"finished": 0, "stopped": 0, "diverged": 3}  # 2: something to mend
+
+
+class RunError(RuntimeError):
+    """The run cannot start or go on; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process's place: torchrun's environment variables, or a process on its own."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def from_environment(cls, device: str) -> Process:
+        """Raises ConfigError where the device is not there."""
+        rank, local_rank = (int(os.environ.get(k, 0)) for k in ("RANK", "LOCAL_RANK"))
+        world_size = int(os.environ.get("WORLD_SIZE", 1))
+        gpus = torch.cuda.device_count()
+        if device == "cpu" or (device == "auto" and not gpus):
+            return cls(rank, local_rank, world_size, torch.device("cpu"))
+        if local_rank >= gpus:
+            raise ConfigError(
+                f"process {local_rank + 1} on this node has no GPU of its own: {gpus} visible; "
+                "give torchrun --nproc_per_node at most that, or --train.device cpu"
+            )
+        return cls(rank, local_rank, world_size, torch.device("cuda", local_rank))
+
+    def join(self) -> None:
+        """Meet the other processes."""
+        torch.set_flush_denormal(True)  # on a CPU denormals make a step up to ten times slower
+        torch.set_float32_matmul_precision("high")  # TF32 on a GPU where bfloat16 is not used
+        gpu = self.device if self.device.type == "cuda" else None
+        if gpu:
+            torch.cuda.set_device(gpu)
+        if self.world_size > 1:
+            dist.init_process_group("nccl" if gpu else "gloo", device_id=gpu)
+
+    def leave(self) -> None:
+        """Part from the others; without the barrier gloo aborts now and then."""
+        if self.world_size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """In place, over all ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, everywhere."""
+        box = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(box, device=self.device)
+        return box[0]
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[str]]:
+    """Names of the signals received meanwhile; the loop acts on them at the next step boundary."""
+    received: list[str] = []
+    caught = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays what it says
+        caught.append(signal.SIGHUP)
+
+    def note(number: int, _frame: object) -> None:
+        received.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in caught}
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        pr_set_pdeathsig = 1  # end with the torchrun agent, even when that is killed by -9
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------------------------ evaluation
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    validation: Validation,
+    rows: int,
+    process: Process,
+    autocast: AbstractContextManager[Any],
+) -> float:
+    """Mean loss, nats per token, over the same tokens for any number of ranks and rows at once."""
+    model.eval()
+    total = torch.zeros(2, dtype=torch.float64, device=process.device)  # sum of losses, tokens
+    for batch in validation.batches(rows):
+        chunk = batch.to(process.device, non_blocking=True)
+        with autocast:
+            loss = model(chunk[:, :-1], chunk[:, 1:])
+        tokens = chunk.numel() - len(chunk)
+        total += torch.stack([loss.double() * tokens, loss.new_tensor(tokens).double()])
+    model.train()
+    loss_sum, tokens = process.sum(total).tolist()
+    return loss_sum / tokens
+
+
+# ----------------------------------------------------------------------------------- preparation
+
+
+@dataclass
+class Progress:
+    """Where the run is: all that a checkpoint holds besides the model and the optimizer."""
+
+    step: int = 0  # updates done
+    train_seconds: float = 0.0  # on the loop's clock
+    evaluated: int = -1  # step of the last evaluation
+    metrics: dict[str, Any] = field(default_factory=dict)  # state of StreamMetrics
+    log_offset: int = 0  # bytes of metrics.jsonl
+
+
+def resolve(config: Config) -> Config:
+    """The configuration with every hyperparameter of its optimizer and schedule."""
+    a, b = config.optimizer, config.schedule
+    return config.resolved(
+        optim.resolve_optimizer(a.name, a.hyperparameters),
+        optim.resolve_schedule(b.name, b.hyperparameters),
+    )
+
+
+def load_checkpoint(path: Path, config: Config) -> dict[str, Any]:
+    """The saved state; refuses that of another configuration (RunError)."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state["run"] != config.run_name:
+        raise RunError(f"{path} is of run {state['run']}, not of {config.run_name}; move it away")
+    return state
+
+
+def open_record(config: Config, directory: Path) -> tuple[runlog.RunLog, Path | None, Any]:
+    """Rank 0: the run's record, the checkpoint to go on from, and the lock on the folder."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        held = runlog.lock(directory, wait_seconds=30)
+        checkpoint = checkpoints.newest_whole(directory / "checkpoints")
+        offset = None
+        if checkpoint:
+            offset = load_checkpoint(checkpoint, config)["progress"]["log_offset"]
+        where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
+        wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
+        log = runlog.RunLog(directory, config_toml=config.toml(), config=config.table(),
+                     resume_offset=offset, wandb=wandb)  # fmt: skip
+    except OSError as error:
+        raise RunError(
+            f"cannot write the run's folder {directory}: {error}; give another with --log.dir"
+        ) from None
+    return log, checkpoint, held
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; returns the exit code."""
+    speaks = int(os.environ.get("LOCAL_RANK", 0)) == 0  # one process on each node
+    try:
+        if "--help" in argv or "-h" in argv:
+            text = usage()
+        else:
+            config = resolve(load([word for word in argv if word != "--print-config"]))
+            if "--print-config" not in argv:
+                return run(config)
+            text = config.toml()
+        if speaks:
+            print(text)
+        return 0
+    except (ConfigError, DataError, runlog.RecordError, RunError) as error:
+        if speaks:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+# ------------------------------------------------------------------------------------------- run
+
+
+def run(config: Config) -> int:
+    """Train, evaluate and record one run; returns the exit code."""
+    # ---- what can be refused is refused here, before any GPU is touched
+    train, shape = config.train, config.model
+    process = Process.from_environment(train.device)
+    batch = Batch.divide(config, process.world_size)
+    schedule = optim.build_schedule(
+        config.schedule.name, train.total_steps, **config.schedule.hyperparameters
+    )
+    train_tokens, val_tokens = (
+        open_split(config.data.dir, split, vocab_size=shape.vocab_size, format=config.data.format)
+        for split in ("train", "val")
+    )
+    ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
+    loader = Loader(train_tokens, batch_size=batch.size, data_seed=config.data_seed, **ranks)
+    validation = Validation(val_tokens, num_tokens=config.eval.tokens, **ranks)
+    directory = Path(config.log.dir) / config.run_name
+    summary = runlog.read_summary(directory)
+    if summary and summary["status"] != "stopped":
+        if process.rank == 0:
+            print(f"{directory} has {summary['status']} already, see its summary.json; another "
+                  "--seed is another run; remove the folder to repeat this one")  # fmt: skip
+        return EXIT_CODES[summary["status"]]
+    log: runlog.RunLog | runlog.NoLog = runlog.NoLog()
+    checkpoint, _held = None, None
+    if process.rank == 0:
+        log, checkpoint, _held = open_record(config, directory)
+    process.join()
+
+    # ---- model, optimizer, and where an earlier launch left them
+    model = GPT.initialised(shape, config.seed)
+    weights_hash = model.weights_hash() if process.rank == 0 else ""
+    model = model.to(process.device)
+    optimizer = optim.build_optimizer(
+        config.optimizer.name, model.parameter_groups(), **config.optimizer.hyperparameters
+    )
+    progress, stream = Progress(), StreamMetrics(train.total_steps)
+    if checkpoint := process.broadcast(checkpoint):
+        state = load_checkpoint(checkpoint, config)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress(**state["progress"])
+        stream.load_state_dict(progress.metrics)
+        del state
+    cuda = process.device.type == "cuda"
+    compiled: nn.Module = model
+    if train.compile is True or (train.compile == "auto" and cuda):
+        compiled = torch.compile(model)  # type: ignore[assignment]
+    parallel = compiled
+    if process.world_size > 1:
+        gpus = [process.local_rank] if cuda else None
+        parallel = DistributedDataParallel(compiled, gpus, gradient_as_bucket_view=True)
+    dtype = train.dtype if train.dtype != "auto" else "bfloat16" if cuda else "float32"
+    autocast = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+
+    # One pass before the clock: it compiles, and DDP settles its buckets, so that a resumed run
+    # adds gradients in the same order as one that was never interrupted.
+    began = time.perf_counter()
+    tokens = torch.zeros(batch.micro, shape.block_size, dtype=torch.int64, device=process.device)
+    with autocast:
+        parallel(tokens, tokens).backward()
+    model.zero_grad(set_to_none=True)
+    process.synchronize()
+
+    device_name = torch.cuda.get_device_name(process.device) if cuda else "cpu"
+    micro_batches = batch.rows // batch.micro
+    if process.rank == 0:
+        facts = {"warm_up_seconds": time.perf_counter() - began, "dtype": dtype}
+        facts |= {"world_size": process.world_size, "start_step": progress.step}
+        hashes = {"weights": weights_hash, "batches": first_batches_hash(loader)}
+        log.record(hashes=hashes, environment=environment() | facts)
+        since = f", from step {progress.step}" if checkpoint else ""
+        print(f"run    {directory}{since}")
+        print(f"model  {model.num_parameters():,} parameters, {dtype}, on {device_name}")
+        print(
+            f"batch  {train.batch_tokens:,} tokens = {process.world_size} ranks x {micro_batches} "
+            f"micro-batches x {batch.micro} sequences x {shape.block_size}"
+        )
+        epochs = train.total_steps * train.batch_tokens / train_tokens.num_tokens
+        print(
+            f"data   {config.data.dir}, {train_tokens.num_tokens:,} tokens: {epochs:.2f} epochs",
+            flush=True,
+        )
+
+    # ---- the loop
+    start_step = progress.step
+    status: runlog.Status = "finished"
+    peak = peak_flops(device_name, dtype)
+    parameters = list(model.parameters())
+    arm = f"{config.optimizer.name} and {config.schedule.name}"
+    failure: str | None = None  # why rank 0 cannot keep the record
+    screen = Screen(train.total_steps, start_step, config.log.print_every, process.rank == 0)
+
+    def record(step: int, values: dict[str, Any]) -> None:
+        nonlocal failure
+        try:
+            log.log(step, values)
+        except OSError as error:
+            failure = failure or f"cannot write {directory / 'metrics.jsonl'}: {error}"
+
+    def save() -> None:
+        """Checkpoint by rank 0; all ranks end together if it cannot be written."""
+        problem = failure
+        if process.rank == 0 and not problem:
+            try:
+                progress.metrics, progress.log_offset = stream.state_dict(), log.offset()
+                state = {
+                    "run": config.run_name,
+                    "config": config.toml(),
+                    "progress": vars(progress),
+                }
+                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                checkpoints.save(directory / "checkpoints", progress.step, config.checkpoint.keep,
+                                 lambda file: torch.save(state, file))  # fmt: skip
+            except OSError as error:
+                problem = str(error)
+        if problem := process.broadcast(problem):
+            screen.close()
+            process.leave()
+            raise RunError(
+                f"stopped at step {progress.step}: {problem}; the checkpoints before it are whole: "
+                "make room, then give the same command again"
+            )
+
+    with log, stop_requests() as signals, loader.batches(start_step, pin_memory=cuda) as batches:
+        while True:
+            step = progress.step
+            last = step == train.total_steps
+            if (last or step % config.eval.every == 0) and progress.evaluated != step:
+                began = time.perf_counter()
+                optimizer.eval_mode()
+                val_loss = evaluate(compiled, validation, batch.micro, process, autocast)
+                optimizer.train_mode()
+                progress.evaluated = step
+                seconds = time.perf_counter() - began
+                record(step, {"val/loss": val_loss, "time/eval_seconds": seconds})
+                screen.evaluated(step, val_loss)
+                if not math.isfinite(val_loss):
+                    status = "diverged"
+                    screen.say(
+                        f"diverged: validation loss {val_loss} after {step} updates with {arm}"
+                    )
+                    break
+            due = config.checkpoint.every and step % config.checkpoint.every == 0
+            if last or (due and step > start_step):
+                save()
+            if last:
+                break
+
+            # The clock is training time: it runs from here to the end of the update.
+            began = time.perf_counter()
+            # Random numbers are a function of (seed, step), equal on all ranks: nothing to save.
+            torch.manual_seed((config.seed << 32) + step)
+            rows = next(batches)
+            sums = torch.zeros(2, device=process.device)  # over ranks: loss, requests to stop
+            for i, chunk in enumerate(rows.split(batch.micro)):
+                if process.world_size > 1:  # gradients meet on the last micro-batch only
+                    parallel.require_backward_grad_sync = i == micro_batches - 1  # type: ignore
+                chunk = chunk.to(process.device, non_blocking=True)
+                with autocast:
+                    loss = parallel(chunk[:, :-1], chunk[:, 1:]) / micro_batches
+                loss.backward()
+                sums[0] += loss.detach()
+            norm = nn.utils.clip_grad_norm_(parameters, train.grad_clip or math.inf)
+            sums[1] += float(bool(signals or failure))
+            # The one wait for the device before the update: without it a bad gradient would be in
+            # the weights before anybody knew, and ranks could not agree to stop at the same step.
+            loss_sum, asked, grad_norm = torch.cat([process.sum(sums), norm.view(1)]).tolist()
+            train_loss = loss_sum / process.world_size
+            finite = math.isfinite(train_loss) and math.isfinite(grad_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(step)
+            optimizer_began = time.perf_counter()
+            if finite:
+                optimizer.step()
+                process.synchronize()
+            optimizer_seconds = time.perf_counter() - optimizer_began
+            optimizer.zero_grad(set_to_none=True)
+            step_seconds = time.perf_counter() - began
+            # The clock stops.
+
+            progress.train_seconds += step_seconds
+            lr = optimizer.param_groups[0]["lr"]
+            if process.rank == 0:
+                speed = train.batch_tokens / step_seconds
+                flops = speed * model.flops_per_token() / process.world_size
+                values = {
+                    "train/loss": train_loss,
+                    "train/grad_norm": grad_norm,
+                    "train/lr": lr,
+                    **(stream.update(train_loss, grad_norm) if finite else {}),
+                    "time/train_seconds": progress.train_seconds,
+                    "time/step_ms": 1e3 * step_seconds,
+                    "time/optimizer_ms": 1e3 * optimizer_seconds,
+                    "time/data_wait_ms": 1e3 * batches.wait_seconds,
+                    "tokens": (step + 1) * train.batch_tokens,
+                    "tokens_per_second": speed,
+                    "mfu": flops / peak if peak else None,
+                    "memory/peak_gib": peak_memory_gib(process.device),
+                    **{f"optimizer/{name}": x for name, x in optimizer.diagnostics().items()},
+                }
+                record(step, values)
+                screen.stepped(step, values)
+            if not finite:
+                status = "diverged"
+                screen.say(f"diverged: loss {train_loss}, gradient norm {grad_norm} at step {step} "
+                           f"with {arm}, lr {lr:.3g}; this update was not applied")  # fmt: skip
+                break
+            progress.step += 1
+            if asked:
+                save()
+                status = "stopped"
+                sender = signals[0] if signals else "a signal to another process"
+                screen.say(f"stopped by {sender} at step {progress.step}, with a checkpoint; the "
+                           "same command goes on from here")  # fmt: skip
+                break
+
+        # ---- the summary
+        screen.close()
+        if process.rank == 0:
+            state_bytes = optim.optimizer_state_bytes(optimizer) / model.num_parameters()
+            summary = summarize(runlog.read_metrics(directory), train.total_steps) | {
+                "run": config.run_name,
+                "parameters": model.num_parameters(),
+                "optimizer_state_bytes_per_parameter": state_bytes,
+                "mean_lr_factor": schedule.mean_factor,
+                "last_lr_factor": schedule.last_factor,
+            }
+            log.finish(status, summary)
+            if status == "finished":
+                print(closing(summary, directory))
+    process.leave()
+    return EXIT_CODES[status]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
