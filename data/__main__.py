@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -49,5 +50,18 @@ def _parser() -> Parser:
     return parser
 
 
+def _leave(code: int) -> None:
+    """Exit without the interpreter's clean-up once pyarrow has been at work.
+
+    Its reader threads abort or hang a process that ends with a Parquet file half read (apache/arrow
+    issue 45214, huggingface/datasets issue 7467). All that we write is on disk by now.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "pyarrow" in sys.modules:
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

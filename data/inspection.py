@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
     _show_origin(args.directory, meta)
     for tokens in splits:
         _show_split(tokens, meta, args.head)
-    for error in missing:
-        shown(str(error))
+    for absence in missing:
+        shown(str(absence))
 
 
 def _show_origin(directory: Path, meta: dict[str, Any]) -> None:

@@ -182,7 +182,12 @@ def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Sched
         raise ConfigError(f"total_steps = {total_steps!r}: should be an integer of at least 1")
     values = resolve_schedule(name, hyperparameters)
     function = SCHEDULES[name]
-    factors = tuple(function(step, total_steps, **values) for step in range(total_steps + 1))
+    try:
+        factors = tuple(function(step, total_steps, **values) for step in range(total_steps + 1))
+    except ArithmeticError as error:  # a power too large for a float
+        raise ConfigError(
+            f"schedule '{name}' cannot be evaluated with {values}: {error}"
+        ) from error
     for step, factor in enumerate(factors):
         if not (math.isfinite(factor) and 0 <= factor <= 1):
             raise ConfigError(

@@ -22,7 +22,7 @@ def imported_class(path: str) -> type[torch.optim.Optimizer]:
     """
     cls = _imported(path)
     if not _is_optimizer(cls):
-        what = "a class" if inspect.isclass(cls) else f"a {type(cls).__name__}"
+        what = "a class" if inspect.isclass(cls) else f"of type {type(cls).__name__}"
         raise ConfigError(
             f"optimizer.name = '{path}' is {what}, not a subclass of torch.optim.Optimizer;"
             " name the optimizer's class"
@@ -104,6 +104,11 @@ def construct(
     except Exception as error:
         refused = error
     else:
+        if len(optimizer.param_groups) != len(groups):
+            raise ConfigError(
+                f"optimizer '{name}' makes {len(optimizer.param_groups)} groups of {len(groups)}"
+                " and refuses extra keys in them, so their roles cannot be kept; let it accept them"
+            )
         for built, given in zip(optimizer.param_groups, groups, strict=True):
             built.update({key: given[key] for key in given if key not in known})
         return optimizer

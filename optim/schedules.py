@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_right
+from operator import itemgetter
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -444,13 +446,12 @@ def piecewise(
     Source: optax.piecewise_interpolate_schedule.
     """
     warmup = warmup_end(warmup_steps, total_steps)
-    places = [fraction * total_steps for fraction, _ in knots]
-    t = min(step, total_steps - 1) if interpolation == "constant" else step
-    right = sum(at <= t + _ROUNDING for at in places)  # number of knots passed
-    (_, before), (_, after) = knots[max(right - 1, 0)], knots[min(right, len(knots) - 1)]
+    x = min(step, total_steps - (interpolation == "constant")) / total_steps
+    right = bisect_right(knots, x + _ROUNDING / total_steps, key=itemgetter(0))  # knots passed
+    (left_x, before), (right_x, after) = knots[max(right - 1, 0)], knots[min(right, len(knots) - 1)]
     if interpolation == "constant" or right in (0, len(knots)):
         return ramp(step, warmup) * before
-    y = progress(step, places[right - 1], places[right])
+    y = progress(x, left_x, right_x)
     kept = half_cosine(y) if interpolation == "cosine" else 1 - y
     return ramp(step, warmup) * (after + (before - after) * kept)
 

@@ -30,7 +30,7 @@ class Peak(NamedTuple):
 # Datasheets mostly print the figure with 2:4 sparsity; the dense figures here are half of it.
 PEAKS: tuple[tuple[str, Peak], ...] = (
     # "NVIDIA A100 Tensor Core GPU" datasheet, nvidia.com/en-us/data-center/a100
-    (r"A[18]00[- ](SXM|PCI|PG).*", Peak(312, 156, 19.5)),
+    (r"A[18]00-(SXM4|PCIE)-[48]0GB|A[18]00 80GB PCIe", Peak(312, 156, 19.5)),
     # "NVIDIA A30 Tensor Core GPU" datasheet, nvidia.com/en-us/data-center/products/a30-gpu
     (r"A30", Peak(165, 82, 10.3)),
     # "NVIDIA A40" datasheet: BF16 149.7 | 299.4 sparse, TF32 74.8, FP32 37.4
@@ -40,7 +40,7 @@ PEAKS: tuple[tuple[str, Peak], ...] = (
     # "NVIDIA A10G" datasheet of AWS G5: BF16 70 | 140 sparse, half the A10's tensor rate
     (r"A10G", Peak(70, 35, 35)),
     # "NVIDIA H100 Tensor Core GPU Architecture" whitepaper v1.04, tables 1 and 2 (dense)
-    (r"H[18]00 80GB HBM3|H100 SXM.*|GH200 .*", Peak(989.4, 494.7, 66.9)),
+    (r"H[18]00 80GB HBM3|GH200 (480GB|144G HBM3e)", Peak(989.4, 494.7, 66.9)),
     (r"H[18]00 PCIe", Peak(756, 378, 51.2)),
     # "NVIDIA H100 NVL" datasheet: BF16 1671 and TF32 835 with sparsity, FP32 60
     (r"H[12]00 NVL", Peak(835.5, 417.5, 60)),

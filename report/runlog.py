@@ -15,6 +15,7 @@ table ({"train/loss": null, "nonfinite": {"train/loss": "nan"}}), from which `re
 `read_summary` restore it.
 """
 
+import contextlib
 import fcntl
 import json
 import math
@@ -131,15 +132,14 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: Any
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the mirror in bounded time when an exception leaves the trainer: no summary.json."""
         if self.metrics.closed:
             return  # finish() was called
-        self.metrics.close()
-        self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
-        self.record()
+        with contextlib.suppress(OSError):  # a full disk, perhaps the very error that leads here
+            self.metrics.close()
+            self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
+            self.record()
         self.mirror.finish("failed", {})
 
 
@@ -162,7 +162,7 @@ class NoLog:
     def __enter__(self) -> "NoLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Nothing."""
 
 
@@ -171,23 +171,20 @@ def open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
 
     Errors: RecordError when the file is shorter than that, or is not cut at the end of a line.
     """
-    file = path.open("ab")
-    size, keep = file.tell(), resume_offset or 0
-    if size < keep:
-        file.close()
-        raise RecordError(
-            f"{path} has {size} bytes but the checkpoint was written after {keep}; restore the "
-            f"file, or delete {path.parent} to start the run again"
-        )
-    if keep and os.pread(os.open(path, os.O_RDONLY), 1, keep - 1) != b"\n":
-        file.close()
-        raise RecordError(
-            f"{path} has no line that ends at byte {keep}, where the checkpoint was written; "
-            f"restore the file, or delete {path.parent} to start the run again"
-        )
-    file.truncate(keep)
-    file.seek(keep)
-    return file
+    file = path.open("a+b")
+    size, keep = file.seek(0, os.SEEK_END), resume_offset or 0
+    trouble = f"has {size} bytes but the checkpoint was written after {keep}"
+    if size >= keep:
+        file.seek(max(0, keep - 1))
+        if keep == 0 or file.read(1) == b"\n":
+            file.truncate(keep)
+            file.seek(0, os.SEEK_END)
+            return file
+        trouble = f"has no line that ends at byte {keep}, where the checkpoint was written"
+    file.close()
+    raise RecordError(
+        f"{path} {trouble}; restore the file, or delete {path.parent} to start the run again"
+    )
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

@@ -160,8 +160,8 @@ class Mirror:
 
     def drain(self) -> None:
         """Send what a dead service may have lost, then the queue up to its end, then close."""
-        for _, line in list(self.recent):
-            self.send(*line)
+        for _, (step, values) in list(self.recent):
+            self.send(step, values)
         while not self.ended:
             line = self.lines.get()
             if line is None:
@@ -201,8 +201,25 @@ class Mirror:
     def later(self) -> str:
         """What to type to see and to upload what lies on disk, of all launches of the run."""
         files = self.directory / "wandb"
-        which = "offline-run-*" if self.facts["mode"] == "offline" else "run-*"
+        which = "run-* --include-online" if self.facts["mode"] == "online" else "offline-run-*"
         return f"see it with `wandb leet {files}`, upload it with `wandb sync {files}/{which}`"
+
+
+def start_service() -> Any:
+    """Start wandb-core, or find it running; returns W&B's session."""
+    # W&B's telemetry about itself costs a fifth of every log call; a user may turn it on
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb.setup(settings=wandb.Settings(silent=True))
+
+
+def abandon() -> None:
+    """Forget a service that is gone, so that W&B does not look for it again at exit."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown(1)
 
 
 def new_id(name: str) -> str:

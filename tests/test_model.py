@@ -34,7 +34,14 @@ def test_logits_equal_hugging_faces_gpt2_given_its_weights():
     transformers = pytest.importorskip("transformers")
     reference = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=97, n_positions=24, n_embd=32, n_layer=3, n_head=4, initializer_range=0.2
+            vocab_size=97,
+            bos_token_id=0,
+            eos_token_id=0,
+            n_positions=24,
+            n_embd=32,
+            n_layer=3,
+            n_head=4,
+            initializer_range=0.2,
         )
     ).eval()
     model = GPT.initialised(SMALL, seed=0)
@@ -42,9 +49,9 @@ def test_logits_equal_hugging_faces_gpt2_given_its_weights():
     with torch.no_grad():
         for name, p in model.named_parameters():
             theirs = weights[name]
-            # Their linear maps are stored (in, out).
-            linear = p.ndim == 2 and name.startswith("h.")
-            p[: len(theirs)] = theirs.T if linear else theirs
+            if p.ndim == 2 and name.startswith("h."):
+                theirs = theirs.T  # their linear maps are stored (in, out)
+            p[: len(theirs)] = theirs
     tokens = torch.randint(97, (5, 24), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         theirs = reference(tokens).logits

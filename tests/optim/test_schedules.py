@@ -694,6 +694,7 @@ def test_exponential_ends_at_its_floor_at_any_length():
             r"the last cycle lasts from step 32 to",
         ),
         ("cosine_warm_restarts", {"first_cycle_steps": 50}, r"should contain the end of the run"),
+        ("cosine_warm_restarts", {"cycles": 2000}, r"cannot be evaluated with .*'cycles': 2000"),
         ("piecewise", {"knots": []}, r"knots = \[\]: should have at least one"),
         ("piecewise", {"knots": [[0.5, 1], [0.2, 0]]}, r"should increase, but 0.2 follows 0.5"),
         ("piecewise", {"knots": [[10, 1]]}, r"should be less than or equal to 1"),

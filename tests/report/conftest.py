@@ -11,8 +11,11 @@ import json
 import re
 import socket
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
 
 
 class WandbServer:
@@ -24,7 +27,7 @@ class WandbServer:
         self.operations: list[str] = []
         self.buckets: list[dict[str, Any]] = []  # variables of UpsertBucket
         self.exit_codes: list[int] = []
-        self.arrived = threading.Event()  # some history is here
+        self.created = threading.Event()  # the run exists here
         self.sockets: list[socket.socket] = []
         self.awake = threading.Event()  # cleared: requests are taken in and never answered
         self.awake.set()
@@ -90,6 +93,7 @@ class WandbServer:
         project = {"id": "p", "name": "bench", "entity": {"id": "e", "name": "lab"}}
         if "upsertBucket" in query:
             self.buckets.append(variables)
+            self.created.set()
             bucket = {"id": "b", "name": variables["name"], "displayName": "run", "config": "{}"}
             bucket |= {"sweepName": None, "project": project, "historyLineCount": 0}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
@@ -105,9 +109,16 @@ class WandbServer:
             if name == "wandb-history.jsonl":
                 table = self.history.setdefault(run, {})
                 table.update(enumerate(rows, start=chunk["offset"]))
-                self.arrived.set()
             if name == "wandb-summary.json":
                 self.summary = rows[-1]
         if request.get("complete"):
             self.exit_codes.append(request["exitcode"])
         return {"limits": {}}
+
+
+@pytest.fixture
+def wandb_server() -> Iterator[WandbServer]:
+    server = WandbServer()
+    yield server
+    server.awake.set()
+    server.stop()

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import Tokens, open_split
+from data.shards import write_shard
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def make_tokens(tmp_path: Path) -> Callable[..., Tokens]:
+    """Split train of shards with the given lengths; the tokens count up, modulo 60,000."""
+
+    def make(*lengths: int, split: str = "train") -> Tokens:
+        start = 0
+        for i, length in enumerate(lengths):
+            tokens = (np.arange(start, start + length) % 60_000).astype(np.uint16)
+            write_shard(tmp_path / f"x_{split}_{i:06d}.bin", tokens)
+            start += length
+        return open_split(tmp_path, split, vocab_size=60_000)
+
+    return make
+
+
+@pytest.fixture
+def gpt2_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tiktoken's files, from the environment or the folder beside the checkout."""
+    if "TIKTOKEN_CACHE_DIR" in os.environ:
+        return
+    folder = SHARED / "tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"no TIKTOKEN_CACHE_DIR, and {folder} with GPT-2's vocabulary is absent")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+
+
+@pytest.fixture
+def shakespeare() -> str:
+    """1.1 MB of real text."""
+    file = SHARED / "data" / "tinyshakespeare.txt"
+    if not file.is_file():
+        pytest.skip(f"{file} is absent")
+    return file.read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _datasets_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `datasets` imports torch if it may, two seconds for each process that is started here.
+    monkeypatch.setenv("USE_TORCH", "0")
+
+
+@pytest.fixture
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python -m data ...` as a process."""
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "data", *map(str, args)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    return run

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from .conftest import ROOT
+
+
+def test_without_arguments_it_prints_the_commands(cli):
+    result = cli()
+    assert result.returncode == 0
+    assert all(
+        name in result.stdout for name in ("fineweb", "text", "stdlib", "coinflip", "inspect")
+    )
+
+
+@pytest.mark.parametrize("command", ["fineweb", "text", "stdlib", "coinflip", "inspect"])
+def test_every_command_has_help(cli, command):
+    result = cli(command, "--help")
+    assert result.returncode == 0
+    assert len(result.stdout) > 100
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("fineweb", "--tokens", "many"),
+        ("text",),
+        ("text", "x", "--workers", "0"),
+        ("coinflip", "--p", "1.5"),
+        ("inspect", "nowhere"),
+        ("stdlib", "--out", "/dev/null/x"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(cli, arguments):
+    result = cli(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_import_is_light():
+    # What takes seconds to import is imported where it is used.
+    code = "import sys, data, data.__main__; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    loaded = set(result.stdout.split())
+    assert not loaded & {"torch", "datasets", "tiktoken", "pyarrow", "tqdm", "huggingface_hub"}
+    assert not loaded & {"configs", "optim", "report"}
+
+
+@pytest.mark.usefixtures("gpt2_vocabulary")
+def test_inspect_decodes_shards_that_have_no_meta(cli, tmp_path):
+    text = np.array([50256, 15496, 995], np.uint16)  # <|endoftext|>Hello world
+    np.save(tmp_path / "edufineweb_train_000001", text)
+    result = cli("inspect", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 shards, 3 tokens, documents: 1, largest id 50256" in result.stdout
+    assert "Hello world" in result.stdout
+    assert "no shards for split val" in result.stdout
+
+
+def test_inspect_reads_headerless_files_when_asked(cli, tmp_path):
+    np.array([7, 60_000], np.uint16).tofile(tmp_path / "train.bin")
+    assert cli("inspect", tmp_path).returncode == 2
+    result = cli("inspect", tmp_path, "--format", "nanogpt")
+    assert result.returncode == 0
+    assert "[7, 60000]" in result.stdout
+
+
+def test_inspect_uses_the_tokenizer_that_meta_names(cli, tmp_path):
+    cli("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
+    result = cli("inspect", tmp_path, "--head", 5)
+    assert "coinflip (p 0.666" in result.stdout
+    assert "vocab_size 2" in result.stdout
+    assert "documents: unknown" in result.stdout

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import DataError, Loader, Prefetcher, Validation, first_batches_hash
+from data.loader import Windows
+from data.permutation import permute
+
+
+def order(n: int, seed: int = 1, epoch: int = 0) -> list[int]:
+    return permute(np.arange(n, dtype=np.uint64), n, seed=seed, epoch=epoch).tolist()
+
+
+# ---- the permutation ----
+
+
+@settings(max_examples=200, deadline=None)
+@given(n=st.integers(1, 5000), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**40))
+def test_permutation_is_a_bijection(n, seed, epoch):
+    assert sorted(order(n, seed, epoch)) == list(range(n))
+
+
+@settings(deadline=None)
+@given(n=st.integers(50, 2000), seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
+def test_other_epochs_and_seeds_have_another_order(n, seed, epoch):
+    here = order(n, seed, epoch)
+    assert here != order(n, seed, epoch + 1)
+    assert here != order(n, seed + 1, epoch)
+    assert here != list(range(n))
+
+
+@given(n=st.integers(1, 10**12), data=st.data())
+def test_any_part_of_a_huge_permutation_can_be_asked_for(n, data):
+    places = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20, unique=True))
+    images = permute(np.array(places, np.uint64), n, seed=3, epoch=7).tolist()
+    assert len(set(images)) == len(places)
+    assert all(0 <= image < n for image in images)
+    alone = permute(np.array(places[:1], np.uint64), n, seed=3, epoch=7)
+    assert alone.tolist() == images[:1]
+
+
+def test_order_never_changes_by_accident():
+    # Golden values: a change here changes every run. Mark it **numbers** in the changelog.
+    assert order(10, seed=1, epoch=0) == GOLDEN_10
+    huge = permute(np.arange(4, dtype=np.uint64), 10**11, seed=2**64 - 1, epoch=5)
+    assert huge.tolist() == GOLDEN_HUGE
+
+
+GOLDEN_10 = [5, 3, 8, 2, 6, 0, 7, 1, 9, 4]
+GOLDEN_HUGE = [8700367550, 57583807863, 28667394418, 48766637795]
+
+
+def plain_permute(x: int, n: int, seed: int, epoch: int) -> int:
+    """The same network in unbounded integers, one number at a time."""
+    bits, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(z: int) -> int:
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & bits
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & bits
+        return z ^ (z >> 31)
+
+    key = mix((mix((seed + golden) & bits) ^ epoch) + golden & bits)
+    columns = next(c for c in itertools.count(1) if c * c >= n)
+    rows = math.ceil(n / columns)
+    while True:
+        left, right = divmod(x, columns)
+        for i in range(1, 9, 2):
+            left = (left + mix(right + mix(key + i * golden & bits) & bits)) % rows
+            right = (right + mix(left + mix(key + (i + 1) * golden & bits) & bits)) % columns
+        x = left * columns + right
+        if x < n:
+            return x
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 500), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**40))
+def test_vectorised_permutation_equals_plain_integers(n, seed, epoch):
+    assert order(n, seed, epoch) == [plain_permute(x, n, seed, epoch) for x in range(n)]
+
+
+def test_order_looks_random():
+    n, epochs = 97, 400
+    orders = np.array([order(n, seed=5, epoch=epoch) for epoch in range(epochs)])
+    # Where window 0 comes in the epoch: chi-squared over 97 places, 96 degrees of freedom.
+    first = np.bincount(np.argmin(orders, axis=1), minlength=n)
+    chi_squared = ((first - epochs / n) ** 2 / (epochs / n)).sum()
+    assert 50 < chi_squared < 160  # 99.99 % of such tables lie within
+    # Neighbours in the epoch are neighbours on disk as rarely as chance has it, 2 / n.
+    neighbours = (np.abs(np.diff(orders, axis=1)) == 1).mean()
+    assert abs(neighbours - 2 / n) < 0.005
+    assert abs(np.corrcoef(orders[:-1].ravel(), orders[1:].ravel())[0, 1]) < 0.03
+
+
+# ---- windows and batches ----
+
+
+def test_windows_share_their_last_target_and_never_cross_shards(make_tokens):
+    windows = Windows(make_tokens(9, 8, 4, 13), block_size=4)
+    rows = windows.take(np.arange(len(windows)))
+    assert rows[:, 0].tolist() == [0, 4, 9, 21, 25, 29]  # the shards begin at 0, 9, 17, 21
+    assert (np.diff(rows.astype(int), axis=1) == 1).all()
+    assert rows.shape == (6, 5)
+    assert rows.dtype == np.uint16
+
+
+def test_an_epoch_visits_every_window_once_and_the_next_in_another_order(make_tokens):
+    loader = Loader(make_tokens(401, 301, 99), block_size=10, batch_size=79, data_seed=3)
+    assert loader.sequences_per_epoch == 79
+    first, second = loader.global_batch(0)[:, 0].tolist(), loader.global_batch(1)[:, 0].tolist()
+    assert sorted(first) == sorted(second)
+    assert len(set(first)) == 79
+    assert first != second
+
+
+def test_batch_may_straddle_epochs(make_tokens):
+    loader = Loader(make_tokens(101), block_size=10, batch_size=4, data_seed=3)
+    starts = np.concatenate([loader.global_batch(step)[:, 0] for step in range(5)]).tolist()
+    assert sorted(starts[:10]) == sorted(starts[10:]) == list(range(0, 100, 10))
+    assert loader.epoch(5) == 2.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    share=st.integers(1, 4),
+    world_size=st.sampled_from([1, 2, 3, 8]),
+    seed=st.integers(0, 2**64 - 1),
+    step=st.integers(0, 10**9),
+)
+def test_ranks_together_are_the_global_batch(tmp_path_factory, share, world_size, seed, step):
+    tokens = _counting(tmp_path_factory)
+    size = share * 24
+    options = {"block_size": 7, "batch_size": size, "data_seed": seed}
+    alone = Loader(tokens, **options).global_batch(step)
+    ranks = [Loader(tokens, **options, rank=r, world_size=world_size) for r in range(world_size)]
+    assert np.array_equal(np.concatenate([rank.rank_batch(step) for rank in ranks]), alone)
+    assert all(np.array_equal(rank.global_batch(step), alone) for rank in ranks)
+
+
+def _counting(factory):
+    from data import open_split
+    from data.shards import write_shard
+
+    directory = factory.getbasetemp() / "counting"
+    if not directory.exists():
+        directory.mkdir()
+        write_shard(directory / "x_train_0.bin", np.arange(900, dtype=np.uint16))
+        write_shard(directory / "x_train_1.bin", np.arange(900, 1000, dtype=np.uint16))
+    return open_split(directory, "train", vocab_size=1000)
+
+
+def test_batches_never_change_by_accident(make_tokens):
+    loader = Loader(make_tokens(5000, 3000), block_size=16, batch_size=8, data_seed=42)
+    assert loader.global_batch(0)[:, 0].tolist() == GOLDEN_STARTS
+    assert first_batches_hash(loader) == GOLDEN_HASH
+
+
+GOLDEN_STARTS = [6936, 6904, 3712, 1472, 7752, 1248, 7832, 80]
+GOLDEN_HASH = "364cbaf5a1e7f794146356e3adfe91a155bdc2aa79869ab9f7d8e2e924b5bbb9"
+
+
+def test_hash_tells_seeds_and_data_apart_but_not_ranks(make_tokens):
+    tokens = make_tokens(5000)
+    options = {"block_size": 16, "batch_size": 8}
+    base = first_batches_hash(Loader(tokens, **options, data_seed=1))
+    assert base != first_batches_hash(Loader(tokens, **options, data_seed=2))
+    assert base != first_batches_hash(Loader(tokens, **options, data_seed=1), steps=2)
+    assert base == first_batches_hash(Loader(tokens, **options, data_seed=1, rank=1, world_size=4))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"batch_size": 10, "world_size": 4}, "multiple of 4"),
+        ({"batch_size": 0}, "multiple of 1"),
+        ({"batch_size": 40}, "has 39 sequences"),
+        ({"batch_size": 4, "world_size": 2, "rank": 2}, "0 ... 1"),
+        ({"batch_size": 4, "data_seed": -1}, "data_seed"),
+        ({"batch_size": 4, "block_size": 0}, "block_size"),
+    ],
+)
+def test_impossible_batches_are_refused(make_tokens, options, reason):
+    with pytest.raises(DataError, match=reason):
+        Loader(make_tokens(400), **({"block_size": 10, "data_seed": 1} | options))
+
+
+def test_a_batch_of_64_rows_of_1025_takes_a_few_milliseconds_at_most(make_tokens):
+    loader = Loader(make_tokens(2_000_000), block_size=1024, batch_size=64, data_seed=1)
+    times = []
+    for step in range(20):
+        start = time.perf_counter()
+        loader.rank_batch(step)
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[len(times) // 2] < 0.01
+
+
+# ---- the thread ----
+
+
+def test_prefetcher_yields_the_ranks_batches_from_any_step(make_tokens):
+    loader = Loader(
+        make_tokens(2000), block_size=10, batch_size=8, data_seed=1, rank=1, world_size=2
+    )
+    with loader.batches(start_step=7) as batches:
+        for step, batch in enumerate(islice(batches, 4), start=7):
+            assert batch.dtype == torch.int64
+            assert batch.shape == (4, 11)
+            assert np.array_equal(batch.numpy(), loader.rank_batch(step))
+
+
+def test_prefetcher_ends_its_thread_even_when_it_is_full():
+    batches = Prefetcher(lambda step: np.zeros((1, 2), np.uint16), 0, pin_memory=False)
+    next(batches)
+    time.sleep(0.1)
+    batches.close()
+    batches.close()
+    assert not any(thread.name == "data" for thread in threading.enumerate())
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_prefetcher_raises_the_threads_exception_in_next_and_keeps_raising():
+    def fail(step):
+        if step == 1:
+            raise OSError("disk on fire")
+        return np.zeros((1, 2), np.uint16)
+
+    with Prefetcher(fail, 0, pin_memory=False) as batches:
+        next(batches)
+        for _ in range(2):
+            with pytest.raises(OSError, match="disk on fire"):
+                next(batches)
+
+
+def test_prefetcher_measures_the_wait_for_a_slow_disk_only():
+    def slow(step):
+        time.sleep(0.05)
+        return np.zeros((1, 2), np.uint16)
+
+    with Prefetcher(slow, 0, pin_memory=False) as batches:
+        next(batches)
+        next(batches)
+        assert batches.wait_seconds > 0.02
+        time.sleep(0.3)
+        next(batches)
+        assert batches.wait_seconds < 0.02
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine can pin")
+def test_pinning_without_cuda_is_refused(make_tokens):
+    loader = Loader(make_tokens(400), block_size=10, batch_size=4, data_seed=1)
+    with pytest.raises(DataError, match="CUDA"):
+        loader.batches(0, pin_memory=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_batches_are_pinned_when_asked(make_tokens):
+    loader = Loader(make_tokens(400), block_size=10, batch_size=4, data_seed=1)
+    with loader.batches(0, pin_memory=True) as batches:
+        assert next(batches).is_pinned()
+
+
+# ---- validation ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(sequences=st.integers(1, 140), world_size=st.integers(1, 9), rows=st.integers(1, 50))
+def test_shares_of_all_ranks_are_the_first_targets_once(
+    tmp_path_factory, sequences, world_size, rows
+):
+    tokens = _counting(tmp_path_factory)
+    shares = [
+        list(Validation(tokens, block_size=7, num_tokens=7 * sequences, **rank).batches(rows))
+        for rank in ({"rank": r, "world_size": world_size} for r in range(world_size))
+    ]
+    batches = [batch for share in shares for batch in share]
+    assert all(1 <= len(batch) <= rows and batch.dtype == torch.int64 for batch in batches)
+    together = torch.cat(batches)
+    expected = Windows(tokens, 7).take(np.arange(sequences))
+    assert together.numel() - len(together) == 7 * sequences
+    assert np.array_equal(together.numpy(), expected)
+    sizes = [sum(map(len, share)) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_validation_runs_through_the_split_without_gaps(make_tokens):
+    validation = Validation(make_tokens(101, split="val"), block_size=10, num_tokens=100)
+    for _ in range(2):  # every pass is the same
+        (rows,) = validation.batches(64)
+        assert rows[:, 1:].flatten().tolist() == list(range(1, 101))
+    assert all(a[-1] == b[0] for a, b in pairwise(rows))
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "reason"), [(105, "100 are"), (0, "10 are"), (200, "has 190 in whole")]
+)
+def test_impossible_validation_is_refused_with_what_is_available(make_tokens, num_tokens, reason):
+    with pytest.raises(DataError, match=reason):
+        Validation(make_tokens(101, 99, split="val"), block_size=10, num_tokens=num_tokens)

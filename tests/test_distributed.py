@@ -1,0 +1,83 @@
+"""The number of processes and the size of micro-batches do not change what is trained."""
+
+import pytest
+
+from report.runlog import read_metrics, read_record, read_summary
+from tests.jobs import command, finish, job, only_run
+from train_gpt2 import main
+
+
+def train(shards, runs, nproc, micro, steps=20):
+    length = ["--train.total_steps", str(steps), "--train.micro_batch_size", str(micro)]
+    arguments = command(shards, runs) + length
+    if nproc:
+        finish(job(arguments, nproc))
+    else:
+        assert main(arguments) == 0
+    directory = only_run(runs)
+    lines = read_metrics(directory)
+    return {
+        "hashes": read_record(directory)["hashes"],
+        "train": [x["train/loss"] for x in lines if "train/loss" in x],
+        "norm": [x["train/grad_norm"] for x in lines if "train/loss" in x],
+        "val": [x["val/loss"] for x in lines if "val/loss" in x],
+        "tokens": [x["tokens"] for x in lines if "train/loss" in x],
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(shards, tmp_path_factory):
+    return train(shards, tmp_path_factory.mktemp("alone"), nproc=0, micro=16)
+
+
+@pytest.mark.parametrize(
+    ("nproc", "micro"),
+    [(0, 4), (1, 16), pytest.param(2, 4), pytest.param(4, 2), pytest.param(8, 2)],
+)
+def test_ranks_and_micro_batches_see_the_same_tokens_and_agree(
+    shards, tmp_path, alone, nproc, micro
+):
+    other = train(shards, tmp_path / "runs", nproc, micro)
+    assert other["hashes"] == alone["hashes"]
+    assert other["tokens"] == alone["tokens"]
+    assert other["train"] == pytest.approx(alone["train"], abs=1e-4)
+    assert other["val"] == pytest.approx(alone["val"], abs=1e-4)
+    assert other["norm"] == pytest.approx(alone["norm"], rel=1e-3)
+    assert alone["train"][0] - alone["train"][-1] > 0.5  # it does learn
+
+
+def test_another_data_seed_is_another_order_of_the_same_weights(shards, tmp_path, alone):
+    main([*command(shards, tmp_path / "runs"), "--data_seed", "2"])
+    hashes = read_record(only_run(tmp_path / "runs"))["hashes"]
+    assert hashes["weights"] == alone["hashes"]["weights"]
+    assert hashes["batches"] != alone["hashes"]["batches"]
+
+
+def test_another_seed_is_other_weights_in_the_same_order_of_data(shards, tmp_path, alone):
+    main([*command(shards, tmp_path / "runs"), "--seed", "2"])
+    hashes = read_record(only_run(tmp_path / "runs"))["hashes"]
+    assert hashes["weights"] != alone["hashes"]["weights"]
+    assert hashes["batches"] == alone["hashes"]["batches"]
+
+
+def test_each_rank_trains_on_its_own_slice(shards, tmp_path, alone):
+    """If both ranks took the same rows, the mean loss of the first step would differ."""
+    two = train(shards, tmp_path / "runs", nproc=2, micro=8, steps=1)
+    assert two["train"][0] == pytest.approx(alone["train"][0], abs=1e-6)
+    assert two["norm"][0] == pytest.approx(alone["norm"][0], rel=1e-4)
+
+
+def test_compiled_run_agrees_with_the_eager_one(shards, tmp_path, alone):
+    arguments = ["--train.total_steps", "20", "--train.compile", "true"]
+    assert main(command(shards, tmp_path / "runs") + arguments) == 0
+    losses = [x["train/loss"] for x in read_metrics(only_run(tmp_path / "runs")) if "tokens" in x]
+    assert losses == pytest.approx(alone["train"], abs=1e-4)
+
+
+def test_bfloat16_trains_close_to_float32(shards, tmp_path, alone):
+    arguments = ["--train.total_steps", "20", "--train.dtype", "bfloat16"]
+    assert main(command(shards, tmp_path / "runs") + arguments) == 0
+    losses = [x["train/loss"] for x in read_metrics(only_run(tmp_path / "runs")) if "tokens" in x]
+    assert losses == pytest.approx(alone["train"], abs=0.1)
+    assert losses != pytest.approx(alone["train"], abs=1e-6)
+    assert read_summary(only_run(tmp_path / "runs"))["status"] == "finished"

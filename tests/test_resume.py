@@ -1,0 +1,229 @@
+"""An interrupted run gives the same bits as one that was not, whatever interrupts it."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from report import checkpoints
+from report.runlog import RunLog, read_metrics, read_record, read_summary
+from tests.jobs import command, finish, job, only_run
+from train_gpt2 import main
+
+CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ
+
+
+def result(runs: Path):
+    """(metrics without the clocks, final state) of the only run."""
+    directory = only_run(runs)
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{k: v for k, v in line.items() if not k.startswith(CLOCKS)} for line in lines]
+    newest = checkpoints.newest_whole(directory / "checkpoints")
+    return metrics, torch.load(newest, weights_only=True)
+
+
+def assert_same(a, b):
+    metrics, state = a
+    assert metrics == b[0]
+    for part in ("model", "optimizer"):
+        assert_equal_trees(state[part], b[1][part])
+
+
+def assert_equal_trees(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal_trees(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal_trees(x, y)
+    else:
+        assert a == b
+
+
+def kill_group(process):
+    """SIGKILL to the agent and, before they notice, to its workers (each its own session)."""
+    workers = children(process.pid)
+    for pid in [process.pid, *workers]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def children(pid):
+    output = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in output.split()]
+
+
+def steps_logged(runs):
+    try:
+        return len((only_run(runs) / "metrics.jsonl").read_text().splitlines())
+    except (ValueError, FileNotFoundError):
+        return 0
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("nproc", "kills"), [(0, 10), (2, 4)])
+def test_killed_at_random_steps_it_ends_with_the_same_bits(shards, tmp_path, nproc, kills):
+    length = ["--train.total_steps", "120", "--eval.every", "30", "--checkpoint.every", "3"]
+    calm = command(shards, tmp_path / "calm") + length
+    finish(job(calm, nproc))
+    runs = tmp_path / "killed"
+    killed = command(shards, runs) + length
+    rng = random.Random(nproc)
+    for _ in range(kills):
+        before = steps_logged(runs)
+        process = job(killed, nproc)
+        # Some lines further than the last attempt came, at an arbitrary moment within a step.
+        target = before + rng.randint(1, 120 // kills - 3)
+        wait_until(lambda t=target, p=process: steps_logged(runs) >= t or p.poll() is not None)
+        time.sleep(rng.random() * 0.02)
+        kill_group(process)
+        assert read_summary(only_run(runs)) is None, "it ended before it could be killed"
+    finish(job(killed, nproc))
+    assert_same(result(tmp_path / "calm"), result(runs))
+    steps = [line["step"] for line in read_metrics(only_run(runs)) if "train/loss" in line]
+    assert steps == list(range(120))
+    launches = read_record(only_run(runs))["launches"]
+    assert len(launches) == kills + 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"])
+def test_signal_checkpoints_at_the_next_step_and_the_same_command_goes_on(shards, tmp_path, name):
+    length = ["--train.total_steps", "200", "--eval.every", "200", "--checkpoint.every", "0"]
+    arguments = command(shards, tmp_path / "runs") + length
+    process = job(arguments)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 5)
+    process.send_signal(signal.Signals[name])
+    process.send_signal(signal.Signals[name])  # schedulers repeat themselves
+    output = finish(process)
+    directory = only_run(tmp_path / "runs")
+    assert f"stopped by {name}" in output
+    assert read_summary(directory)["status"] == "stopped"
+    logged = [x["step"] for x in read_metrics(directory) if "train/loss" in x][-1] + 1
+    assert [p.name[:13] for p in checkpoints.found(directory / "checkpoints")] == [
+        f"step-{logged:08d}"
+    ]
+    if name == "SIGTERM":
+        assert f"from step {logged}" in finish(job(arguments))
+        main(command(shards, tmp_path / "calm") + length)
+        assert_same(result(tmp_path / "calm"), result(tmp_path / "runs"))
+
+
+def test_signal_to_one_rank_stops_both_at_the_same_step(shards, tmp_path):
+    length = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
+    process = job(command(shards, tmp_path / "runs") + length, nproc=2)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    os.kill(children(process.pid)[1], signal.SIGUSR1)
+    output = finish(process)
+    assert "stopped by" in output
+    assert read_summary(only_run(tmp_path / "runs"))["status"] == "stopped"
+
+
+def test_killing_the_agent_leaves_no_orphan_and_loses_nothing(shards, tmp_path):
+    length = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
+    process = job(command(shards, tmp_path / "runs") + length, nproc=2)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+    assert len(checkpoints.found(only_run(tmp_path / "runs") / "checkpoints")) == 1
+
+
+def test_torn_checkpoint_is_named_and_the_one_before_it_used(tiny, tmp_path, capsys):
+    main([*tiny, "--log.dir", str(tmp_path / "calm")])
+    assert interrupted(tiny, at=10) == 0
+    directory = only_run(tmp_path / "runs")
+    newest, before = checkpoints.found(directory / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert main(tiny) == 0
+    out, err = capsys.readouterr()
+    assert f"{newest} is torn" in err
+    assert f"from step {int(before.name[5:13])}" in out
+    assert_same(result(tmp_path / "calm"), result(tmp_path / "runs"))
+
+
+def test_flipped_bit_in_a_checkpoint_is_found(tiny, capsys, tmp_path):
+    interrupted(tiny, at=10)
+    directory = only_run(tmp_path / "runs")
+    newest = checkpoints.found(directory / "checkpoints")[0]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert main(tiny) == 0
+    assert f"{newest} is torn or corrupt" in capsys.readouterr().err
+
+
+def test_when_no_checkpoint_is_whole_it_stops_and_says_how_to_go_on(tiny, capsys, tmp_path):
+    interrupted(tiny, at=10)
+    for path in checkpoints.found(only_run(tmp_path / "runs") / "checkpoints"):
+        path.write_bytes(b"")
+    assert main(tiny) == 2
+    assert "is whole; remove" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_checkpoint_of_another_configuration_is_refused(tiny, tmp_path, capsys):
+    interrupted(tiny, at=10)
+    (other,) = checkpoints.found(only_run(tmp_path / "runs") / "checkpoints")[:1]
+    interrupted([*tiny, "--seed", "2"], at=6)
+    directory = next(d for d in (tmp_path / "runs").iterdir() if "-s2-" in d.name)
+    for path in checkpoints.found(directory / "checkpoints"):
+        path.unlink()
+    other.rename(directory / "checkpoints" / other.name)
+    capsys.readouterr()
+    assert main([*tiny, "--seed", "2"]) == 2
+    assert "is of run adamw-cosine-s1-" in capsys.readouterr().err
+
+
+def test_finished_run_says_so_and_trains_nothing(tiny, tmp_path, capsys):
+    assert main(tiny) == 0
+    before = (only_run(tmp_path / "runs") / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main(tiny) == 0
+    assert "has finished already" in capsys.readouterr().out
+    assert (only_run(tmp_path / "runs") / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_world_size_goes_on_with_the_same_tokens(shards, tmp_path):
+    length = ["--train.total_steps", "30", "--checkpoint.every", "10"]
+    calm, runs = tmp_path / "calm", tmp_path / "runs"
+    main(command(shards, calm) + length)
+    arguments = command(shards, runs) + length
+    interrupted(arguments, at=10)
+    finish(job(arguments, nproc=2))
+    a, b = ([x["train/loss"] for x in read_metrics(only_run(d)) if "train/loss" in x]
+            for d in (calm, runs))  # fmt: skip
+    assert len(a) == len(b) == 30
+    assert a == pytest.approx(b, abs=1e-4)
+
+
+def interrupted(arguments, at):
+    """Run in this process, which gets SIGTERM once step `at` - 1 is logged; returns the exit code."""
+    log = RunLog.log
+
+    def stop(self, step, values):
+        log(self, step, values)
+        if step == at - 1 and "train/loss" in values:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "log", stop)
+        return main(arguments)

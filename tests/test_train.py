@@ -1,0 +1,199 @@
+"""One run from a command line to its record."""
+
+import json
+import math
+import os
+import pty
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import torch
+
+import optim
+from configs import load
+from configs.loading import PRESETS
+from report.runlog import read_metrics, read_record, read_summary
+from tests.jobs import ROOT, command, finish, job, only_run
+from train_gpt2 import main, resolve
+
+
+def run(arguments, runs):
+    assert main(arguments) == 0
+    directory = only_run(runs)
+    return directory, read_metrics(directory)
+
+
+def test_a_run_logs_every_named_quantity_at_every_step(tiny, tmp_path):
+    directory, lines = run(tiny, tmp_path / "runs")
+    updates = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in updates] == list(range(12))
+    assert [line["step"] for line in lines if "val/loss" in line] == [0, 5, 10, 12]
+    for line in updates:
+        assert set(line) == {
+            "step", "train/loss", "train/grad_norm", "train/lr", "train/stability_score",
+            "train/spike_score", "time/train_seconds", "time/step_ms", "time/optimizer_ms",
+            "time/data_wait_ms", "tokens", "tokens_per_second", "mfu", "memory/peak_gib",
+        }  # fmt: skip
+        assert line["mfu"] is None  # the peak of a CPU is not guessed
+        assert line["tokens"] == (line["step"] + 1) * 512
+        assert line["tokens_per_second"] == pytest.approx(512e3 / line["time/step_ms"])
+        assert line["time/optimizer_ms"] < line["time/step_ms"]
+    seconds = [line["time/train_seconds"] for line in updates]
+    steps = [line["time/step_ms"] for line in updates]
+    assert seconds[-1] == pytest.approx(sum(steps) / 1e3)
+
+
+def test_stability_score_is_the_2024_studys(tiny, tmp_path):
+    _, lines = run(tiny, tmp_path / "runs")
+    losses = torch.tensor([x["train/loss"] for x in lines if "train/loss" in x]).double()
+    scores = [x["train/stability_score"] for x in lines if "train/loss" in x]
+    expected = [1 / (1 + losses[: t + 1].std(correction=0).item()) for t in range(12)]
+    assert scores == pytest.approx(expected)
+
+
+def test_the_record_tells_everything_needed_to_repeat_the_run(tiny, tmp_path):
+    directory, _ = run([*tiny, "--schedule.name", "wsd"], tmp_path / "runs")
+    again = load([str(directory / "config.toml")])
+    assert again.run_name == directory.name  # the written configuration is the same run
+    table = tomllib.loads((directory / "config.toml").read_text())
+    assert table["optimizer"]["eps"] == 1e-8  # defaults are written out
+    record = read_record(directory)
+    assert len(record["hashes"]["weights"]) == len(record["hashes"]["batches"]) == 64
+    environment = record["launches"][0]["environment"]
+    assert environment["torch"] == torch.__version__
+    assert environment["world_size"] == 1
+    assert {"git", "python", "host"} <= set(environment)
+    summary = read_summary(directory)
+    assert summary["status"] == "finished"
+    assert summary["parameters"] == 256 * 32 + 32 * 32 + 2 * 12_704 + 64
+    assert summary["optimizer_state_bytes_per_parameter"] == pytest.approx(8, abs=0.1)
+    assert 0 < summary["last_lr_factor"] < summary["mean_lr_factor"] < 1
+    json.loads((directory / "summary.json").read_text())
+
+
+def test_logged_rates_are_the_schedules_and_every_role_follows(tiny, tmp_path):
+    _, lines = run([*tiny, "--schedule.name", "linear", "--schedule.warmup_steps", "3"],
+                   tmp_path / "runs")  # fmt: skip
+    rates = [x["train/lr"] for x in lines if "train/loss" in x]
+    factor = optim.build_schedule("linear", 12, warmup_steps=3)
+    assert rates == [3e-3 * factor(t) for t in range(12)]
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_every_optimizer_trains_by_name(tiny, tmp_path, name):
+    directory, lines = run([*tiny, "--optimizer.name", name, "--train.total_steps", "4"],
+                           tmp_path / "runs")  # fmt: skip
+    assert directory.name.startswith(f"{name}-cosine-s1-")
+    assert read_summary(directory)["status"] == "finished"
+    assert lines[0]["val/loss"] != lines[-1]["val/loss"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PRESETS / "schedule").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_every_schedule_preset_trains(tiny, tmp_path, path):
+    arguments = [tiny[0], str(path), *tiny[1:], "--train.total_steps", "8"]
+    directory, lines = run([*arguments, "--eval.every", "8"], tmp_path / "runs")
+    assert f"-{path.stem}-s1-" in directory.name
+    assert all(math.isfinite(x["train/loss"]) for x in lines if "train/loss" in x)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PRESETS / "optimizer").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_every_optimizer_preset_is_a_valid_overlay_of_gpt2(path):
+    config = resolve(load([str(PRESETS / "gpt2_124m.toml"), str(path)]))
+    assert config.optimizer.name == tomllib.loads(path.read_text())["optimizer"]["name"]
+
+
+def test_an_optimizer_from_anywhere_trains_by_dotted_path(tiny, tmp_path):
+    arguments = [*tiny, "--optimizer.name", "torch.optim.Adamax", "--optimizer.lr", "2e-3"]
+    directory, lines = run(arguments, tmp_path / "runs")
+    assert directory.name.startswith("adamax-cosine-s1-")
+    assert lines[-1]["val/loss"] < lines[0]["val/loss"]
+
+
+def test_schedule_free_is_evaluated_at_its_averaged_point(tiny, tmp_path):
+    pytest.importorskip("schedulefree")
+    name = "schedulefree.AdamWScheduleFree"
+    flags = ["--optimizer.name", name, "--optimizer.lr", "1e-2", "--schedule.name", "constant"]
+    _, lines = run([*tiny, *flags, "--train.total_steps", "40"], tmp_path / "runs")
+    assert lines[-1]["val/loss"] < lines[0]["val/loss"] - 0.3
+
+
+def test_coinflip_reaches_the_entropy(tmp_path):
+    data = tmp_path / "flips"
+    subprocess.run([sys.executable, "-m", "data", "coinflip", "--out", data], cwd=ROOT, check=True)
+    config = str(PRESETS / "coinflip.toml")
+    arguments = [config, "--data.dir", str(data), "--log.dir", str(tmp_path / "runs")]
+    directory, _ = run([*arguments, "--log.wandb", "disabled"], tmp_path / "runs")
+    entropy = -(0.666 * math.log(0.666) + 0.334 * math.log(0.334))
+    assert entropy == pytest.approx(0.6365, abs=5e-4)
+    assert read_summary(directory)["final_val_loss"] == pytest.approx(entropy, abs=0.01)
+
+
+def test_lr_zero_leaves_the_initial_weights(tiny, tmp_path):
+    _, lines = run([*tiny, "--optimizer.lr", "0.0"], tmp_path / "runs")
+    assert len({x["val/loss"] for x in lines if "val/loss" in x}) == 1
+
+
+def test_gradients_are_clipped_and_the_logged_norm_is_that_before(tiny, tmp_path):
+    """SGD's first update has the length of lr x clip where the gradient is longer."""
+    base = [
+        *tiny,
+        "--optimizer.name",
+        "sgd",
+        "--optimizer.lr",
+        "1.0",
+        "--schedule.name",
+        "constant",
+    ]
+    losses = {}
+    for clip in ("0.001", "0"):
+        runs = tmp_path / clip
+        _, lines = run([*base, "--train.grad_clip", clip, "--log.dir", str(runs)], runs)
+        first = next(x for x in lines if "train/loss" in x)
+        assert first["train/grad_norm"] > 0.1
+        losses[clip] = abs(lines[-1]["val/loss"] - lines[0]["val/loss"])
+    assert losses["0.001"] < 0.1 < losses["0"]
+
+
+def test_help_and_print_config_need_no_data(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--train.batch_tokens" in text
+    assert "524288" in text
+    assert main(["--print-config", "--optimizer.lr", "1e-3"]) == 0
+    table = tomllib.loads(capsys.readouterr().out)
+    assert table["optimizer"]["lr"] == 1e-3
+    assert table["optimizer"]["eps"] == 1e-8
+
+
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_plain_lines(tiny, tmp_path):
+    plain = finish(job(tiny))
+    assert "step 12/12  val loss" in plain
+    assert "\r" not in plain
+    leader, follower = pty.openpty()
+    other = [*tiny, "--seed", "2"]
+    process = subprocess.Popen([sys.executable, "train_gpt2.py", *other], cwd=ROOT,
+                               stdout=follower, stderr=follower)  # fmt: skip
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:  # the other end has closed
+            break
+        seen += chunk
+    assert process.wait() == 0
+    assert b"12/12" in seen
+    assert b"\r" in seen
+    assert b"finished" in seen
+
+
+def test_options_reach_the_trainer_through_torchruns_own_parser(shards, tmp_path):
+    """torchrun matches prefixes of its own options; none of ours may be one."""
+    output = finish(job([*command(shards, tmp_path / "runs"), "--train.total_steps=3"], nproc=1))
+    assert "step 3/3" in output
