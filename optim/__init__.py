@@ -23,6 +23,7 @@ from configs.typing import ConfigError, nearest
 from optim import foreign, schedules, torch_optimizers
 from optim.base import Optimizer, optimizer_state_bytes
 from optim.hyperparameters import complete
+from optim.lion import Lion
 
 __all__ = [
     "OPTIMIZERS",
@@ -44,6 +45,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch_optimizers.Adagrad,
     "rmsprop": torch_optimizers.RMSprop,
     "adafactor": torch_optimizers.Adafactor,
+    "lion": Lion,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

