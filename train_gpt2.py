@@ -316,8 +316,8 @@ def load_checkpoint(path: Path, config: Config) -> dict[str, Any]:
     return state
 
 
-def open_record(config: Config, directory: Path) -> tuple[runlog.RunLog, Path | None, Any]:
-    """Rank 0: the run's record, the checkpoint to go on from, and the lock on the folder."""
+def open_record(config: Config, directory: Path) -> tuple[runlog.RunLog, Path | None]:
+    """Rank 0: the run's record, alone in its folder, and the checkpoint to go on from."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         held = runlog.lock(directory, wait_seconds=30)
@@ -328,12 +328,12 @@ def open_record(config: Config, directory: Path) -> tuple[runlog.RunLog, Path | 
         where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
         wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
         log = runlog.RunLog(directory, config_toml=config.toml(), config=config.table(),
-                     resume_offset=offset, wandb=wandb)  # fmt: skip
+                     resume_offset=offset, wandb=wandb, held=held)  # fmt: skip
     except OSError as error:
         raise RunError(
             f"cannot write the run's folder {directory}: {error}; give another with --log.dir"
         ) from None
-    return log, checkpoint, held
+    return log, checkpoint
 
 
 def main(argv: Sequence[str]) -> int:
@@ -383,9 +383,9 @@ def run(config: Config) -> int:
                   "--seed is another run; remove the folder to repeat this one")  # fmt: skip
         return EXIT_CODES[summary["status"]]
     log: runlog.RunLog | runlog.NoLog = runlog.NoLog()
-    checkpoint, _held = None, None
+    checkpoint = None
     if process.rank == 0:
-        log, checkpoint, _held = open_record(config, directory)
+        log, checkpoint = open_record(config, directory)
     process.join()
 
     # ---- model, optimizer, and where an earlier launch left them
@@ -446,7 +446,7 @@ def run(config: Config) -> int:
     # ---- the loop
     start_step = progress.step
     status: runlog.Status = "finished"
-    peak = peak_flops(device_name, dtype)
+    peak = peak_flops(device_name, "tf32" if dtype == "float32" else dtype)
     parameters = list(model.parameters())
     arm = f"{config.optimizer.name} and {config.schedule.name}"
     failure: str | None = None  # why rank 0 cannot keep the record

@@ -1,4 +1,4 @@
-"""How fast text becomes GPT-2 tokens: one thread of tiktoken, and the pipeline on several processes.
+"""How fast text becomes GPT-2 tokens: one thread of tiktoken, and our pipeline on processes.
 
     python -m bench.tokenize_speed [FILE] [--workers 1 2 4] [--megabytes 30]
 
@@ -24,6 +24,7 @@ DOCUMENT_CHARS = 3000  # about FineWeb's mean
 
 
 def main() -> None:
+    """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, help="UTF-8 text")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, available_cores()])
@@ -66,7 +67,7 @@ def single_thread(documents: list[str]) -> float:
 
 
 def pipeline(documents: list[str], workers: int) -> tuple[float, float]:
-    """Tokens per second of the sources' pipeline once it runs, and the seconds to its first batch."""
+    """Tokens per second of the pipeline once it runs, and the seconds to its first batch."""
     batches = ((None, batch) for batch in in_batches(documents, DOCUMENTS_PER_BATCH))
     start = time.perf_counter()
     results = encoded(batches, GPT2(), workers=workers)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the directory or go on with it; nothing where it is complete. Raises DataError."""
-    source = _source(args)
+    source = source_of(args)
     tokenizer = GPT2()
     recipe = Recipe(
         source="fineweb",
@@ -84,13 +85,19 @@ def run(args: argparse.Namespace) -> None:
     )
     with opened(args.out, recipe, shard_tokens=args.shard_tokens) as output:
         if output is not None:
-            place = Place.of(output.position)
-            batches = encoded(source.batches(place.stream), tokenizer, workers=args.workers)
-            goals = {"val": args.val_tokens, "train": args.tokens}
-            _write(output, _with_progress(batches, output, goals), place, goals)
-            if output.tokens("train") < args.tokens:
-                shown(f"{args.dataset} ended before {args.tokens:,} training tokens")
+            _go_on(output, source, tokenizer, args)
     finished(args.out, was_there=output is None)
+
+
+def _go_on(output: Output, source: Source, tokenizer: GPT2, args: argparse.Namespace) -> None:
+    goals = {"val": args.val_tokens, "train": args.tokens}
+    place = Place.of(output.position)
+    batches = encoded(source.batches(place.stream), tokenizer, workers=args.workers)
+    # Closed here and now: after an error the bar and the workers are gone before it is told.
+    with closing(batches), closing(_with_progress(batches, output, goals)) as counted:
+        _write(output, counted, place, goals)
+    if output.tokens("train") < args.tokens:
+        shown(f"{args.dataset} ended before {args.tokens:,} training tokens")
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,8 @@ class Source:
         return stream.select_columns([self.column])
 
 
-def _source(args: argparse.Namespace) -> Source:
+def source_of(args: argparse.Namespace) -> Source:
+    """What the arguments name, with the revision filled in. Raises DataError."""
     if _is_local(args.dataset):
         return _local(args)
     default_name = DEFAULT_NAME if args.dataset == DEFAULT_DATASET else None
@@ -245,7 +253,7 @@ def _guarded(rows: Iterator[dict[str, Any]], dataset: str) -> Iterator[dict[str,
 
 def _with_progress(
     batches: Iterable[tuple[State | None, np.ndarray]], output: Output, goals: dict[str, int]
-) -> Iterator[tuple[State | None, np.ndarray]]:
+) -> Generator[tuple[State | None, np.ndarray]]:
     from tqdm import tqdm
 
     done = output.tokens("val") + output.tokens("train")

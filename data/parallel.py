@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -30,7 +30,7 @@ def available_cores() -> int:
 
 def encoded(
     batches: Iterable[tuple[Note, Sequence[str]]], tokenizer: Tokenizer, *, workers: int | None
-) -> Iterator[tuple[Note, np.ndarray]]:
+) -> Generator[tuple[Note, np.ndarray]]:
     """For each (note, documents) in order: the note and the documents' tokens, uint16 (n,).
 
     Processes, not threads: turning tiktoken's lists into arrays holds the interpreter's lock.

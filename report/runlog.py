@@ -53,6 +53,7 @@ class RunLog:
     to it. None starts afresh: metrics and facts of an earlier attempt that never reached a
     checkpoint are replaced, its entry in `launches` stays.
     wandb: where to mirror, see WandbOptions.
+    held: the lock on the directory, let go at the end.
 
     Errors: RecordError when metrics.jsonl does not hold what the checkpoint says it holds.
     """
@@ -65,8 +66,9 @@ class RunLog:
         config: dict[str, Any],
         resume_offset: int | None,
         wandb: WandbOptions,
+        held: IO[str] | None = None,
     ) -> None:
-        self.directory = directory
+        self.directory, self.held = directory, held
         directory.mkdir(parents=True, exist_ok=True)
         self.metrics = open_metrics(directory / METRICS, resume_offset)
         (directory / SUMMARY).unlink(missing_ok=True)  # it told the end of an earlier launch
@@ -128,6 +130,12 @@ class RunLog:
         self.record()
         self.mirror.finish(status, summary)
         self.record(wandb=self.mirror.facts)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the directory's lock."""
+        if self.held:
+            self.held.close()
 
     def __enter__(self) -> "RunLog":
         return self
@@ -141,6 +149,7 @@ class RunLog:
             self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
             self.record()
         self.mirror.finish("failed", {})
+        self.release()
 
 
 class NoLog:

@@ -132,7 +132,7 @@ class Mirror:
         # A resumed run logs again what an earlier launch logged after its last checkpoint. The
         # values are the same bits, and W&B would refuse them with a warning each.
         self.first_step = self.run.step if mode == "online" else 0
-        files = Path(self.run.settings.sync_dir).relative_to(self.directory.resolve())
+        files = Path(self.run.settings.sync_dir).resolve().relative_to(self.directory.resolve())
         self.facts |= {"mode": mode, "project": options.project, "files": str(files)}
         if mode == "online":
             self.facts["url"] = self.run.url
@@ -270,7 +270,8 @@ def quiet_settings(known: Mapping[str, Any]) -> dict[str, Any]:
         "disable_code": True,
         "disable_git": True,  # record.json has the commit; W&B would also upload the diff
         "allow_val_change": True,  # a resumed run may log to another directory
-        "x_disable_stats": True,
+        # samples of the GPU every 15 s could touch the slowest percent of steps, which is a result
+        "x_disable_stats": os.environ.get("WANDB__DISABLE_STATS", "true").lower() != "false",
         "x_transaction_log_flush_interval": 1.0,  # seconds of lines that a lost machine takes along
         "init_timeout": INIT_SECONDS,
         "finish_timeout": FINISH_SECONDS,

@@ -216,7 +216,7 @@ def test_another_world_size_goes_on_with_the_same_tokens(shards, tmp_path):
 
 
 def interrupted(arguments, at):
-    """Run in this process, which gets SIGTERM once step `at` - 1 is logged; returns the exit code."""
+    """Run in this process, which gets SIGTERM after update `at`; returns the exit code."""
     log = RunLog.log
 
     def stop(self, step, values):

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import tomllib
 
 import pytest
@@ -26,7 +27,7 @@ def run(arguments, runs):
 
 
 def test_a_run_logs_every_named_quantity_at_every_step(tiny, tmp_path):
-    directory, lines = run(tiny, tmp_path / "runs")
+    _, lines = run(tiny, tmp_path / "runs")
     updates = [line for line in lines if "train/loss" in line]
     assert [line["step"] for line in updates] == list(range(12))
     assert [line["step"] for line in lines if "val/loss" in line] == [0, 5, 10, 12]
@@ -62,7 +63,7 @@ def test_the_record_tells_everything_needed_to_repeat_the_run(tiny, tmp_path):
     record = read_record(directory)
     assert len(record["hashes"]["weights"]) == len(record["hashes"]["batches"]) == 64
     environment = record["launches"][0]["environment"]
-    assert environment["torch"] == torch.__version__
+    assert environment["versions"]["torch"] == torch.__version__
     assert environment["world_size"] == 1
     assert {"git", "python", "host"} <= set(environment)
     summary = read_summary(directory)
@@ -176,6 +177,7 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_plain_lines(tiny, tmp_path):
     assert "step 12/12  val loss" in plain
     assert "\r" not in plain
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 120))
     other = [*tiny, "--seed", "2"]
     process = subprocess.Popen([sys.executable, "train_gpt2.py", *other], cwd=ROOT,
                                stdout=follower, stderr=follower)  # fmt: skip

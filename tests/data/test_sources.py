@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import math
 import os
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import DataError, Tokens, open_split
+from data import DataError, Tokens, fineweb, open_split
 from data.coinflip import entropy, flip
 from data.console import count
 from data.stdlib import source_files
@@ -417,6 +419,72 @@ def test_absent_or_broken_files_are_told_in_one_line(cli, tmp_path, dataset):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("gpt2_vocabulary")
+def test_without_network_it_says_so_in_one_line(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    result = cli("fineweb", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "'HuggingFaceFW/fineweb' cannot be opened" in result.stderr
+    assert "--dataset FILE.parquet" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_keeps_the_revision_that_it_began_with(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    class Hub:
+        def dataset_info(self, dataset):
+            return argparse.Namespace(sha=f"newest of {dataset}")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    parser = argparse.ArgumentParser()
+    fineweb.add_arguments(parser)
+    args = parser.parse_args(["--out", str(tmp_path)])
+    assert fineweb.source_of(args).arguments() == {
+        "dataset": "HuggingFaceFW/fineweb",
+        "name": "sample-10BT",
+        "split": "train",
+        "text_column": "text",
+        "revision": "newest of HuggingFaceFW/fineweb",
+    }
+    progress = {"recipe": {"arguments": {"revision": "the old one"}}}
+    (tmp_path / "progress.json").write_text(json.dumps(progress))
+    assert fineweb.source_of(args).revision == "the old one"
+    other = parser.parse_args(["--dataset", "some/text", "--revision", "abc", "--out", "x"])
+    assert (fineweb.source_of(other).name, fineweb.source_of(other).revision) == (None, "abc")
+
+
+@pytest.mark.usefixtures("gpt2_vocabulary")
+def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path, parquet):
+    command = [sys.executable, "-m", "data", "fineweb", "--dataset", parquet, "--out", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), *map(str, SIZES)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "fineweb_train_000000.bin").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.endswith("interrupted; the same command goes on after the last whole shard\n")
+    assert "Traceback" not in stderr
+    assert _all_gone(_group(process.pid))
+
+
+def _group(leader: int) -> list[int]:
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int(path.read_text().rsplit(")", 1)[1].split()[2]) == leader:
+                members.append(int(path.parent.name))
+    return members
+
+
 # ---- what all writers share ----
 
 
@@ -448,6 +516,24 @@ def test_complete_directory_with_a_damaged_shard_is_not_called_complete(cli, tmp
     result = cli("coinflip", "--out", tmp_path, *small)
     assert result.returncode == 2
     assert "coinflip_val_000000.bin" in result.stderr
+
+
+def test_small_source_that_was_interrupted_starts_again(tmp_path, monkeypatch):
+    from data.__main__ import main
+    from data.writer import Output
+
+    def interrupt(output):
+        raise KeyboardInterrupt
+
+    command = ["coinflip", "--out", str(tmp_path), "--train-tokens", "1K", "--val-tokens", "2K"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "finish", interrupt)
+        assert main(command) == 130
+    with pytest.raises(DataError, match="python -m data coinflip --out"):
+        open_split(tmp_path, "train", vocab_size=2)
+    assert main(command) == 0
+    sizes = {split: len(all_tokens(tmp_path, split, 2)) for split in ("train", "val")}
+    assert sizes == {"train": 1000, "val": 2000}
 
 
 def test_two_writers_of_one_directory_are_refused(cli, tmp_path):

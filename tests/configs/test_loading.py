@@ -1,0 +1,151 @@
+"""From files and flags to one configuration."""
+
+import tomllib
+
+import pytest
+
+from configs import ConfigError, load, usage
+from configs.loading import DEFAULT, PRESETS, merge
+from configs.schema import Batch
+
+BASES = sorted(PRESETS.glob("*.toml"))
+OVERLAYS = sorted(PRESETS.glob("*/*.toml"))
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda p: p.stem)
+def test_every_base_is_whole_and_divides_on_1_2_and_8_ranks(path):
+    config = load([str(path)])
+    for world_size in (1, 2, 8):
+        batch = Batch.divide(config, world_size)
+        assert batch.size * config.model.block_size == config.train.batch_tokens
+        assert batch.rows % batch.micro == 0
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_overlay_holds_its_own_table_and_nothing_else(path):
+    assert set(tomllib.loads(path.read_text())) == {path.parent.name}
+
+
+def test_later_files_and_then_flags_win(tmp_path):
+    overlay = tmp_path / "overlay.toml"
+    overlay.write_text("seed = 7\n[train]\ntotal_steps = 70\n")
+    config = load([str(DEFAULT), str(overlay), "--train.total_steps", "71"])
+    assert (config.seed, config.train.total_steps) == (7, 71)
+    assert config.train.batch_tokens == 524288  # what the overlay does not name stays
+
+
+def test_another_name_drops_the_earlier_ones_hyperparameters():
+    base = {"optimizer": {"name": "adamw", "betas": [0.9, 0.95], "lr": 1.0}}
+    assert merge(base, {"optimizer": {"name": "lion"}}) == {"optimizer": {"name": "lion"}}
+    kept = merge(base, {"optimizer": {"name": "adamw", "lr": 2.0}})
+    assert kept["optimizer"] == {"name": "adamw", "betas": [0.9, 0.95], "lr": 2.0}
+    config = load(["--schedule.name", "rex", "--schedule.warmup_steps", "5"])
+    assert config.schedule.hyperparameters == {"warmup_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        (["--optimizer.lr", "3e-4"], 3e-4),
+        (["--optimizer.lr=3e-4"], 3e-4),
+        (["--optimizer.lr", "-1"], -1),
+    ],
+)
+def test_flag_values_are_toml(flags, value):
+    assert load(flags).optimizer.hyperparameters["lr"] == value
+
+
+def test_words_need_no_quotes_and_lists_work():
+    config = load(["--optimizer.betas", "[0.8, 0.9]", "--log.group", "contest one"])
+    assert config.optimizer.hyperparameters["betas"] == (0.8, 0.9)
+    assert config.log.group == "contest one"
+
+
+def test_written_toml_reads_back_to_the_same_run(tmp_path):
+    config = load(["--optimizer.betas", "[0.8, 0.9]", "--seed", "3", "--log.entity", "team"])
+    path = tmp_path / "config.toml"
+    path.write_text(config.toml())
+    again = load([str(path)])
+    assert again == config
+    assert again.run_name == config.run_name
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", "2"],
+        ["--data_seed", "2"],
+        ["--optimizer.lr", "1e-4"],
+        ["--schedule.min_lr_ratio", "0.2"],
+        ["--train.total_steps", "5"],
+        ["--data.dir", "elsewhere"],
+        ["--eval.tokens", "1024"],
+        ["--train.dtype", "float32"],
+    ],
+)
+def test_whatever_can_change_the_result_changes_the_run(flags):
+    assert load(flags).run_name != load([]).run_name
+
+
+def test_output_and_checkpoints_do_not_change_the_run():
+    flags = ["--log.dir", "x", "--log.group", "g", "--log.wandb", "disabled"]
+    flags += ["--checkpoint.every", "7", "--checkpoint.keep", "1"]
+    assert load(flags).run_name == load([]).run_name
+
+
+def test_run_name_tells_optimizer_schedule_and_seed():
+    name = load(["--optimizer.name", "lab.deep.MyOpt", "--seed", "4"]).run_name
+    assert name.startswith("myopt-cosine-s4-")
+    assert len(name.rpartition("-")[2]) == 8
+
+
+def test_configuration_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        load([]).train.total_steps = 5
+
+
+def test_usage_names_every_key_with_its_meaning():
+    text = usage()
+    for key in ("--seed", "--train.grad_clip", "--log.wandb", "--model.n_layer"):
+        (line,) = [row for row in text.splitlines() if row.startswith(f"{key} ")]
+        assert len(line.split("  ")[-1]) > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = ", "not valid TOML"),
+        ("[train]\nsteps = 3", "unknown key 'train.steps'"),
+        ("[trian]\nx = 3", "unknown key 'trian'; did you mean 'train'"),
+        ("[optimizer]\nlr = 1\nname = 3", "optimizer.name = 3: should be a valid string"),
+        ("train = 3", "train = 3"),
+    ],
+)
+def test_mistake_in_a_file(tmp_path, text, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
+        load([str(DEFAULT), str(path)])
+    assert message in str(caught.value)
+
+
+def test_misspelt_file_is_guessed():
+    with pytest.raises(ConfigError, match=r"did you mean 'configs/schedule/wsd.toml'"):
+        load(["configs/schedule/wds.toml"])
+
+
+def test_flag_below_a_plain_value_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown key 'seed.x'"):
+        load(["--seed.x", "1"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "world", "product"),
+    [
+        (["--train.batch_tokens", "500000"], 8, "8 ranks x block_size 1024 = 8192"),
+        (["--train.micro_batch_size", "48"], 8, "x micro_batch_size 48 x block_size 1024 = 393216"),
+    ],
+)
+def test_batch_that_does_not_divide_shows_the_product(flags, world, product):
+    with pytest.raises(ConfigError, match=product):
+        Batch.divide(load(flags), world)
