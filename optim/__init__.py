@@ -24,6 +24,7 @@ from optim import foreign, schedules, torch_optimizers
 from optim.base import Optimizer, optimizer_state_bytes
 from optim.hyperparameters import complete
 from optim.lion import Lion
+from optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 
 __all__ = [
     "OPTIMIZERS",
@@ -46,6 +47,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch_optimizers.RMSprop,
     "adafactor": torch_optimizers.Adafactor,
     "lion": Lion,
+    "schedule_free_adamw": ScheduleFreeAdamW,
+    "schedule_free_sgd": ScheduleFreeSGD,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

@@ -10,13 +10,16 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from optim import one_pass
 from optim.one_pass import Batch, Update
+
+if TYPE_CHECKING:
+    from optim import Schedule
 
 COMPILE_FROM = 10_000_000  # parameters; below, the seconds of compiling are not won back
 
@@ -33,6 +36,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def eval_mode(self) -> None:
         """Put the weights where the loss is evaluated (schedule-free methods, averaging)."""
+
+    def check_schedule(self, schedule: Schedule) -> str | None:
+        """What in this schedule works against the method, as one line; None if nothing does."""
+        return None
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth a curve, by name: an estimated distance, the RMS of the update."""
@@ -89,6 +96,9 @@ class UpdateRule(Optimizer):
         """Whether the update of this kind does not depend on the shapes of the tensors."""
         return True
 
+    def refuse(self) -> None:
+        """Raise where a step makes no sense; called before it, when nothing has changed yet."""
+
     def advance(self, batches: list[Batch]) -> None:
         """One step of all parameters; overridden where one step needs sums over all of them."""
         for batch in batches:
@@ -108,6 +118,7 @@ class UpdateRule(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.refuse()
         self.advance(self._batches())
         return loss
 
@@ -182,7 +193,7 @@ class UpdateRule(Optimizer):
                 state.update(step=0, **self.init_state(p, group))
             state["step"] += 1
             key = (index, group["kind"], state["step"], p.dtype, p.device)
-            batch = batches.setdefault(key, Batch(group, state["step"]))
+            batch = batches.setdefault(key, Batch(group, state["step"], index))
             batch.append(p, grad, state)
         return list(batches.values())
 
@@ -211,7 +222,7 @@ class UpdateRule(Optimizer):
                 seen.add(key)
             example = torch.nn.Parameter(torch.ones(shape, dtype=p.dtype, device=p.device))
             example.grad = torch.ones_like(example)
-            batch = batches.setdefault((index, kind, p.dtype, p.device), Batch(group, 1))
+            batch = batches.setdefault((index, kind, p.dtype, p.device), Batch(group, 1, index))
             batch.append(example, example.grad, self.init_state(example, group))
         return list(batches.values())
 

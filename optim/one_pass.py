@@ -43,6 +43,7 @@ class Batch:
 
     group: Mapping[str, Any]  # the group's hyperparameters, "lr" and "kind"
     step: int  # of the update about to be done, from 1
+    index: int = 0  # of the group in the optimizer's param_groups
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     state: dict[str, list[Tensor]] = field(default_factory=dict)  # lists parallel to params
@@ -103,7 +104,7 @@ def _one_by_one(
     update: Update, batch: Batch, coefficients: Mapping[str, Any], constants: Any, flat: bool
 ) -> Batch:
     """Update the large tensors; returns a batch of the others."""
-    rest = Batch(batch.group, batch.step)
+    rest = Batch(batch.group, batch.step, batch.index)
     scalars = _tensors(coefficients, batch.params[0].dtype)
     names = (tuple(batch.state), tuple(coefficients))
     for p, grad, state in batch.items():

@@ -1,0 +1,264 @@
+"""Schedule-free SGD and AdamW: averaging in place of a decaying learning rate.
+
+Three sequences: z takes the steps, x is a weighted average of the z, and gradients are taken at y
+between the two. With gamma_t the lr of step t and k that step's number from 1:
+
+    y_t     = (1 - beta) * z_t + beta * x_t                  (gradient g_t is taken here)
+    z_{t+1} = z_t - gamma_t * u_t                            (u_t: the base method's direction)
+    w_t     = k^r * gamma_t^weight_lr_power
+    x_{t+1} = (1 - c_t) * x_t + c_t * z_{t+1},               c_t = w_t / (w_1 + ... + w_t)
+
+The weights p hold y while training and x while evaluating; z is state, and x is where the line
+through z and y says. As an update of y, which is what p then is:
+
+    p <- p + c_t * (z - p) - gamma_t * (1 - beta * (1 - c_t)) * u_t
+    z <- z - gamma_t * u_t
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from optim.base import UpdateRule
+from optim.hyperparameters import Beta, NonNegative
+from optim.one_pass import Batch
+
+if TYPE_CHECKING:
+    from optim import Schedule
+
+Interpolation = Annotated[float, Field(gt=0, lt=1)]  # at 0, y is z and x is lost
+
+
+class ScheduleFree(UpdateRule):
+    """What the methods below share: the weights of the average, and the switch between y and x.
+
+    A subclass gives `init_state` with "z", `directions`, and its name of the interpolation.
+    """
+
+    @staticmethod
+    def interpolation(group: Mapping[str, Any]) -> float:
+        """The coefficient beta of x in y."""
+        raise NotImplementedError
+
+    def eval_mode(self) -> None:
+        """Put x into the weights; y is kept beside it, so that training goes on from its bits."""
+        self._switch("eval")
+
+    def train_mode(self) -> None:
+        """Put y back into the weights."""
+        self._switch("train")
+
+    @torch.no_grad()
+    def _switch(self, mode: str) -> None:
+        for group in self.param_groups:
+            if group.get("mode", "train") == mode:
+                continue
+            group["mode"] = mode
+            beyond = 1 - 1 / self.interpolation(group)
+            for p in group["params"]:
+                state = self.state.get(p)
+                if not state:
+                    continue  # no step yet: x, y and z are one
+                if mode == "eval":
+                    state["y"] = p.detach().clone()
+                    p.lerp_(state["z"], beyond)
+                else:
+                    p.copy_(state.pop("y"))
+
+    def check_schedule(self, schedule: Schedule) -> str | None:
+        """Decay and averaging do the same work twice; warm-up is fine."""
+        steps = zip(schedule.factors, schedule.factors[1:-1], strict=False)
+        if not any(later < earlier for earlier, later in steps):
+            return None
+        return (
+            f"{type(self).__name__} replaces the decay of the learning rate by an average, and"
+            f" schedule '{schedule.name}' decays it too, down to {schedule.last_factor:.3g} of lr:"
+            " both act; its papers use a constant lr after warm-up (configs/schedule/constant.toml)"
+        )
+
+    def refuse(self) -> None:
+        """In eval mode the weights are x, and no gradient was taken there."""
+        if any(group.get("mode") == "eval" for group in self.param_groups):
+            raise RuntimeError(
+                f"{type(self).__name__}.step() in eval mode, where the weights are the average;"
+                " call train_mode() after evaluating"
+            )
+
+    def advance(self, batches: list[Batch]) -> None:
+        """Give this step its weight in every group's average, then do it."""
+        parts = {}
+        for index in {batch.index for batch in batches}:
+            group = self.param_groups[index]
+            averaged, total = group.get("averaged", 0) + 1, group.get("weight_sum", 0.0)
+            weight = averaged ** group["r"] * group["lr"] ** group["weight_lr_power"]
+            weight *= group["lr"] > 0  # power 0: a step that does not move is no step
+            total += weight
+            group["averaged"], group["weight_sum"] = averaged, total
+            parts[index] = weight / total if total else 0.0
+        for batch in batches:
+            c, lr = parts[batch.index], batch.group["lr"]
+            move_y = lr * (1 - self.interpolation(batch.group) * (1 - c))
+            numbers = {**self.coefficients(batch.group, batch.step), "c": c, "move_y": move_y}
+            self.run(self.update, batch, numbers)
+
+
+class ScheduleFreeSGD(ScheduleFree):
+    """SGD whose iterates are averaged, in place of momentum and of a decaying learning rate.
+
+    Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682, section 1, equations
+    of x, y and z; weights of the average as there for a warm-up.
+
+        u <- g + weight_decay * y
+        p <- p + c * (z - p) - lr * (1 - momentum * (1 - c)) * u     (p is y)
+        z <- z - lr * u
+        x <- (1 - c) * x + c * z,    c = w / (sum of w so far),    w = k^r * lr^weight_lr_power
+
+    Differs: the weight of a step is from its own lr, as in the paper; the schedulefree package
+    takes the largest lr so far, which is the same until lr decays. Warm-up is the schedule's, not
+    a hyperparameter. The package finds y again by extrapolation after an evaluation, which costs
+    its last bit; here it is kept meanwhile.
+    Tuning: the authors advise an lr 10 to 50 times that of SGD with momentum and a decaying
+    schedule, after a warm-up constant. `momentum` is the interpolation beta: 0.9 to 0.98, larger
+    for longer runs.
+    State: z: 4 bytes per parameter; y too while evaluating.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1.0,
+        momentum: Interpolation = 0.9,
+        weight_decay: NonNegative = 0.0,
+        r: NonNegative = 0.0,
+        weight_lr_power: NonNegative = 2.0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "r": r,
+                "weight_lr_power": weight_lr_power,
+            },
+        )
+
+    @staticmethod
+    def interpolation(group: Mapping[str, Any]) -> float:
+        """`momentum`."""
+        return float(group["momentum"])
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """z starts at the weights."""
+        return {"z": p.detach().clone()}
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """As in the class docstring."""
+        u = torch._foreach_mul(params, group["weight_decay"])
+        torch._foreach_add_(u, grads)
+        _move(params, state["z"], u, coefficients)
+
+
+class ScheduleFreeAdamW(ScheduleFree):
+    """AdamW with averaging of its iterates in place of momentum and of a decaying learning rate.
+
+    Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682, Algorithm 1, in the form
+    of the authors' schedulefree package, version 1.4.1.
+
+        v <- beta2 * v + (1 - beta2) * g^2
+        u <- g / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * y
+        p <- p + c * (z - p) - lr * (1 - beta1 * (1 - c)) * u        (p is y)
+        z <- z - lr * u
+        x <- (1 - c) * x + c * z,    c = w / (sum of w so far),    w = k^r * lr^weight_lr_power
+
+    Differs: Algorithm 1 of the paper corrects the bias of v through lr, and so through the weights
+    of the average; here, as in the package, within the square root. From the package: the weight
+    of a step is from its own lr, as in the paper, not from the largest lr so far, which is the
+    same until lr decays; warm-up is the schedule's, not a hyperparameter; and y is kept during an
+    evaluation, where the package finds it again to within its last bit.
+    Tuning: lr 1 to 10 times AdamW's with a decaying schedule, then a warm-up and a constant lr;
+    beta1 0.9, up to 0.95 or 0.98 for long runs. weight_decay acts at y.
+    State: z, exp_avg_sq: 8 bytes per parameter; y too while evaluating.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 2.5e-3,
+        betas: tuple[Interpolation, Beta] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
+        r: NonNegative = 0.0,
+        weight_lr_power: NonNegative = 2.0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "r": r,
+                "weight_lr_power": weight_lr_power,
+            },
+        )
+
+    @staticmethod
+    def interpolation(group: Mapping[str, Any]) -> float:
+        """`beta1`."""
+        return float(group["betas"][0])
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """z starts at the weights."""
+        return {"z": p.detach().clone(), "exp_avg_sq": torch.zeros_like(p)}
+
+    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """lr, and the bias correction of the root."""
+        return {"lr": group["lr"], "root": math.sqrt(1 - group["betas"][1] ** step)}
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """As in the class docstring."""
+        (_, beta2), v = group["betas"], state["exp_avg_sq"]
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        root = torch._foreach_sqrt(v)
+        torch._foreach_div_(root, coefficients["root"])
+        torch._foreach_add_(root, group["eps"])
+        u = torch._foreach_div(grads, root)
+        if group["weight_decay"]:
+            torch._foreach_add_(u, torch._foreach_mul(params, group["weight_decay"]))
+        _move(params, state["z"], u, coefficients)
+
+
+def _move(
+    y: list[Tensor], z: list[Tensor], u: tuple[Tensor, ...], numbers: Mapping[str, Any]
+) -> None:
+    """The last two lines of the update; u is used up."""
+    towards = torch._foreach_sub(z, y)
+    torch._foreach_mul_(towards, numbers["c"])
+    torch._foreach_add_(y, towards)
+    torch._foreach_sub_(y, torch._foreach_mul(u, numbers["move_y"]))
+    torch._foreach_mul_(u, numbers["lr"])
+    torch._foreach_sub_(z, u)
