@@ -24,6 +24,7 @@ from optim import foreign, schedules, torch_optimizers
 from optim.base import Optimizer, optimizer_state_bytes
 from optim.hyperparameters import complete
 from optim.lion import Lion
+from optim.prodigy import Prodigy
 from optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 
 __all__ = [
@@ -47,6 +48,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch_optimizers.RMSprop,
     "adafactor": torch_optimizers.Adafactor,
     "lion": Lion,
+    "prodigy": Prodigy,
     "schedule_free_adamw": ScheduleFreeAdamW,
     "schedule_free_sgd": ScheduleFreeSGD,
 }

@@ -185,7 +185,8 @@ def test_a_groups_own_weight_decay_wins(name, parameters, groups):
         pytest.skip("has no weight decay")
     named = parameters()
     before = copies(named)
-    optimizer = build_optimizer(name, groups(named), lr=0.1, weight_decay=0.1)
+    rate = {"d0": 1.0} if "d0" in resolve_optimizer(name, {}) else {}  # lr is relative to it
+    optimizer = build_optimizer(name, groups(named), lr=0.1, weight_decay=0.1, **rate)
     for p in named.values():
         p.grad = torch.zeros_like(p)
     optimizer.step()
