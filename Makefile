@@ -1,7 +1,7 @@
 # make train: everything from nothing to a trained small GPT-2; make test: the tests.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STDLIB := data/tokens/stdlib/meta.json
 
 .PHONY: train test lint types format clean
@@ -9,7 +9,7 @@ train: .venv/installed $(STDLIB)
 	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .

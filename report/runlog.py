@@ -130,9 +130,9 @@ class RunLog:
         self.record()
         self.mirror.finish(status, summary)
         self.record(wandb=self.mirror.facts)
-        self.release()
+        self._release()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Let go of the directory's lock."""
         if self.held:
             self.held.close()
@@ -149,7 +149,7 @@ class RunLog:
             self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
             self.record()
         self.mirror.finish("failed", {})
-        self.release()
+        self._release()
 
 
 class NoLog:

@@ -187,7 +187,7 @@ def test_nothing_is_left_beside_the_files(tmp_path):
 
 def test_no_log_has_every_method_of_run_log():
     for name, method in inspect.getmembers(RunLog, inspect.isfunction):
-        if name != "__init__":
+        if not name.startswith("_") or name in ("__enter__", "__exit__"):
             ours = inspect.signature(method).parameters
             assert list(ours) == list(inspect.signature(getattr(NoLog, name)).parameters), name
     with NoLog() as log:
