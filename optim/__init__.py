@@ -26,6 +26,7 @@ from optim.hyperparameters import complete
 from optim.lion import Lion
 from optim.prodigy import Prodigy
 from optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from optim.sophia import SophiaG
 
 __all__ = [
     "OPTIMIZERS",
@@ -51,6 +52,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "prodigy": Prodigy,
     "schedule_free_adamw": ScheduleFreeAdamW,
     "schedule_free_sgd": ScheduleFreeSGD,
+    "sophia_g": SophiaG,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

@@ -41,6 +41,13 @@ class Optimizer(torch.optim.Optimizer):
         """What in this schedule works against the method, as one line; None if nothing does."""
         return None
 
+    def curvature_due(self, step: int) -> bool:
+        """Whether update `step`, from 0, begins with gradients of labels the model has drawn."""
+        return False
+
+    def update_curvature(self, tokens: int) -> None:
+        """Take in `p.grad`: of the mean loss over the batch's `tokens`, for labels so drawn."""
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth a curve, by name: an estimated distance, the RMS of the update."""
         return {}
@@ -174,8 +181,8 @@ class UpdateRule(Optimizer):
             return self.compile
         return sum(p.numel() for group in self.param_groups for p in group["params"]) > COMPILE_FROM
 
-    def _batches(self) -> list[Batch]:
-        """Parameters with a gradient by what must be equal in a batch; counts their step."""
+    def _batches(self, steps: int = 1) -> list[Batch]:
+        """Parameters with a gradient by what must be equal in a batch; counts their `steps`."""
         with_gradient = []
         for p, name, index, group in self._entries():
             if p.grad is None:
@@ -191,7 +198,7 @@ class UpdateRule(Optimizer):
             state = self.state[p]
             if not state:
                 state.update(step=0, **self.init_state(p, group))
-            state["step"] += 1
+            state["step"] += steps
             key = (index, group["kind"], state["step"], p.dtype, p.device)
             batch = batches.setdefault(key, Batch(group, state["step"], index))
             batch.append(p, grad, state)
