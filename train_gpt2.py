@@ -12,15 +12,13 @@ line; 3 diverged (a loss or gradient that is not finite). torchrun itself turns 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from report import checkpoints, runlog
 from report.hardware import environment, peak_flops, peak_memory_gib
 from report.metrics import StreamMetrics, summarize
 from report.screen import Screen, closing
+from report.signals import stop_requests
 
 # ------------------------------------------------------------------------------------ the model
 
@@ -131,8 +130,16 @@ class GPT(nn.Module):
         return F.linear(self.ln_f(x), self.wte.weight)[..., : self.shape.vocab_size]
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token."""
-        return F.cross_entropy(self.logits(tokens).flatten(0, 1), targets.flatten())
+        """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
+
+        Uniform numbers in place of those ids draw them from the model's own predictions.
+        """
+        logits = self.logits(tokens)
+        if targets.is_floating_point():
+            cumulative = logits.detach().float().softmax(-1).cumsum(-1)  # ends near 1, not at it
+            drawn = torch.searchsorted(cumulative, targets[..., None], right=True)
+            targets = drawn.clamp(max=self.shape.vocab_size - 1)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters by role: hidden matrices, embeddings (the head is tied), vectors (no decay).
@@ -236,28 +243,6 @@ class Process:
         """Wait until the device has done what was asked of it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[str]]:
-    """Names of the signals received meanwhile; the loop acts on them at the next step boundary."""
-    received: list[str] = []
-    caught = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays what it says
-        caught.append(signal.SIGHUP)
-
-    def note(number: int, _frame: object) -> None:
-        received.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in caught}
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        pr_set_pdeathsig = 1  # end with the torchrun agent, even when that is killed by -9
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------ evaluation
@@ -420,7 +405,10 @@ def run(config: Config) -> int:
     tokens = torch.zeros(batch.micro, shape.block_size, dtype=torch.int64, device=process.device)
     with autocast:
         parallel(tokens, tokens).backward()
+        if any(map(optimizer.curvature_due, range(progress.step, train.total_steps))):
+            parallel(tokens, tokens.float()).backward()
     model.zero_grad(set_to_none=True)
+    optimizer.warm_up()
     process.synchronize()
 
     device_name = torch.cuda.get_device_name(process.device) if cuda else "cpu"
@@ -437,6 +425,8 @@ def run(config: Config) -> int:
             f"batch  {train.batch_tokens:,} tokens = {process.world_size} ranks x {micro_batches} "
             f"micro-batches x {batch.micro} sequences x {shape.block_size}"
         )
+        if conflict := optimizer.check_schedule(schedule):
+            print(f"warning: {conflict}")
         epochs = train.total_steps * train.batch_tokens / train_tokens.num_tokens
         print(
             f"data   {config.data.dir}, {train_tokens.num_tokens:,} tokens: {epochs:.2f} epochs",
@@ -451,6 +441,20 @@ def run(config: Config) -> int:
     arm = f"{config.optimizer.name} and {config.schedule.name}"
     failure: str | None = None  # why rank 0 cannot keep the record
     screen = Screen(train.total_steps, start_step, config.log.print_every, process.rank == 0)
+
+    def backward(rows: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """Gradients of the mean loss of all ranks; returns this rank's. `uniform` draws labels."""
+        total = torch.zeros((), device=process.device)
+        for i, chunk in enumerate(rows.split(batch.micro)):
+            if process.world_size > 1:  # gradients meet on the last micro-batch only
+                parallel.require_backward_grad_sync = i == micro_batches - 1  # type: ignore
+            chunk = chunk.to(process.device, non_blocking=True)
+            targets = chunk[:, 1:] if uniform is None else uniform[i * batch.micro :][: batch.micro]
+            with autocast:
+                loss = parallel(chunk[:, :-1], targets) / micro_batches
+            loss.backward()
+            total += loss.detach()
+        return total
 
     def record(step: int, values: dict[str, Any]) -> None:
         nonlocal failure
@@ -513,15 +517,13 @@ def run(config: Config) -> int:
             # Random numbers are a function of (seed, step), equal on all ranks: nothing to save.
             torch.manual_seed((config.seed << 32) + step)
             rows = next(batches)
+            if optimizer.curvature_due(step):  # a draw belongs to its row, whatever the ranks
+                uniform = torch.rand(batch.size, shape.block_size)[process.rank * batch.rows :]
+                backward(rows, uniform[: batch.rows].to(process.device))
+                optimizer.update_curvature(train.batch_tokens)
+                optimizer.zero_grad(set_to_none=True)
             sums = torch.zeros(2, device=process.device)  # over ranks: loss, requests to stop
-            for i, chunk in enumerate(rows.split(batch.micro)):
-                if process.world_size > 1:  # gradients meet on the last micro-batch only
-                    parallel.require_backward_grad_sync = i == micro_batches - 1  # type: ignore
-                chunk = chunk.to(process.device, non_blocking=True)
-                with autocast:
-                    loss = parallel(chunk[:, :-1], chunk[:, 1:]) / micro_batches
-                loss.backward()
-                sums[0] += loss.detach()
+            sums[0] = backward(rows)
             norm = nn.utils.clip_grad_norm_(parameters, train.grad_clip or math.inf)
             sums[1] += float(bool(signals or failure))
             # The one wait for the device before the update: without it a bad gradient would be in
