@@ -417,9 +417,9 @@ def run(config: Config) -> int:
     # One pass before the clock: it compiles, and DDP settles its buckets, so that a resumed run
     # adds gradients in the same order as one that was never interrupted.
     began = time.perf_counter()
-    tokens = torch.zeros(batch.micro, shape.block_size, dtype=torch.int64, device=process.device)
-    with autocast:
-        parallel(tokens, tokens).backward()
+    tokens = torch.zeros(batch.micro, shape.block_size + 1, dtype=torch.int64).to(process.device)
+    with autocast:  # the strides are those of the loop, or it would compile again
+        parallel(tokens[:, :-1], tokens[:, 1:]).backward()
     model.zero_grad(set_to_none=True)
     process.synchronize()
 
