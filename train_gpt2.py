@@ -402,11 +402,11 @@ def run(config: Config) -> int:
     # One pass before the clock: it compiles, and DDP settles its buckets, so that a resumed run
     # adds gradients in the same order as one that was never interrupted.
     began = time.perf_counter()
-    tokens = torch.zeros(batch.micro, shape.block_size, dtype=torch.int64, device=process.device)
-    with autocast:
-        parallel(tokens, tokens).backward()
+    tokens = torch.zeros(batch.micro, shape.block_size + 1, dtype=torch.int64).to(process.device)
+    with autocast:  # the strides are those of the loop, or it would compile again
+        parallel(tokens[:, :-1], tokens[:, 1:]).backward()
         if any(map(optimizer.curvature_due, range(progress.step, train.total_steps))):
-            parallel(tokens, tokens.float()).backward()
+            parallel(tokens[:, :-1], tokens[:, 1:].float()).backward()
     model.zero_grad(set_to_none=True)
     optimizer.warm_up()
     process.synchronize()

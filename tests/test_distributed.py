@@ -1,6 +1,7 @@
 """The number of processes and the size of micro-batches do not change what is trained."""
 
 import pytest
+import torch
 
 from report.runlog import read_metrics, read_record, read_summary
 from tests.jobs import command, finish, job, only_run
@@ -68,13 +69,18 @@ def test_each_rank_trains_on_its_own_slice(shards, tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_compiled_run_agrees_with_the_eager_one(shards, tmp_path):
+def test_compiled_run_agrees_with_the_eager_one_and_compiles_outside_the_clock(shards, tmp_path):
     losses = []
     for compiled in ("true", "false"):
         runs = tmp_path / compiled
         small = ["--model.n_layer", "1", "--train.compile", compiled]
+        torch._dynamo.utils.counters.clear()
         assert main(command(shards, runs) + small) == 0
-        losses.append([x["train/loss"] for x in read_metrics(only_run(runs)) if "tokens" in x])
+        lines = [x for x in read_metrics(only_run(runs)) if "tokens" in x]
+        losses.append([x["train/loss"] for x in lines])
+        if compiled == "true":
+            # With gradients, in the pass before the clock, and without, in the first evaluation.
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
