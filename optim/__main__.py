@@ -1,4 +1,4 @@
-"""`python -m optim list` and `python -m optim schedules`: what there is, and how it looks."""
+"""`python -m optim list`, `show NAME` and `schedules`: what there is, and how it looks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.typing import ConfigError
-from optim import OPTIMIZERS, SCHEDULES, Schedule, build_schedule
+from configs.typing import ConfigError, nearest
+from optim import OPTIMIZERS, SCHEDULES, Schedule, build_schedule, listing
 from optim.hyperparameters import schema
 
 _COLUMNS = 6  # panels in a row of the picture
@@ -29,8 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m optim", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    listing = commands.add_parser("list", help="optimizers and schedules with their defaults")
-    listing.set_defaults(run=_list)
+    table = commands.add_parser("list", help="optimizers in a table, schedules with their defaults")
+    table.add_argument("--markdown", action="store_true", help="the optimizers, for a README")
+    table.set_defaults(run=_list)
+    showing = commands.add_parser("show", help="documentation and defaults of one of them")
+    showing.add_argument("name", metavar="NAME", help="of an optimizer or a schedule")
+    showing.set_defaults(run=_show)
     drawing = commands.add_parser("schedules", help="factors of the schedules, as table or picture")
     drawing.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
     drawing.add_argument("--total-steps", type=int, default=1000, help="updates (default: 1000)")
@@ -40,10 +44,46 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> None:
-    for title, table, positional in (("optimizer", OPTIMIZERS, 1), ("schedule", SCHEDULES, 2)):
-        print(f"{title}s (the values of {title}.name; then each hyperparameter's default)")
-        for name, target in table.items():
-            print(f"  {name:<21} {_defaults(target, positional)}")
+    header = ("optimizer", "paper", "state", "traffic", "hooks", "lr", "preset")
+    table = [
+        (
+            row.name,
+            row.paper,
+            f"{row.state:.3g}",
+            f"{row.traffic:.3g}",
+            row.hooks or "-",
+            f"{row.lr:g}",
+            ", ".join(row.presets) or "-",
+        )
+        for row in listing.rows()
+    ]
+    note = (
+        "state: bytes kept per parameter of a hidden matrix in float32; traffic: bytes that a step"
+        " has to\nread and write per parameter, at the least; presets: configs/optimizer/*.toml"
+    )
+    if options.markdown:
+        for line in (header, tuple("---" for _ in header), *table):
+            print(f"| {' | '.join(line)} |")
+        print(f"\n{note}")
+        return
+    widths = [max(map(len, column)) for column in zip(header, *table, strict=True)]
+    for line in (header, *table):
+        print("  ".join(f"{word:<{n}}" for word, n in zip(line, widths, strict=True)).rstrip())
+    print(f"\n{note}\n\nschedules (the values of schedule.name; then the defaults)")
+    for name, target in SCHEDULES.items():
+        print(f"  {name:<21} {_defaults(target, 2)}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    name, known = options.name, {**OPTIMIZERS, **SCHEDULES}
+    if name not in known:
+        raise ConfigError(f"no optimizer or schedule '{name}'; {nearest(name, known)}")
+    kind = "optimizer" if name in OPTIMIZERS else "schedule"
+    print(f"{name}\n{'=' * len(name)}\n{listing.documentation(known[name])}\n\nDefaults:")
+    for key, (_, default) in schema(known[name], 1 if kind == "optimizer" else 2).items():
+        print(f"  {kind}.{key} = {_text(default)}")
+    for preset in listing.presets().get(name, ()) if kind == "optimizer" else (name,):
+        print(f"Preset: configs/{kind}/{preset}.toml")
 
 
 def _defaults(target: Callable[..., Any], positional: int) -> str:

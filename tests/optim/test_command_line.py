@@ -1,19 +1,80 @@
 """python -m optim: the listing, the table and the picture."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from optim import OPTIMIZERS, SCHEDULES
+from optim import OPTIMIZERS, SCHEDULES, listing
 from optim.__main__ import main
 
 
-def test_list_shows_every_name_with_its_defaults(capsys):
+def test_list_shows_every_optimizer_with_what_it_costs_and_every_schedule(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in [*OPTIMIZERS, *SCHEDULES])
-    assert "betas (0.9, 0.999), eps 1e-08" in out
+    assert all(f"\n{name} " in out for name in OPTIMIZERS)
+    assert all(f"\n  {name} " in out for name in SCHEDULES)
+    lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line}
+    assert lines["adamw"] == ("adamw Loshchilov & Hutter 2017, arXiv:1711.05101 8 28 - 0.001 adamw")
+    assert main(["list", "--markdown"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].count("---") == table[0].count("|") - 1
+    assert sum(line.startswith("|") for line in table) == len(OPTIMIZERS) + 2
+
+
+def test_every_row_of_the_list_is_whole():
+    rows = {row.name: row for row in listing.rows()}
+    assert list(rows) == list(OPTIMIZERS)
+    for row in rows.values():
+        assert row.paper, row.name
+        assert row.presets, row.name
+        assert row.state >= 0
+        assert row.traffic >= 12 + row.state  # reads parameter, gradient, state; writes parameter
+    counted = {name: (rows[name].state, rows[name].traffic) for name in rows}
+    for name, expected in {
+        "sgd": (0, 12),
+        "lion": (4, 20),
+        "sophia_g": (8, 24),
+        "prodigy": (16, 40),
+        "schedule_free_adamw": (8, 28),
+        "schedule_free_sgd": (4, 20),
+    }.items():
+        assert counted[name] == pytest.approx(expected, abs=1e-3), name
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_is_what_the_docstring_says(name):
+    """Where it gives one number of bytes, that is what is kept."""
+    text = listing.documentation(OPTIMIZERS[name])
+    said = re.search(r"(\d+) bytes per parameter", text[text.index("\nState:") :])
+    if said and "none" not in text[text.index("\nState:") :]:
+        row = next(row for row in listing.rows((name,)))
+        assert row.state == pytest.approx(int(said[1]), rel=0.02)
+
+
+def test_citation_is_read_off_the_source():
+    text = (
+        'First.\n\nSource: A & B, "A Title: of (2001) words",\narXiv:2302.06675; C 1999.\nState: 4'
+    )
+    assert listing.citation(text) == "A & B 2023, arXiv:2302.06675"
+    assert listing.citation('Source: Polyak, "Title", Journal 4 (1964).\n\n  x') == "Polyak 1964"
+    assert listing.citation("Source: a control of this project.") == "a control of this project."
+
+
+def test_show_prints_the_documentation_the_defaults_and_the_preset(capsys):
+    assert main(["show", "lion"]) == 0
+    out = capsys.readouterr().out
+    assert "\nSource: Chen et al." in out
+    assert "u = sign(beta1 * m + (1 - beta1) * g)" in out
+    assert "\n  optimizer.betas = (0.9, 0.99)\n" in out
+    assert "\nPreset: configs/optimizer/lion.toml" in out
+    assert main(["show", "wsd"]) == 0
+    assert "schedule.decay_type = 1-sqrt" in capsys.readouterr().out
+    assert main(["show", "lyon"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no optimizer or schedule 'lyon'; did you mean 'lion'?")
+    assert error.count("\n") == 1
 
 
 def test_table_of_chosen_schedules(capsys):

@@ -1,0 +1,117 @@
+"""What there is to say about an optimizer in a line, read off its class: nothing to keep in step.
+
+Citation from the docstring, defaults from the signature, hooks from the methods, presets from
+their folder; state and traffic are counted over steps on a small matrix.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes
+from optim.base import Optimizer
+from optim.hyperparameters import schema
+
+PRESETS = Path(__file__).parent.parent / "configs" / "optimizer"
+_SIDE = 256  # of the matrix
+_HOOKS = ("eval_mode", "curvature_due", "check_schedule", "diagnostics")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer. Bytes are per parameter of a hidden matrix in float32."""
+
+    name: str
+    paper: str  # authors, year, arXiv number where there is one
+    state: float  # bytes kept
+    traffic: float  # bytes read and written by a step, at the least
+    hooks: str
+    lr: float
+    presets: tuple[str, ...]
+
+
+def rows(names: Iterable[str] = tuple(OPTIMIZERS)) -> list[Row]:
+    """One for each of `names`."""
+    found = presets()
+    return [_row(name, found.get(name, ())) for name in names]
+
+
+def presets() -> dict[str, tuple[str, ...]]:
+    """Names of the preset files of each optimizer."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sorted(PRESETS.glob("*.toml")):
+        name = tomllib.loads(path.read_text())["optimizer"]["name"]
+        found[name] = (*found.get(name, ()), path.stem)
+    return found
+
+
+def documentation(target: object) -> str:
+    """The docstring that holds the sections: of the class, or of a file that has one class."""
+    text = inspect.getdoc(target) or ""
+    if "\nSource:" not in text and inspect.isclass(target):
+        module = sys.modules[target.__module__].__doc__ or ""
+        text = inspect.cleandoc(module) if "\nSource:" in module else text
+    return text
+
+
+def citation(text: str) -> str:
+    """Authors, year and arXiv number out of a docstring's Source."""
+    found = re.search(r"^Source:\s*(.*?)(?:\n\s*\n|\n[A-Z]\w+:|\Z)", text, re.DOTALL | re.MULTILINE)
+    source = " ".join(found[1].split()).split(";")[0] if found else ""
+    authors = re.split(r',? "|[;:(]', source)[0]
+    arxiv = re.search(r"arXiv:(\d\d)\d\d\.\d+", source)
+    year = re.search(r"\b(?:19|20)\d\d\b", source)
+    parts = [authors, f"20{arxiv[1]}" if arxiv else year[0] if year else ""]
+    return " ".join(filter(None, parts)) + (f", {arxiv[0]}" if arxiv else "")
+
+
+def _row(name: str, files: tuple[str, ...]) -> Row:
+    cls = OPTIMIZERS[name]
+    own = [hook for hook in _HOOKS if getattr(cls, hook) is not getattr(Optimizer, hook)]
+    state, traffic = _counted(name)
+    lr = schema(cls, positional=1)["lr"][1]
+    return Row(name, citation(documentation(cls)), state, traffic, ", ".join(own), lr, files)
+
+
+def _counted(name: str) -> tuple[float, float]:
+    """Bytes of state and of traffic per parameter.
+
+    A step reads the parameter, its gradient and the state, and writes the parameter and what of
+    the state is another after it.
+    """
+    generator = torch.Generator().manual_seed(1)
+    p = torch.nn.Parameter(0.02 * torch.randn(_SIDE, _SIDE, generator=generator))
+    group = {"params": [p], "names": ["h.0.mlp.c_fc.weight"], "role": "hidden"}
+    optimizer = build_optimizer(name, [group])
+    before: dict[str, torch.Tensor] = {}
+    for _ in range(3):
+        before = {key: x.clone() for key, x in _tensors(optimizer.state[p]).items()}
+        p.grad = torch.randn(p.shape, generator=generator)
+        optimizer.step()
+    after = _tensors(optimizer.state[p])
+    written = sum(
+        x.nbytes for key, x in after.items() if key not in before or not x.equal(before[key])
+    )
+    state = optimizer_state_bytes(optimizer)
+    return state / p.numel(), (3 * p.nbytes + state + written) / p.numel()
+
+
+def _tensors(state: object, path: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of a parameter's state by where they are."""
+    if isinstance(state, torch.Tensor):
+        return {path: state}
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(state, dict):
+        items = state.items()
+    elif isinstance(state, list | tuple):
+        items = enumerate(state)
+    return {k: x for key, value in items for k, x in _tensors(value, f"{path}/{key}").items()}
