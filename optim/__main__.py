@@ -75,7 +75,8 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    name, known = options.name, {**OPTIMIZERS, **SCHEDULES}
+    name = options.name
+    known: dict[str, Callable[..., Any]] = {**OPTIMIZERS, **SCHEDULES}
     if name not in known:
         raise ConfigError(f"no optimizer or schedule '{name}'; {nearest(name, known)}")
     kind = "optimizer" if name in OPTIMIZERS else "schedule"
