@@ -21,11 +21,21 @@ import torch
 
 from configs.typing import ConfigError, nearest
 from optim import foreign, schedules, torch_optimizers
+from optim.adam_mini import AdamMini
+from optim.ademamix import AdEMAMix
+from optim.adopt import ADOPT
 from optim.base import Optimizer, optimizer_state_bytes
+from optim.cautious import CautiousAdamW, CautiousLion
 from optim.hyperparameters import complete
+from optim.lamb import LAMB
+from optim.lars import LARS
 from optim.lion import Lion
+from optim.mars import MARS
+from optim.nadamw import NAdamW
 from optim.prodigy import Prodigy
 from optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from optim.sgd_sai import SGDSaI, SGDSqrtN
+from optim.signum import Signum
 from optim.sophia import SophiaG
 
 __all__ = [
@@ -48,11 +58,23 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch_optimizers.Adagrad,
     "rmsprop": torch_optimizers.RMSprop,
     "adafactor": torch_optimizers.Adafactor,
+    "nadamw": NAdamW,
+    "adopt": ADOPT,
+    "ademamix": AdEMAMix,
+    "mars": MARS,
+    "adam_mini": AdamMini,
+    "cautious_adamw": CautiousAdamW,
     "lion": Lion,
+    "cautious_lion": CautiousLion,
+    "signum": Signum,
+    "lamb": LAMB,
+    "lars": LARS,
+    "sgd_sai": SGDSaI,
+    "sgd_sqrtn": SGDSqrtN,
+    "sophia_g": SophiaG,
     "prodigy": Prodigy,
     "schedule_free_adamw": ScheduleFreeAdamW,
     "schedule_free_sgd": ScheduleFreeSGD,
-    "sophia_g": SophiaG,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

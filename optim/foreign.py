@@ -97,6 +97,8 @@ def construct(
         return cls([_copy(group) for group in groups], **values)
     except Exception as error:
         refused = error
+    if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values
+        raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
     known = {"params", *schema(cls, positional=1)}
     bare = [_copy(group, known) for group in groups]
     try:

@@ -67,11 +67,15 @@ def citation(text: str) -> str:
     """Authors, year and arXiv number out of a docstring's Source."""
     found = re.search(r"^Source:\s*(.*?)(?:\n\s*\n|\n[A-Z]\w+:|\Z)", text, re.DOTALL | re.MULTILINE)
     source = " ".join(found[1].split()).split(";")[0] if found else ""
-    authors = re.split(r',? "|[;:(]', source)[0]
-    arxiv = re.search(r"arXiv:(\d\d)\d\d\.\d+", source)
-    year = re.search(r"\b(?:19|20)\d\d\b", source)
-    parts = [authors, f"20{arxiv[1]}" if arxiv else year[0] if year else ""]
-    return " ".join(filter(None, parts)) + (f", {arxiv[0]}" if arxiv else "")
+    authors, quote, rest = source.partition('"')
+    where = re.search(r"arXiv:(\d\d)\d\d\.\d+|\b(?:19|20)\d\d\b", rest.partition('"')[2])
+    if not quote:  # no paper of its own
+        where = re.search(r"arXiv:\d+\.\d+", source)
+        return f"after {where[0]}" if where else source.rstrip(".")
+    if not where:
+        return authors.rstrip(", ")
+    year = f"20{where[1]}, {where[0]}" if where[1] else where[0]
+    return f"{authors.rstrip(', ')} {year}"
 
 
 def _row(name: str, files: tuple[str, ...]) -> Row:

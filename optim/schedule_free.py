@@ -91,21 +91,27 @@ class ScheduleFree(UpdateRule):
             )
 
     def advance(self, batches: list[Batch]) -> None:
-        """Give this step its weight in every group's average, then do it."""
-        parts = {}
-        for index in {batch.index for batch in batches}:
-            group = self.param_groups[index]
-            averaged, total = group.get("averaged", 0) + 1, group.get("weight_sum", 0.0)
-            weight = averaged ** group["r"] * group["lr"] ** group["weight_lr_power"]
-            weight *= group["lr"] > 0  # power 0: a step that does not move is no step
-            total += weight
-            group["averaged"], group["weight_sum"] = averaged, total
-            parts[index] = weight / total if total else 0.0
+        """Give this step its weight in the averages, then do it.
+
+        The sums of weights are by group and by number of steps, so that a parameter whose first
+        gradient comes late begins an average of its own.
+        """
+        sums: dict[int, dict[int, float]] = {}
         for batch in batches:
-            c, lr = parts[batch.index], batch.group["lr"]
-            move_y = lr * (1 - self.interpolation(batch.group) * (1 - c))
+            group = self.param_groups[batch.index]
+            earlier = group.get("weight_sums", {}).get(batch.step - 1, 0.0)
+            weight = batch.step ** group["r"] * group["lr"] ** group["weight_lr_power"]
+            weight *= group["lr"] > 0  # power 0: a step that does not move is no step
+            total = sums.setdefault(batch.index, {})[batch.step] = earlier + weight
+            c = weight / total if total else 0.0
+            move_y = group["lr"] * (1 - self.interpolation(group) * (1 - c))
             numbers = {**self.coefficients(batch.group, batch.step), "c": c, "move_y": move_y}
             self.run(self.update, batch, numbers)
+        for index, added in sums.items():
+            group = self.param_groups[index]
+            counts = {self.state[p]["step"] for p in group["params"] if self.state.get(p)}
+            known = {**group.get("weight_sums", {}), **added}
+            group["weight_sums"] = {step: known[step] for step in known if step in counts}
 
 
 class ScheduleFreeSGD(ScheduleFree):

@@ -59,7 +59,11 @@ def test_citation_is_read_off_the_source():
     )
     assert listing.citation(text) == "A & B 2023, arXiv:2302.06675"
     assert listing.citation('Source: Polyak, "Title", Journal 4 (1964).\n\n  x') == "Polyak 1964"
-    assert listing.citation("Source: a control of this project.") == "a control of this project."
+    assert (
+        listing.citation("Source: the control of X\n(arXiv:2412.11768).")
+        == "after arXiv:2412.11768"
+    )
+    assert listing.citation("Source: a control of this project.") == "a control of this project"
 
 
 def test_show_prints_the_documentation_the_defaults_and_the_preset(capsys):

@@ -155,7 +155,7 @@ def test_compiled_equals_plain(name):
         optimizer = build_optimizer(name, [p], weight_decay=0.1)
         optimizer.compile = compiled
         optimizer.warm_up()
-        assert "averaged" not in optimizer.param_groups[0]
+        assert "weight_sums" not in optimizer.param_groups[0]
         for step in range(4):
             optimizer.param_groups[0]["lr"] = 0.01 * (step + 1)
             p.grad = torch.randn(p.shape, generator=generator)
