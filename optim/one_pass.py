@@ -116,7 +116,7 @@ def _one_by_one(
         if flat:  # without .data a view would be guarded, and recompiled, by what it is a view of
             tensors = [t.view(-1).data if w else t for t, w in zip(tensors, whole, strict=True)]
         key = (tuple(whole), flat or p.ndim, p.dtype, grad.dtype)
-        function = _compiled(update, constants, names, key, dynamic=True)
+        function = _compiled(update, constants, names, key, dynamic=True, flat=flat)
         if not function([tensors], scalars):
             rest.append(p, grad, state)
     return rest
@@ -175,6 +175,7 @@ def _compiled(
     names: tuple[tuple[str, ...], tuple[str, ...]],
     layout: Hashable,
     dynamic: bool,
+    flat: bool = False,
 ) -> _Compiled:
     """`update` compiled for these constants, names of state and of coefficients, and layout.
 
@@ -192,4 +193,6 @@ def _compiled(
     # code object of its own lets any number of optimizers live in a process.
     code = call.__code__.replace(co_name=f"{update.__qualname__}_{hash(layout):x}")
     own = types.FunctionType(code, call.__globals__, closure=call.__closure__)
-    return _Compiled(torch.compile(own, fullgraph=True, dynamic=dynamic))
+    # Whole, contiguous vectors of known dtype leave nothing to check anew at every call.
+    options: Any = {"guard_filter_fn": lambda guards: [False] * len(guards)} if flat else None
+    return _Compiled(torch.compile(own, fullgraph=True, dynamic=dynamic, options=options))

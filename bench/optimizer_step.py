@@ -1,0 +1,305 @@
+"""How long the step of each optimizer takes, and how near that is to what memory allows.
+
+    python -m bench.optimizer_step [NAME...] [--size 124M] [--steps 100] [--packages] [--json FILE]
+
+The parameters of a GPT-2 with gradients in place, no model and no backward pass; each optimizer
+with its preset. Steps are timed in turn with steps of torch's fused AdamW on the same parameters,
+so that another program on the machine slows both: their ratio is the number to believe. Every
+timing ends with a synchronisation. Compilation and the first step are reported apart.
+
+The floor is the traffic that no implementation can avoid (gradient and state read, parameter and
+state written, once each: 12 bytes a parameter and twice the state) at the machine's bandwidth: the
+best of three probes in the same run, a copy, a product in place and x <- x + a * b. Methods whose
+work is not memory traffic (Muon, SOAP) have the floor too, for what it says about them.
+
+--packages measures the published package beside ours, by the call that its README shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import train_gpt2
+from configs import Model
+from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes
+
+SIZES = {  # layers, heads, width
+    "10M": (6, 4, 128),
+    "30M": (6, 6, 384),
+    "124M": (12, 12, 768),
+    "350M": (24, 16, 1024),
+    "774M": (36, 20, 1280),
+    "1558M": (48, 25, 1600),
+}
+PRESETS = Path(__file__).parents[1] / "configs" / "optimizer"
+PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, arguments
+    "adamw": ("torch.optim.AdamW", {}),
+    "lion": ("lion_pytorch.Lion", {}),
+    "sgd_sai": ("sgd_sai.SGD_sai", {}),
+    "adam_mini": ("adam_mini.Adam_mini", {"named": True, "verbose": False}),
+    "adopt": ("pytorch_optimizer.ADOPT", {}),
+    "ademamix": ("pytorch_optimizer.AdEMAMix", {}),
+    "mars": ("pytorch_optimizer.MARS", {}),
+    "lamb": ("pytorch_optimizer.Lamb", {}),
+    "lars": ("pytorch_optimizer.LARS", {}),
+    "signum": ("pytorch_optimizer.SignSGD", {}),
+    "prodigy": ("prodigyopt.Prodigy", {}),
+    "schedule_free_adamw": ("schedulefree.AdamWScheduleFree", {}),
+    "schedule_free_sgd": ("schedulefree.SGDScheduleFree", {}),
+    "soap": ("pytorch_optimizer.SOAP", {}),
+    "sophia_g": ("pytorch_optimizer.SophiaH", {}),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parser().parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_flush_denormal(True)
+    groups = parameters(options.size, device)
+    probes = Probes(device)
+    rows = []
+    print(heading())
+    for name in options.names or list(OPTIMIZERS):
+        kinds = ["ours", "package"] if options.packages and name in PACKAGES else ["ours"]
+        for kind in kinds:
+            probes.take()
+            try:
+                row = measured(name, kind, options, groups, device)
+            except Exception as error:  # one that fails, or does not fit, is a row too
+                reason = f"{type(error).__name__}: {error}".split("\n")[0]
+                print(f"{name:<20} {kind:<8} {reason}", flush=True)
+                rows.append({"name": name, "kind": kind, "error": reason})
+                continue
+            rows.append(row)
+            print(line(row, probes.best()), flush=True)
+    print(f"\nbandwidth, GB/s: {probes}; the floor is at {probes.best() / 1e9:.1f}")
+    record = {"command": " ".join(sys.argv), "machine": machine(device), "size": options.size}
+    record |= {"bandwidth_bytes_per_second": probes.found, "rows": rows}
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: the whole table")
+    parser.add_argument("--size", choices=SIZES, default="124M", help="of the GPT-2")
+    parser.add_argument("--steps", type=int, default=100, help="timed, of each optimizer")
+    parser.add_argument("--warm-up", type=int, default=20, help="steps before them")
+    parser.add_argument("--plain", action="store_true", help="ours without compiling")
+    parser.add_argument("--packages", action="store_true", help="published packages beside ours")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, every step's too")
+    return parser
+
+
+def parameters(size: str, device: torch.device) -> list[dict[str, Any]]:
+    """The groups of a GPT-2, with weights and gradients of the usual sizes."""
+    layers, heads, width = SIZES[size]
+    shape = Model(vocab_size=50257, block_size=1024, n_layer=layers, n_head=heads, n_embd=width)
+    with torch.device("meta"):
+        model = train_gpt2.GPT(shape)
+    model = model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(1)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.02, generator=generator)
+        p.grad = torch.empty_like(p).normal_(0, 1e-3, generator=generator)
+    return model.parameter_groups()
+
+
+def tensors(groups: list[dict[str, Any]]) -> list[torch.Tensor]:
+    """The parameters of all groups."""
+    return [p for group in groups for p in group["params"]]
+
+
+# ---------------------------------------------------------------- one optimizer
+
+
+def measured(
+    name: str, kind: str, options: argparse.Namespace, groups: list[dict[str, Any]], device: Any
+) -> dict[str, Any]:
+    """Times in seconds and sizes in bytes of one optimizer."""
+    gc.collect()
+    params = tensors(groups)
+    count = sum(p.numel() for p in params)
+    grads = [p.grad for p in params]
+    optimizer = ours(name, groups, options) if kind == "ours" else packaged(name, groups)
+    reference = build_optimizer("adamw", groups, lr=1e-9)
+    with warnings.catch_warnings(record=True) as notices:
+        compiling = clocked(getattr(optimizer, "warm_up", lambda: None), device)
+        first = clocked(optimizer.step, device)
+    reference.step()
+    for _ in range(options.warm_up):
+        optimizer.step()
+        reference.step()
+    steps, references = [], []
+    for _ in range(options.steps):
+        references.append(clocked(reference.step, device))
+        steps.append(clocked(optimizer.step, device))
+    zero = []
+    for _ in range(20):
+        zero.append(clocked(lambda: optimizer.zero_grad(set_to_none=True), device))
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad
+    state = optimizer_state_bytes(optimizer)
+    return {
+        "name": name,
+        "kind": kind,
+        "parameters": count,
+        "state_bytes": state,
+        "traffic_bytes": 12 * count + 2 * state,
+        "compile_seconds": compiling,
+        "first_step_seconds": first,
+        "step_seconds": steps,
+        "adamw_step_seconds": references,
+        "zero_grad_seconds": zero,
+        "kernels": kernels(optimizer.step) if device.type == "cuda" else None,
+        "notices": sorted({str(n.message) for n in notices if n.category is RuntimeWarning}),
+    }
+
+
+def ours(name: str, groups: list[dict[str, Any]], options: argparse.Namespace) -> Any:
+    """By its preset, at a millionth of its lr: the weights are to stay what they are."""
+    preset = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
+    preset["lr"] *= 1e-6
+    if "n_head" in preset:
+        preset["n_head"] = SIZES[options.size][1]
+    optimizer = build_optimizer(preset.pop("name"), groups, **preset)
+    if options.plain:
+        optimizer.compile = False  # type: ignore[attr-defined]
+    return optimizer
+
+
+def packaged(name: str, groups: list[dict[str, Any]]) -> Any:
+    """The published class of the same method, as it comes."""
+    path, arguments = PACKAGES[name]
+    module, _, cls = path.rpartition(".")
+    arguments = dict(arguments)
+    given: Any = tensors(groups)
+    if arguments.pop("named", False):
+        names = [name for group in groups for name in group["names"]]
+        # Its code for the MLP fails on vectors, which it knows by "bias" alone.
+        given = list(zip(names, given, strict=True))
+    optimizer = getattr(importlib.import_module(module), cls)(given, lr=1e-9, **arguments)
+    if hasattr(optimizer, "train"):  # schedule-free
+        optimizer.train()
+    return optimizer
+
+
+def clocked(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of `call`, from an idle device to an idle device."""
+    synchronize(device)
+    began = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def kernels(call: Callable[[], Any]) -> int:
+    """Kernels that one call launches on a GPU."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        call()
+        torch.cuda.synchronize()
+    device = torch.autograd.DeviceType.CUDA
+    return sum(event.device_type == device for event in profile.events())
+
+
+# ---------------------------------------------------------------- the floor
+
+
+class Probes:
+    """Bytes per second that plain operations reach; the best of all times they were taken."""
+
+    def __init__(self, device: torch.device) -> None:
+        elements = 1 << 25  # 128 MiB a tensor, above any cache
+        self.device = device
+        self.x, self.a, self.b = (torch.ones(elements, device=device) for _ in range(3))
+        self.found = dict.fromkeys(("copy", "product in place", "x + a * b"), 0.0)
+
+    def take(self) -> None:
+        """Five times each."""
+        for name, streams, call in self._calls():
+            for _ in range(5):
+                moved = 4 * streams * self.x.numel()
+                self.found[name] = max(self.found[name], moved / clocked(call, self.device))
+
+    def _calls(self) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+        yield "copy", 2, lambda: self.x.copy_(self.a)
+        yield "product in place", 2, lambda: self.x.mul_(1.0)
+        yield "x + a * b", 4, lambda: self.x.addcmul_(self.a, self.b, value=0.0)
+
+    def best(self) -> float:
+        """Bytes per second of the fastest."""
+        return max(self.found.values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value / 1e9:.1f}" for name, value in self.found.items())
+
+
+# ---------------------------------------------------------------- the table
+
+
+def heading() -> str:
+    """Names of the columns: milliseconds, except for the last two, which are seconds."""
+    return (
+        f"{'optimizer':<20} {'':<8}{'median':>9}{'p99':>9}{'best':>9}{'/ AdamW':>9}{'GB/s':>7}"
+        f"{'/ floor':>9}{'B/param':>9}{'zero_grad':>11}{'compile':>9}{'first':>9}"
+    )
+
+
+def line(row: dict[str, Any], bandwidth: float) -> str:
+    """One row of the table."""
+    steps = sorted(row["step_seconds"])
+    median, best = statistics.median(steps), steps[0]
+    p99 = steps[min(len(steps) - 1, round(0.99 * len(steps)))]
+    ratio = median / statistics.median(row["adamw_step_seconds"])
+    traffic = row["traffic_bytes"]
+    return (
+        f"{row['name']:<20} {row['kind']:<8}{1e3 * median:9.1f}{1e3 * p99:9.1f}{1e3 * best:9.1f}"
+        f"{ratio:9.2f}{traffic / median / 1e9:7.1f}{median * bandwidth / traffic:9.2f}"
+        f"{row['state_bytes'] / row['parameters']:9.3f}"
+        f"{1e3 * statistics.median(row['zero_grad_seconds']):11.2f}"
+        f"{row['compile_seconds']:9.1f}{row['first_step_seconds']:9.2f}"
+        f"{'' if row['kernels'] is None else '  kernels: ' + str(row['kernels'])}"
+        f"{'  (not compiled)' if row['notices'] else ''}"
+    )
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on besides the code."""
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
