@@ -79,6 +79,7 @@ def usage() -> str:
 def _split(argv: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
     files: list[Path] = []
     overrides: dict[str, Any] = {}
+    kinds = {key: kind for key, kind, _ in _keys()}
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
@@ -90,7 +91,7 @@ def _split(argv: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
             if not text or text.startswith("--"):
                 raise ConfigError(f"--{key} needs a value: --{key} VALUE")
         _check_key(key)
-        _put(overrides, key, _value(text))
+        _put(overrides, key, text if kinds.get(key) == "str" else _value(text))
     return files, overrides
 
 

@@ -106,8 +106,8 @@ class Named(BaseModel):
 class Config(Strict):
     """One run, completely."""
 
-    seed: int = Field(1, ge=0, description="of initialisation and sampling")
-    data_seed: int = Field(1, ge=0, description="of the order of data")
+    seed: int = Field(1, ge=0, lt=2**31, description="of initialisation and sampling")
+    data_seed: int = Field(1, ge=0, lt=2**63, description="of the order of data")
     model: Model
     data: Data
     optimizer: Named

@@ -56,7 +56,8 @@ def save(folder: Path, step: int, keep: int, write: Callable[[Any], object]) -> 
         cause = (hashing and hashing.error) or error
         raise OSError(f"cannot write a checkpoint in {folder}: {cause}") from error
     _sync(folder)
-    for old in found(folder)[keep:]:
+    others = [old for old in found(folder) if old != path]
+    for old in others[keep - 1 :]:
         old.unlink()
     return path
 
@@ -82,8 +83,9 @@ def newest_whole(folder: Path) -> Path | None:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if path.stem.endswith(digest[:16]):
             return path
-        print(f"warning: {path} is torn or corrupt; trying the one before it", file=sys.stderr)
-    if found(folder):
+        torn = path.rename(path.with_suffix(".torn"))  # out of the way of those that are whole
+        print(f"warning: {torn} is torn or corrupt; trying the one before it", file=sys.stderr)
+    if any(folder.glob("*.torn")):
         raise RecordError(
             f"no checkpoint in {folder} is whole; remove {folder.parent} to start again"
         )

@@ -25,7 +25,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, ClassVar, Literal
 
 from report.wandb_mirror import Mirror, WandbOptions
 
@@ -154,6 +154,8 @@ class RunLog:
 
 class NoLog:
     """RunLog's methods doing nothing, for the ranks that do not write."""
+
+    facts: ClassVar[dict[str, Any]] = {}
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Nothing."""

@@ -48,6 +48,12 @@ class Screen:
         elif self.speaks:
             print(text, flush=True)
 
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self.bar:
@@ -63,6 +69,6 @@ def closing(summary: dict[str, Any], directory: Path) -> str:
         f"spikes {s['spike_score']:.2f} %\n"
         f"time      {s['train_seconds']:.1f} s of training, {s['step_ms_median']:.1f} ms a step "
         f"(optimizer {s['optimizer_ms_median']:.2f}), {s['tokens_per_second']:,.0f} tokens/s\n"
-        f"look at   {directory}: summary.json, metrics.jsonl, config.toml; "
-        f"curves: wandb leet {directory}"
+        f"look at   {directory}: summary.json, metrics.jsonl, config.toml"
+        + (f"; curves: wandb leet {directory / 'wandb'}" if (directory / "wandb").is_dir() else "")
     )

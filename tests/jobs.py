@@ -42,13 +42,15 @@ def command(shards: Path, runs: Path) -> list[str]:
     return [str(ROOT / "configs/quickstart.toml"), *flags]
 
 
-def job(arguments: list[str], nproc: int = 0, **options: object) -> subprocess.Popen[str]:
+def job(
+    arguments: list[str], nproc: int = 0, program: str = "train_gpt2.py", **options: object
+) -> subprocess.Popen[str]:
     """A real job: torchrun with `nproc` ranks, or plain python for 0. In its own session."""
     launcher = [sys.executable]
     if nproc:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
     return subprocess.Popen(
-        [*launcher, "train_gpt2.py", *arguments],
+        [*launcher, program, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

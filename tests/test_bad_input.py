@@ -54,6 +54,8 @@ def refused(arguments, capsys, *words):
         (["--model.vocab_size", "90"], ["tiny_", "90"]),
         (["--data.format", "nanogpt"], ["--data.format"]),
         (["--seed"], ["--seed needs a value"]),
+        (["--seed", "4294967296"], ["seed = 4294967296", "less than 2147483648"]),
+        (["--optimizer.name", "torch.optim.Adamax", "--optimizer.lr=-1.0"], ["Adamax"]),
         (["nothing.toml"], ["nothing.toml"]),
         (["cosine"], ["unexpected argument 'cosine'"]),
     ],
@@ -81,7 +83,10 @@ def test_missing_shards_name_both_ways_forward(tiny, capsys, tmp_path):
 
 def test_missing_shards_under_torchrun_are_told_once_and_all_ranks_leave(tiny, tmp_path):
     began = time.monotonic()
-    process = job([*tiny, "--data.dir", str(tmp_path / "nowhere")], nproc=4)
+    late = "import os, time; time.sleep(2 * (os.environ.get('RANK') == '0'))"  # rank 0 comes last
+    (tmp_path / "sitecustomize.py").write_text(late)
+    flags = ["--data.dir", str(tmp_path / "nowhere")]
+    process = job([*tiny, *flags], nproc=4, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1  # torchrun's own; the ranks exit with 2:
     assert "exitcode  : 2" in output
@@ -207,8 +212,10 @@ def test_full_disk_leaves_the_previous_checkpoint_good(shards, small_disk, capsy
 
 
 def test_full_disk_under_two_ranks_ends_both_without_a_traceback(shards, small_disk):
+    """With W&B, whose closing keeps rank 0 busy while the other could already leave."""
     arguments = [*command(shards, small_disk / "runs"), "--checkpoint.keep", "9"]
-    process = job([*arguments, "--train.total_steps", "40"], nproc=2)
+    flags = ["--train.total_steps", "40", "--log.wandb", "offline"]
+    process = job([*arguments, *flags], nproc=2)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 1
     assert output.count("error: stopped at step") == 1

@@ -1,10 +1,12 @@
 """The number of processes and the size of micro-batches do not change what is trained."""
 
+import numpy as np
 import pytest
 import torch
 
+from data import Loader, open_split
 from report.runlog import read_metrics, read_record, read_summary
-from tests.jobs import command, finish, job, only_run
+from tests.jobs import ROOT, command, finish, job, only_run
 from train_gpt2 import main
 
 
@@ -24,6 +26,37 @@ def train(shards, runs, nproc, micro, steps=20):
         "val": [x["val/loss"] for x in lines if "val/loss" in x],
         "tokens": [x["tokens"] for x in lines if "train/loss" in x],
     }
+
+
+@pytest.mark.parametrize(("nproc", "micro"), [(2, 8), (4, 2)])
+def test_rows_that_the_ranks_are_given_make_up_the_same_global_batches(
+    shards, tmp_path, nproc, micro
+):
+    """Written down where the loop takes them, by each rank for itself."""
+    script = tmp_path / "spy.py"
+    script.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import train_gpt2\n"
+        "from data import Prefetcher\n"
+        "take = Prefetcher.__next__\n"
+        "def spy(self):\n"
+        "    rows = take(self)\n"
+        f"    with open({str(tmp_path)!r} + '/rank' + os.environ.get('RANK', '0'), 'ab') as file:\n"
+        "        file.write(rows.numpy().tobytes())\n"
+        "    return rows\n"
+        "Prefetcher.__next__ = spy\n"
+        "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
+    )
+    flags = ["--train.micro_batch_size", str(micro), "--train.total_steps", "6"]
+    finish(job(command(shards, tmp_path / "runs") + flags, nproc, program=str(script)))
+    tokens = open_split(shards, "train", vocab_size=256)
+    loader = Loader(tokens, block_size=32, batch_size=16, data_seed=1)
+    seen = [np.fromfile(tmp_path / f"rank{r}", dtype="<i8") for r in range(nproc)]
+    seen = [rows.reshape(6, 16 // nproc, 33) for rows in seen]
+    for step in range(6):
+        batch = np.concatenate([rows[step] for rows in seen])
+        assert np.array_equal(batch, loader.global_batch(step))
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ MAY_IMPORT = {
     "data": {"data"},
     "optim": {"optim", "configs.typing"},
     "report": {"report"},
-    "launch": {"launch", "configs", "report.runlog"},
-    "train_gpt2.py": {"configs", "data", "optim", "report"},
+    "launch": {"launch", "configs", "configs.typing", "report.runlog"},
+    "train_gpt2.py": {"configs", "data", "optim", "report", "launch.process"},
 }
 
 

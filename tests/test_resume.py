@@ -4,8 +4,8 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -34,6 +34,8 @@ def assert_same(a, b):
     assert metrics == b[0]
     for part in ("model", "optimizer"):
         assert_equal_trees(state[part], b[1][part])
+    for name in ("step", "evaluated", "metrics"):
+        assert_equal_trees(state["progress"][name], b[1]["progress"][name])
 
 
 def assert_equal_trees(a, b):
@@ -61,8 +63,7 @@ def kill_group(process):
 
 
 def children(pid):
-    output = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
-    return [int(word) for word in output.split()]
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def steps_logged(runs):
@@ -137,6 +138,29 @@ def test_signal_to_one_rank_stops_both_at_the_same_step(shards, tmp_path):
     assert read_summary(only_run(tmp_path / "runs"))["status"] == "stopped"
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_stopping_torchrun_stops_its_ranks_with_a_checkpoint(shards, tmp_path, name):
+    length = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
+    process = job(command(shards, tmp_path / "runs") + length, nproc=2)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    process.send_signal(signal.Signals[name])
+    output, _ = process.communicate(timeout=60)
+    assert f"stopped by {name}" in output
+    directory = only_run(tmp_path / "runs")
+    assert read_summary(directory)["status"] == "stopped"
+    assert len(checkpoints.found(directory / "checkpoints")) == 1
+
+
+def test_changed_data_is_refused_on_resume(tiny, shards, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(shards, folder)
+    arguments = [*tiny, "--data.dir", str(folder)]
+    assert interrupted(arguments, at=6) == 0
+    (folder / "tiny_train_000001.bin").unlink()  # another number of windows: another order
+    assert main(arguments) == 2
+    assert "is not what this run began with" in capsys.readouterr().err
+
+
 def test_killing_the_agent_leaves_no_orphan_and_loses_nothing(shards, tmp_path):
     length = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
     process = job(command(shards, tmp_path / "runs") + length, nproc=2)
@@ -156,7 +180,7 @@ def test_torn_checkpoint_is_named_and_the_one_before_it_used(tiny, tmp_path, cap
     newest.write_bytes(newest.read_bytes()[:-100])
     assert main(tiny) == 0
     out, err = capsys.readouterr()
-    assert f"{newest} is torn" in err
+    assert f"{newest.with_suffix('.torn')} is torn" in err
     assert f"from step {int(before.name[5:13])}" in out
     assert_same(result(tmp_path / "calm"), result(tmp_path / "runs"))
 
@@ -169,7 +193,7 @@ def test_flipped_bit_in_a_checkpoint_is_found(tiny, capsys, tmp_path):
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     assert main(tiny) == 0
-    assert f"{newest} is torn or corrupt" in capsys.readouterr().err
+    assert f"{newest.stem}.torn is torn or corrupt" in capsys.readouterr().err
 
 
 def test_when_no_checkpoint_is_whole_it_stops_and_says_how_to_go_on(tiny, capsys, tmp_path):

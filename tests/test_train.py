@@ -116,12 +116,27 @@ def test_an_optimizer_from_anywhere_trains_by_dotted_path(tiny, tmp_path):
     assert lines[-1]["val/loss"] < lines[0]["val/loss"]
 
 
-def test_schedule_free_is_evaluated_at_its_averaged_point(tiny, tmp_path):
-    pytest.importorskip("schedulefree")
-    name = "schedulefree.AdamWScheduleFree"
-    flags = ["--optimizer.name", name, "--optimizer.lr", "1e-2", "--schedule.name", "constant"]
-    _, lines = run([*tiny, *flags, "--train.total_steps", "40"], tmp_path / "runs")
-    assert lines[-1]["val/loss"] < lines[0]["val/loss"] - 0.3
+def test_schedule_free_is_evaluated_at_its_averaged_point(tiny, tmp_path, monkeypatch):
+    """The same training, but another validation loss, than where the hooks do nothing."""
+    flags = ["--optimizer.name", "schedule_free_adamw", "--schedule.name", "constant"]
+    results = []
+    for hooks in (True, False):
+        if not hooks:
+            monkeypatch.setattr(
+                optim.OPTIMIZERS["schedule_free_adamw"], "eval_mode", lambda _: None
+            )
+            monkeypatch.setattr(
+                optim.OPTIMIZERS["schedule_free_adamw"], "train_mode", lambda _: None
+            )
+        runs = tmp_path / str(hooks)
+        results.append(run([*tiny, *flags, "--log.dir", str(runs)], runs)[1])
+    train, val = (
+        [[x[f"{part}/loss"] for x in lines if f"{part}/loss" in x] for lines in results]
+        for part in ("train", "val")
+    )
+    assert train[0] == train[1]
+    assert val[0][0] == val[1][0]  # before the first update both points are the same
+    assert all(a != b for a, b in zip(val[0][1:], val[1][1:], strict=True))
 
 
 def test_coinflip_reaches_the_entropy(tmp_path):
@@ -195,7 +210,18 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_plain_lines(tiny, tmp_path):
     assert b"finished" in seen
 
 
-def test_options_reach_the_trainer_through_torchruns_own_parser(shards, tmp_path):
-    """torchrun matches prefixes of its own options; none of ours may be one."""
+def test_no_option_is_a_prefix_of_torchruns_own():
+    """torchrun's parser completes prefixes, also of words that are meant for the script."""
+    from torch.distributed.run import get_args_parser
+
+    from configs.loading import _keys
+
+    theirs = get_args_parser()._option_string_actions
+    for key in [key for key, _, _ in _keys()] + ["optimizer.lr", "help", "print-config"]:
+        clash = [option for option in theirs if option.startswith(f"--{key}")]
+        assert not clash or key == "help", f"--{key} could be torchrun's {clash}"
+
+
+def test_options_reach_the_trainer_through_torchrun(shards, tmp_path):
     output = finish(job([*command(shards, tmp_path / "runs"), "--train.total_steps=3"], nproc=1))
     assert "step 3/3" in output

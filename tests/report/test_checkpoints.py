@@ -45,7 +45,22 @@ def test_torn_file_is_passed_over_and_named(tmp_path, capsys):
     torn = put(tmp_path, 2, b"x" * 100)
     torn.write_bytes(b"x" * 50)
     assert checkpoints.newest_whole(tmp_path) == good
-    assert str(torn) in capsys.readouterr().err
+    assert torn.stem in capsys.readouterr().err
+
+
+def test_torn_file_of_a_later_step_does_not_push_out_the_whole_ones(tmp_path):
+    put(tmp_path, 8, keep=1)
+    put(tmp_path, 11, b"x" * 100, keep=2).write_bytes(b"x")
+    checkpoints.newest_whole(tmp_path)
+    ours = put(tmp_path, 10, b"y", keep=1)
+    assert checkpoints.found(tmp_path) == [ours]
+    assert checkpoints.newest_whole(tmp_path) == ours
+
+
+def test_what_was_just_written_is_never_removed(tmp_path):
+    put(tmp_path, 11, keep=1)
+    ours = put(tmp_path, 10, b"y", keep=1)
+    assert ours in checkpoints.found(tmp_path)
 
 
 def test_rest_of_a_killed_write_is_no_checkpoint(tmp_path):

@@ -1,0 +1,1 @@
+"""Processes: this one among others, and the scripts that start them."""
