@@ -24,6 +24,9 @@ from optim import foreign, schedules, torch_optimizers
 from optim.base import Optimizer, optimizer_state_bytes
 from optim.hyperparameters import complete
 from optim.lion import Lion
+from optim.muon import Muon
+from optim.normuon import NorMuon
+from optim.scion import Scion
 
 __all__ = [
     "OPTIMIZERS",
@@ -46,6 +49,9 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch_optimizers.RMSprop,
     "adafactor": torch_optimizers.Adafactor,
     "lion": Lion,
+    "muon": Muon,
+    "normuon": NorMuon,
+    "scion": Scion,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

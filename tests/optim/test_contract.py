@@ -174,7 +174,9 @@ def test_does_not_depend_on_global_random_state(name, parameters, groups, replay
 def test_order_of_parameters_is_irrelevant(name, parameters, groups, replay):
     one, two = parameters(), parameters()
     replay(build_optimizer(name, groups(one)), one)
-    turned = [{**g, "params": g["params"][::-1]} for g in groups(two)[::-1]]
+    turned = [
+        {**g, "params": g["params"][::-1], "names": g["names"][::-1]} for g in groups(two)[::-1]
+    ]
     replay(build_optimizer(name, turned), two)
     assert same_bits(one, two)
 
@@ -188,7 +190,8 @@ def test_a_groups_own_weight_decay_wins(name, parameters, groups):
     optimizer = build_optimizer(name, groups(named), lr=0.1, weight_decay=0.1)
     for p in named.values():
         p.grad = torch.zeros_like(p)
-    optimizer.step()
+    for _ in range(2):  # some only look at their first gradient
+        optimizer.step()
     for group in optimizer.param_groups:
         moved = [not torch.equal(before[key], named[key]) for key in group["names"]]
         assert moved == [group["role"] != "vector"] * len(moved), group["role"]
