@@ -21,12 +21,17 @@ import torch
 
 from configs.typing import ConfigError, nearest
 from optim import foreign, schedules, torch_optimizers
+from optim.apollo import APOLLO
 from optim.base import Optimizer, optimizer_state_bytes
+from optim.dion import Dion
+from optim.galore import GaLore
 from optim.hyperparameters import complete
 from optim.lion import Lion
 from optim.muon import Muon
 from optim.normuon import NorMuon
 from optim.scion import Scion
+from optim.shampoo import Shampoo
+from optim.soap import SOAP
 
 __all__ = [
     "OPTIMIZERS",
@@ -52,6 +57,11 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "muon": Muon,
     "normuon": NorMuon,
     "scion": Scion,
+    "soap": SOAP,
+    "shampoo": Shampoo,
+    "galore": GaLore,
+    "apollo": APOLLO,
+    "dion": Dion,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

@@ -112,15 +112,18 @@ def matrices(tensors: list[Tensor], kind: str) -> list[Tensor]:
     return [part for t in tensors for part in (t.chunk(3) if kind == "qkv" else (t,))]
 
 
-def adam_ratio(
-    gradient: Tensor, m: Tensor, v: Tensor, group: Mapping[str, Any], step: int
-) -> Tensor:
-    """Update both moments; returns (m / (1 - beta1^t)) / (sqrt(v) / sqrt(1 - beta2^t) + eps')."""
-    beta1, beta2 = group["betas"]
-    m.lerp_(gradient.to(m.dtype), 1 - beta1)
-    v.mul_(beta2).addcmul_(gradient.to(v.dtype), gradient.to(v.dtype), value=1 - beta2)
-    correction = math.sqrt(1 - beta2**step) / (1 - beta1**step)
-    return m / v.sqrt().add_(group["eps"]) * correction
+def bias_correction(betas: tuple[float, float], step: int) -> float:
+    """sqrt(1 - beta2^t) / (1 - beta1^t): of m / (sqrt(v) + eps), with eps outside of it."""
+    return math.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
+
+
+def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors; in float64 where float32 does not converge."""
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:
+        values, vectors = (t.to(symmetric.dtype) for t in torch.linalg.eigh(symmetric.double()))
+    return values, vectors
 
 
 def orthogonalised(tensors: list[Tensor], steps: int) -> list[Tensor]:
