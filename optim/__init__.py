@@ -21,16 +21,26 @@ import torch
 
 from configs.typing import ConfigError, nearest
 from optim import foreign, schedules, torch_optimizers
+from optim.adam_mini import AdamMini
+from optim.ademamix import AdEMAMix
+from optim.adopt import ADOPT
 from optim.apollo import APOLLO
 from optim.base import Optimizer, optimizer_state_bytes
+from optim.cautious import CautiousAdamW, CautiousLion
 from optim.dion import Dion
 from optim.galore import GaLore
 from optim.hyperparameters import complete
+from optim.lamb import LAMB
+from optim.lars import LARS
 from optim.lion import Lion
+from optim.mars import MARS
 from optim.muon import Muon
+from optim.nadamw import NAdamW
 from optim.normuon import NorMuon
 from optim.scion import Scion
+from optim.sgd_sai import SGDSaI, SGDSqrtN
 from optim.shampoo import Shampoo
+from optim.signum import Signum
 from optim.soap import SOAP
 
 __all__ = [
@@ -53,7 +63,19 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch_optimizers.Adagrad,
     "rmsprop": torch_optimizers.RMSprop,
     "adafactor": torch_optimizers.Adafactor,
+    "nadamw": NAdamW,
+    "adopt": ADOPT,
+    "ademamix": AdEMAMix,
+    "mars": MARS,
+    "adam_mini": AdamMini,
+    "cautious_adamw": CautiousAdamW,
     "lion": Lion,
+    "cautious_lion": CautiousLion,
+    "signum": Signum,
+    "lamb": LAMB,
+    "lars": LARS,
+    "sgd_sai": SGDSaI,
+    "sgd_sqrtn": SGDSqrtN,
     "muon": Muon,
     "normuon": NorMuon,
     "scion": Scion,

@@ -144,6 +144,7 @@ class UpdateRule(Optimizer):
                         f"{where}: {type(self).__name__} cannot train the {p.dtype} parameter"
                         f" '{name}'; it should be real and floating-point (torch.view_as_real)"
                     )
+                self.kind(p, name, group)  # what it refuses is refused now, not at the first step
         if problem:
             self.param_groups.pop()
             raise ValueError(problem)

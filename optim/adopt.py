@@ -1,0 +1,83 @@
+"""ADOPT: Adam normalised by the second moment of the steps before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim.base import UpdateRule
+from optim.hyperparameters import Betas, NonNegative
+
+
+class ADOPT(UpdateRule):
+    """Adam with the gradient divided by the second moment of the steps before, then averaged.
+
+    Source: Taniguchi et al., "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal
+    Rate", arXiv:2411.02853, with its clipping; the authors' code with `decouple=True`.
+
+        t = 1:   v <- g^2, and nothing moves
+        t > 1:   p <- p * (1 - lr * weight_decay)
+                 n = clip(g / max(sqrt(v), eps), -c, c),   c = (t - 1)^(1/4)
+                 m <- beta1 * m + (1 - beta1) * n
+                 p <- p - lr * m
+                 v <- beta2 * v + (1 - beta2) * g^2
+
+    Differs: the authors' code couples the decay unless told otherwise. Their releases before
+    November 2024 have no clipping. t counts the parameter's own gradients.
+    Tuning: lr and weight_decay as AdamW; eps is a floor, 1e-6, and beta2 can be 0.9999. The first
+    gradient only fills v, so a run takes one step fewer than AdamW's.
+    State: exp_avg, exp_avg_sq: 8 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-3,
+        betas: Betas = (0.9, 0.9999),
+        eps: NonNegative = 1e-6,
+        weight_decay: NonNegative = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """m = 0 and v = g^2 of the first gradient, which the average of the first step keeps."""
+        assert p.grad is not None
+        return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": p.grad.square()}
+
+    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """Clipping at c is a division by c, clipping at 1, and a product with c; 0 at t = 1."""
+        lr, first = group["lr"], step == 1
+        clip = 1.0 if first else (step - 1) ** 0.25
+        return {
+            "lr": lr,
+            "decay": 1.0 if first else 1 - lr * group["weight_decay"],
+            "clip": clip,
+            "weight": 0.0 if first else clip * (1 - group["betas"][0]),
+        }
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """As in the class docstring."""
+        (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
+        torch._foreach_mul_(params, coefficients["decay"])
+        floored = torch._foreach_clamp_min(torch._foreach_sqrt(v), group["eps"])
+        n = torch._foreach_div(grads, floored)
+        torch._foreach_div_(n, coefficients["clip"])
+        torch._foreach_clamp_max_(n, 1.0)
+        torch._foreach_clamp_min_(n, -1.0)
+        torch._foreach_mul_(n, coefficients["weight"])
+        torch._foreach_mul_(m, beta1)
+        torch._foreach_add_(m, n)
+        torch._foreach_sub_(params, torch._foreach_mul(m, coefficients["lr"]))
+        torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - beta2)

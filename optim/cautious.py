@@ -1,0 +1,134 @@
+"""Cautious AdamW and Lion: a coordinate whose update disagrees with its gradient stays put."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim import adamw_update
+from optim.base import UpdateRule
+from optim.hyperparameters import Betas, NonNegative
+
+
+class CautiousAdamW(UpdateRule):
+    """AdamW that moves only coordinates whose momentum has the sign of the gradient.
+
+    Source: Liang et al., "Cautious Optimizers: Improving Training with One Line of Code",
+    arXiv:2411.16085, Algorithm 1, on AdamW.
+
+        p <- p * (1 - lr * weight_decay)
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g^2
+        k = 1 where m * g > 0, else 0;   k <- k / max(mean(k), 1e-3)      (mean over the tensor)
+        p <- p - lr * k * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Differs: the paper divides by mean(k) + eps; the authors' code, as here, by at least 1e-3, so
+    that a tensor in which hardly anything agrees is not moved by thousands of times lr.
+    Tuning: AdamW's hyperparameters. The decay is not masked.
+    State: exp_avg, exp_avg_sq: 8 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 1e-2,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Both moments."""
+        return adamw_update.init_state(p)
+
+    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """As AdamW's."""
+        return adamw_update.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """As in the class docstring."""
+        (beta1, _), m = group["betas"], state["exp_avg"]
+        torch._foreach_mul_(params, coefficients["decay"])
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        masks = agreement(m, grads)
+        shares = [mask.mean(dtype=torch.float32).clamp(min=1e-3) for mask in masks]
+        numerator = torch._foreach_mul(m, masks)
+        torch._foreach_div_(numerator, shares)
+        denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+        step_size = coefficients["step_size"]
+        adamw_update.subtract_ratio(params, list(numerator), denominator, step_size)
+
+
+class CautiousLion(UpdateRule):
+    """Lion that moves only coordinates whose update has the sign of the gradient.
+
+    Source: Liang et al., "Cautious Optimizers: Improving Training with One Line of Code",
+    arXiv:2411.16085, Algorithm 1, on Lion.
+
+        u = sign(beta1 * m + (1 - beta1) * g)
+        k = 1 where u * g > 0, else 0;   k <- k * n / (sum(k) + 1)        (n elements in the tensor)
+        p <- p * (1 - lr * weight_decay) - lr * k * u
+        m <- beta2 * m + (1 - beta2) * g
+
+    Differs: n / (sum(k) + 1) is the authors' code; the paper writes 1 / (mean(k) + eps). It halves
+    the step of a one-element tensor.
+    Tuning: Lion's hyperparameters. The decay is not masked.
+    State: exp_avg: 4 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-4,
+        betas: Betas = (0.9, 0.99),
+        weight_decay: NonNegative = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The momentum."""
+        return {"exp_avg": torch.zeros_like(p)}
+
+    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """lr, and what decay leaves of a weight."""
+        return {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """As in the class docstring."""
+        (beta1, beta2), m = group["betas"], state["exp_avg"]
+        u = torch._foreach_lerp(m, grads, 1 - beta1)
+        torch._foreach_sign_(u)
+        masks = agreement(list(u), grads)
+        shares = [(mask.sum(dtype=torch.float32) + 1) / mask.numel() for mask in masks]
+        torch._foreach_mul_(u, masks)
+        torch._foreach_div_(u, shares)
+        torch._foreach_mul_(u, coefficients["lr"])
+        torch._foreach_mul_(params, coefficients["decay"])
+        torch._foreach_sub_(params, u)
+        torch._foreach_lerp_(m, grads, 1 - beta2)
+
+
+def agreement(updates: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """1 where the update has the gradient's sign, else 0, in the gradient's dtype."""
+    return [(u * g > 0).to(g.dtype) for u, g in zip(updates, grads, strict=True)]

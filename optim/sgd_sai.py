@@ -1,0 +1,156 @@
+"""SGD-SaI: momentum SGD with a learning rate per tensor from its first gradient; and a control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim.base import UpdateRule
+from optim.hyperparameters import Beta, NonNegative
+from optim.one_pass import Batch
+
+
+class _ScaledSGD(UpdateRule):
+    """Momentum SGD with a fixed factor on the learning rate of each tensor, kept in its state."""
+
+    def scale(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """The factor of `p`, without dimensions; its first gradient is in `p.grad`."""
+        raise NotImplementedError
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The factor, and the momentum, which begins at the first gradient."""
+        assert p.grad is not None
+        state = {"scale": self.scale(p, group)}
+        return {**state, "momentum_buffer": p.grad.clone()} if group["momentum"] else state
+
+    def advance(self, batches: list[Batch]) -> None:
+        """With `normalise`, lr is divided by the largest factor of all tensors seen so far."""
+        seen = [scale for batch in batches for scale in batch.state["scale"]]
+        seen += [state["scale"] for state in self.state.values()]
+        for batch in batches:
+            group, device = batch.group, batch.params[0].device
+            coefficients: dict[str, Any] = {
+                "lr": group["lr"],
+                "decay": 1 - group["lr"] * group["weight_decay"],
+                "divisor": 1.0,
+            }
+            if group["normalise"]:
+                coefficients["divisor"] = torch.stack([scale.to(device) for scale in seen]).max()
+            self.run(self.update, batch, coefficients)
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """As in the docstrings of the classes."""
+        momentum, b = group["momentum"], grads
+        if momentum:
+            b = state["momentum_buffer"]
+            torch._foreach_lerp_(b, grads, 1 - momentum)  # leaves b = g as it is, at t = 1
+        factors = torch._foreach_mul(state["scale"], coefficients["lr"])
+        torch._foreach_div_(factors, coefficients["divisor"])
+        torch._foreach_mul_(params, coefficients["decay"])
+        torch._foreach_sub_(params, torch._foreach_mul(b, factors))
+
+
+class SGDSaI(_ScaledSGD):
+    """Momentum SGD with a learning rate per tensor, set once by its gradient's signal to noise.
+
+    Source: Xu et al., "No More Adam: Learning Rate Scaling at Initialization is All You Need",
+    arXiv:2412.11768, Algorithm 1; the authors' package sgd-sai 1.0.3.
+
+        t = 1, for each tensor:   k = norm(g) / (std(g) + eps)
+        b <- momentum * b + (1 - momentum) * g                   (t = 1: b <- g)
+        p <- p * (1 - lr * weight_decay)
+        p <- p - lr * k * b                                      (normalise: k / max k)
+
+    Differs: the paper divides k by the largest k of the model, its package does not: `normalise`
+    chooses, and lr differs by that factor, 6200 for GPT-2 124M. Where the standard deviation is
+    nothing but rounding (one element, a constant or a zero gradient) the package's k is norm(g)/eps
+    or 0; here it is sqrt(n), which k is for any gradient whose mean is small. The package fails
+    without momentum and for a first gradient after the first step, and measures k anew after a
+    resume; here not.
+    Tuning: k is very nearly the square root of the tensor's size (within 3 % on GPT-2), so try
+    `sgd_sqrtn` beside it. Without `normalise` lr is some 1e-4 to 3e-3 for GPT-2. The first gradient
+    decides for the whole run: it should be of a whole batch. AdamW's lr * weight_decay carries
+    over, its weight_decay does not.
+    State: momentum_buffer, and one number per tensor: 4 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-2,
+        momentum: Beta = 0.9,
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 1e-2,
+        normalise: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "normalise": normalise,
+        }
+        super().__init__(params, defaults)
+
+    def scale(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """The g-SNR of the first gradient."""
+        assert p.grad is not None
+        g = p.grad if p.dtype == torch.float64 else p.grad.float()
+        root = torch.full_like(g.sum(), math.sqrt(p.numel()))
+        if p.numel() == 1:
+            return root
+        deviation = g.std()
+        rounding = 4 * torch.finfo(p.dtype).eps * g.abs().max()
+        snr = torch.linalg.vector_norm(g) / (deviation + group["eps"])
+        return torch.where(deviation > rounding, snr, root)
+
+
+class SGDSqrtN(_ScaledSGD):
+    """The control of SGD-SaI: momentum SGD with lr times the square root of the tensor's size.
+
+    Source: the identity norm(g)^2 = (n - 1) std(g)^2 + n mean(g)^2, by which SGD-SaI's k
+    (arXiv:2412.11768) is sqrt(n - 1 + n (mean / std)^2), for n elements: near sqrt(n) unless the
+    gradient's mean is of the size of its deviation.
+
+        b <- momentum * b + (1 - momentum) * g                   (t = 1: b <- g)
+        p <- p * (1 - lr * weight_decay)
+        p <- p - lr * sqrt(n) * b                                (normalise: / max sqrt(n))
+
+    Differs: from SGD-SaI in nothing but k, so that what g-SNR adds is what differs between them.
+    Tuning: as SGD-SaI.
+    State: momentum_buffer, and one number per tensor: 4 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 1e-2,
+        momentum: Beta = 0.9,
+        weight_decay: NonNegative = 1e-2,
+        normalise: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "normalise": normalise,
+        }
+        super().__init__(params, defaults)
+
+    def scale(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """The square root of the number of elements."""
+        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        return torch.tensor(math.sqrt(p.numel()), dtype=dtype, device=p.device)
