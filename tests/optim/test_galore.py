@@ -11,7 +11,7 @@ SHAPES = {"tall": (12, 8), "wide": (8, 12), "square": (8, 8), "one": (1, 1)}
 BOTH = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 1e-6, "weight_decay": 0.1}
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-6)])
 def test_equals_the_package(dtype, tolerance):
     """Whose SVD is in float32; within one gap, which it counts otherwise."""
     ours, theirs = (oracles.named_parameters(dtype, SHAPES) for _ in range(2))
@@ -23,7 +23,7 @@ def test_equals_the_package(dtype, tolerance):
 
 
 @pytest.mark.parametrize(("rank", "gap"), [(3, 1), (3, 5), (100, 200)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_equals_the_oracle(rank, gap, dtype, tolerance):
     ours = oracles.named_parameters(dtype, SHAPES)
     optimizer = build_optimizer("galore", ours.values(), rank=rank, update_gap=gap, **BOTH)

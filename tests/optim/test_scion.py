@@ -19,7 +19,7 @@ def groups(named):
     ]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 @pytest.mark.parametrize("constrained", [True, False])
 def test_equals_the_package(monkeypatch, constrained, dtype, tolerance):
     monkeypatch.setattr(

@@ -12,9 +12,11 @@ BOTH = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 1e-8, "weight_decay": 0.1}
 
 @pytest.mark.parametrize("grafting", ["adam", "none"])
 @pytest.mark.parametrize(("every", "start"), [(1, 1), (3, 1), (3, 5)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_equals_the_oracle(every, start, grafting, dtype, tolerance):
     """With an epsilon at which a matrix of low rank has a root in float32."""
+    if start == 1 and every > 1:  # for two steps, that root is of one gradient: of low rank
+        tolerance *= 100
     ours = oracles.named_parameters(dtype, SHAPES)
     more = {"grafting": grafting, "epsilon": 1e-3}
     optimizer = build_optimizer(

@@ -22,10 +22,10 @@ def test_equals_the_oracle(every):
         lambda p: oracles.soap(p, eps=1e-8, every=every, **BOTH),
         oracles.named_parameters(shapes=SQUARES),
     )
-    assert oracles.distance(ours, theirs) < 1e-10
+    assert oracles.distance(ours, theirs) < 1e-12
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 def test_equals_the_package(dtype, tolerance):
     """Whose QR is in float32."""
     ours, theirs = (oracles.named_parameters(dtype, SQUARES) for _ in range(2))
