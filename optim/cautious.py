@@ -64,7 +64,8 @@ class CautiousAdamW(UpdateRule):
         torch._foreach_mul_(params, coefficients["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
         masks = agreement(m, grads)
-        shares = [mask.mean(dtype=torch.float32).clamp(min=1e-3) for mask in masks]
+        shares = [count / mask.numel() for count, mask in zip(counts(masks), masks, strict=True)]
+        shares = [share.clamp(min=1e-3) for share in shares]
         numerator = torch._foreach_mul(m, masks)
         torch._foreach_div_(numerator, shares)
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
@@ -120,7 +121,8 @@ class CautiousLion(UpdateRule):
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
         masks = agreement(list(u), grads)
-        shares = [(mask.sum(dtype=torch.float32) + 1) / mask.numel() for mask in masks]
+        sums = zip(counts(masks), masks, strict=True)
+        shares = [(count + 1) / mask.numel() for count, mask in sums]
         torch._foreach_mul_(u, masks)
         torch._foreach_div_(u, shares)
         torch._foreach_mul_(u, coefficients["lr"])
@@ -132,3 +134,8 @@ class CautiousLion(UpdateRule):
 def agreement(updates: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
     """1 where the update has the gradient's sign, else 0, in the gradient's dtype."""
     return [(u * g > 0).to(g.dtype) for u, g in zip(updates, grads, strict=True)]
+
+
+def counts(masks: list[Tensor]) -> list[Tensor]:
+    """Number of ones, without dimensions; in at least float32, for bfloat16 cannot count to 300."""
+    return [mask.sum(dtype=torch.promote_types(mask.dtype, torch.float32)) for mask in masks]

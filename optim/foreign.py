@@ -87,7 +87,7 @@ def construct(
 ) -> Optimizer:
     """`cls(param_groups, **values)`, without writing into the caller's groups.
 
-    A foreign class that refuses a group's extra keys ("names", "role") gets them afterwards.
+    A class that refuses a group's extra keys ("names", "role") gets them after construction.
 
     Raises:
         ConfigError: the class refuses its arguments; one line.
@@ -97,7 +97,7 @@ def construct(
         return cls([_copy(group) for group in groups], **values)
     except Exception as error:
         refused = error
-    if "." not in name:  # of the table: takes extra keys, and may refuse what they say
+    if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values
         raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
     known = {"params", *schema(cls, positional=1)}
     bare = [_copy(group, known) for group in groups]

@@ -63,6 +63,10 @@ class MatrixRule(UpdateRule):
         """AdamW has no use for shapes."""
         return kind == "adamw"
 
+    def warms(self, kind: str) -> bool:
+        """Decompositions have nothing to compile, and a first step of them is the longest."""
+        return kind == "adamw"
+
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """AdamW's moments, or the method's own."""
         if group["kind"] == "adamw":

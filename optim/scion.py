@@ -78,6 +78,10 @@ class Scion(UpdateRule):
         """The number of columns counts, except for a vector."""
         return kind == "vector"
 
+    def warms(self, kind: str) -> bool:
+        """Matrices go through library calls."""
+        return kind in ("sign", "vector")
+
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """The momentum."""
         return {"momentum_buffer": torch.zeros_like(p)}

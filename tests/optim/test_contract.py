@@ -3,16 +3,57 @@
 import copy
 import inspect
 import io
+import tomllib
 import typing
+from pathlib import Path
 
 import pytest
 import torch
 
+import train_gpt2
+from configs import Model
 from configs.typing import ConfigError
 from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes, resolve_optimizer
-from optim.base import Optimizer
+from optim.base import Optimizer, UpdateRule
+
+PRESETS = Path(__file__).parents[2] / "configs" / "optimizer"
+OWN = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, UpdateRule)]
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+every_own = pytest.mark.parametrize("name", OWN)
+
+# Bytes of state of an m x n matrix in float32, m > 1; torch's count their steps in 4 bytes more.
+STATE_BYTES = {
+    "sgd": lambda m, n: 0,
+    "adam": lambda m, n: 8 * m * n + 4,
+    "adamw": lambda m, n: 8 * m * n + 4,
+    "nadam": lambda m, n: 8 * m * n + 8,
+    "radam": lambda m, n: 8 * m * n + 4,
+    "adagrad": lambda m, n: 4 * m * n + 4,
+    "rmsprop": lambda m, n: 4 * m * n + 4,
+    "adafactor": lambda m, n: 4 * (m + n) + 4,
+    "nadamw": lambda m, n: 8 * m * n,
+    "adopt": lambda m, n: 8 * m * n,
+    "ademamix": lambda m, n: 12 * m * n,
+    "mars": lambda m, n: 12 * m * n,
+    "adam_mini": lambda m, n: 4 * m * n + 4 * m,
+    "cautious_adamw": lambda m, n: 8 * m * n,
+    "lion": lambda m, n: 4 * m * n,
+    "cautious_lion": lambda m, n: 4 * m * n,
+    "signum": lambda m, n: 4 * m * n,
+    "lamb": lambda m, n: 8 * m * n,
+    "lars": lambda m, n: 4 * m * n,
+    "sgd_sai": lambda m, n: 4 * m * n + 4,
+    "sgd_sqrtn": lambda m, n: 4 * m * n + 4,
+    "muon": lambda m, n: 4 * m * n,
+    "normuon": lambda m, n: 4 * m * n + 4 * m,
+    "scion": lambda m, n: 4 * m * n,
+    "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
+    "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
+    "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is more than either has
+    "apollo": lambda m, n: 8 * m * n + 4,
+    "dion": lambda m, n: 4 * m * n + 4 * n * min(m, n) // 2,
+}
 
 
 def with_decay(name, value=0.1):
@@ -218,12 +259,96 @@ def test_descends_a_quadratic(name, parameters, groups):
 
 
 @every_optimizer
-def test_state_bytes_count_every_tensor(name, parameters, groups, replay):
+def test_state_bytes_are_as_documented(name, replay):
+    for m, n in ((64, 32), (16, 128)):
+        named = {"p": torch.nn.Parameter(torch.zeros(m, n))}
+        optimizer = build_optimizer(name, named.values())
+        replay(optimizer, named, last=2)
+        assert optimizer_state_bytes(optimizer) == STATE_BYTES[name](m, n)
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gradient", [0.0, 1e-30, 1.0])
+def test_odd_tensors_stay_finite(name, dtype, gradient):
+    """One element, zeros, a constant; gradients that are zero, tiny, or constant."""
+    for value, shape in ((0.5, (1,)), (0.0, (4, 3)), (0.5, (4, 3)), (0.5, (1, 1)), (0.5, ())):
+        p = torch.nn.Parameter(torch.full(shape, value, dtype=dtype))
+        matrix = torch.nn.Parameter(torch.zeros(2, 2))  # some methods insist on having one
+        optimizer = build_optimizer(name, [p, matrix], lr=1e-3)
+        for _ in range(4):
+            p.grad = torch.full_like(p, gradient)
+            optimizer.step()
+        assert torch.isfinite(p).all(), (value, shape)
+        assert (p - value).abs().max() < 1, (value, shape)
+
+
+@every_optimizer
+def test_a_first_gradient_may_come_late(name, parameters, groups, replay):
+    """Its steps are counted from its own first: it then moves as if the run began there."""
+    late, fresh = parameters(), parameters()
+    optimizer = build_optimizer(name, groups(late), **with_decay(name))
+    replay(optimizer, {key: p for key, p in late.items() if key != "c_proj"}, last=3)
+    grads = torch.randn(3, *late["c_proj"].shape, generator=torch.Generator().manual_seed(5))
+    alone = build_optimizer(name, groups(fresh), **with_decay(name))
+    for g in grads:
+        for named, chosen in ((late, optimizer), (fresh, alone)):
+            named["c_proj"].grad = g.clone()
+            chosen.step()
+    assert torch.equal(late["c_proj"], fresh["c_proj"])
+
+
+@every_optimizer
+def test_its_preset_learns(name):
+    """A GPT-2 of two layers that has to say which of two orders a sequence has."""
+    preset = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
+    shape = Model(vocab_size=16, block_size=16, n_layer=2, n_head=2, n_embd=24)
+    model = train_gpt2.GPT.initialised(shape, seed=1)
+    if "n_head" in preset:
+        preset["n_head"] = shape.n_head
+    optimizer = build_optimizer(preset.pop("name"), model.parameter_groups(), **preset)
+    up = torch.arange(17) % 16
+    tokens = torch.stack([up.roll(i) if i % 2 else up.flip(0).roll(i) for i in range(8)])
+    losses = []
+    for _ in range(60):
+        loss = model(tokens[:, :-1], tokens[:, 1:])
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert losses[-1] < losses[0] - 0.05
+
+
+@every_own
+def test_sparse_gradients_are_refused_before_anything_moves(name, parameters, replay):
     named = parameters()
-    optimizer = build_optimizer(name, groups(named))
-    replay(optimizer, named, last=1)
-    tensors = [t for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t)]
-    assert optimizer_state_bytes(optimizer) == sum(t.nbytes for t in tensors)
+    group = {"params": list(named.values()), "names": list(named)}
+    optimizer = build_optimizer(name, [group])
+    replay(optimizer, named, last=2)
+    before, state = copies(named), copy.deepcopy(optimizer.state_dict())
+    named["ln"].grad = named["ln"].grad.to_sparse()
+    with pytest.raises(RuntimeError, match=r"^\w+ cannot use the sparse gradient .*'ln'; [^\n]*$"):
+        optimizer.step()
+    assert same_bits(before, named)
+    for key, values in optimizer.state_dict()["state"].items():
+        for entry, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(state["state"][key][entry]))
+
+
+@every_own
+@pytest.mark.parametrize(
+    ("groups_given", "message"),
+    [
+        ([{"params": [], "role": "vector"}], r"group 0 \(role 'vector'\) has no parameters"),
+        ([torch.zeros(2, dtype=torch.complex64)], r"cannot train the torch.complex64 parameter"),
+        ([{"params": [torch.zeros(2)], "names": ["a", "b"]}], r"has 1 parameters, 2 names"),
+    ],
+)
+def test_groups_it_cannot_train_are_refused(name, groups_given, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_optimizer(name, groups_given)
+    assert "\n" not in str(caught.value)
 
 
 @every_optimizer

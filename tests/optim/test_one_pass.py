@@ -1,0 +1,188 @@
+"""The base of the project's own optimizers: batches, and the two ways an update is run."""
+
+import copy
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from optim import OPTIMIZERS, build_optimizer, one_pass
+from optim.base import UpdateRule
+from tests.jobs import ROOT
+from tests.optim.test_contract import OWN, copies, same_bits
+
+BIG = {"wte.weight": (300, 200), "h.0.attn.c_attn.weight": (600, 200), "ln.weight": (200,)}
+COMPILED_IN_EVERY_RUN = ["lion", "lamb"]  # element-wise, with a norm; the others are marked slow
+
+
+def big(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(3)
+    return {
+        key: torch.nn.Parameter(0.1 * torch.randn(shape, generator=generator, dtype=dtype))
+        for key, shape in BIG.items()
+    }
+
+
+def built(name, named, **hyperparameters):
+    if name == "adam_mini":
+        hyperparameters["n_head"] = 4
+    group = {"params": list(named.values()), "names": list(named), "weight_decay": 0.1}
+    return build_optimizer(name, [group], **hyperparameters)
+
+
+def steps(optimizer, named, count=4):
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(count):
+        for p in named.values():
+            p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.9
+        optimizer.step()
+    return named
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in COMPILED_IN_EVERY_RUN else pytest.mark.slow)
+        for name in OWN
+    ],
+)
+def test_compiled_and_plain_are_one_function(name):
+    results = []
+    for compiled in (True, False):
+        named = big()
+        optimizer = built(name, named)
+        optimizer.compile = compiled
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # the notice that nothing is compiled
+            optimizer.warm_up()
+            graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            results.append(steps(optimizer, named))
+        after = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert after == graphs, "compiled after the warm-up, or again for another lr"
+    for key, p in results[0].items():
+        assert torch.allclose(p, results[1][key], rtol=1e-12, atol=1e-14), key
+
+
+@pytest.mark.parametrize("name", ["lion", pytest.param("sgd_sai", marks=pytest.mark.slow)])
+def test_warm_up_changes_nothing(name):
+    named = big()
+    optimizer = built(name, named)
+    optimizer.compile = True
+    steps(optimizer, named, 2)
+    before, state = copies(named), copy.deepcopy(optimizer.state_dict())
+    torch.manual_seed(5)
+    optimizer.warm_up()
+    assert torch.initial_seed() == 5
+    assert same_bits(before, named)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == state["param_groups"]
+    for key, values in state["state"].items():
+        for entry, value in values.items():
+            found = after["state"][key][entry]
+            assert torch.equal(torch.as_tensor(found), torch.as_tensor(value)), entry
+
+
+def test_small_models_are_not_compiled(parameters):
+    optimizer = build_optimizer("lion", parameters().values())
+    assert not optimizer._compiles()
+    with torch.device("meta"):
+        large = [torch.zeros(4000, 4000)]
+    assert build_optimizer("lion", large)._compiles()
+    optimizer.warm_up()  # nothing to do, at once
+
+
+NO_COMPILER = """
+import os, warnings
+os.environ |= {"CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": os.environ["FOLDER"]}
+import torch
+from optim import build_optimizer
+named = [torch.nn.Parameter(torch.ones(300, 300)) for _ in range(2)]
+results = []
+for compiled in (True, False):
+    named = [torch.nn.Parameter(torch.ones(300, 300)) for _ in range(2)]
+    optimizer = build_optimizer("lion", named)
+    optimizer.compile = compiled
+    with warnings.catch_warnings(record=True) as caught:
+        optimizer.warm_up()
+        for _ in range(3):
+            for p in named:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+    notices = [str(w.message) for w in caught if w.category is RuntimeWarning]
+    results.append(named)
+    print(len(notices), *notices)
+assert all(torch.equal(p, q) for p, q in zip(*results))
+"""
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
+    environment = {"PATH": "/usr/bin:/bin", "FOLDER": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-c", NO_COMPILER]
+    done = subprocess.run(run, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with_compile, without = done.stdout.splitlines()
+    assert with_compile.startswith("1 optimizer steps are not compiled and so take several times")
+    assert without == "0"
+
+
+def test_parameters_of_different_age_are_in_different_batches(parameters, replay):
+    named = parameters()
+    optimizer = build_optimizer("nadamw", named.values())
+    replay(optimizer, {"wte": named["wte"], "ln": named["ln"]}, last=2)
+    replay(optimizer, named, 2, 3)
+    batches = {batch.step: len(batch.params) for batch in optimizer._batches()}
+    assert batches == {4: 2, 2: 3}
+    saved = optimizer.state_dict()["state"]
+    assert sorted(values["step"] for values in saved.values()) == [2, 2, 2, 4, 4]
+
+
+def test_state_keeps_its_dtype_through_a_checkpoint():
+    """torch casts state to the parameter's dtype: SGD-SaI's float32 scale to bfloat16, here."""
+    p = torch.nn.Parameter(torch.ones(40, 30, dtype=torch.bfloat16))
+    optimizer = build_optimizer("sgd_sai", [p])
+    p.grad = torch.randn(p.shape).bfloat16()
+    optimizer.step()
+    resumed = build_optimizer("sgd_sai", [p])
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.state[p]["scale"].dtype == torch.float32
+    assert torch.equal(resumed.state[p]["scale"], optimizer.state[p]["scale"])
+
+
+def test_closure_is_called_with_gradients_enabled(parameters):
+    named = parameters()
+    optimizer = build_optimizer("lion", named.values())
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum((p**2).sum() for p in named.values())
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() > optimizer.step(closure).item()
+
+
+def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
+    """The way of a GPU, on the CPU: one function for the whole batch, through aot's tracing."""
+    named = big()
+    optimizer = built("lamb", named)
+    steps(optimizer, named, 1)
+    other = copy.deepcopy(named)
+    (batch, *_rest) = [b for b in optimizer._batches() if b.group["kind"] == "adapted"]
+    plain = one_pass.Batch(batch.group, batch.step)
+    for key, (_, grad, state) in zip(other, batch.items(), strict=False):
+        plain.append(other[key], grad, {name: value.clone() for name, value in state.items()})
+    coefficients = optimizer.coefficients(batch.group, batch.step)
+    constants = one_pass.frozen(batch.constants())
+    assert one_pass._lists(optimizer.update, batch, coefficients, constants)
+    optimizer.update(plain.params, plain.grads, plain.state, plain.constants(), coefficients)
+    for one, two in zip(batch.params, plain.params, strict=True):
+        assert torch.allclose(one, two, rtol=1e-12)
+
+
+def test_every_own_optimizer_is_in_the_table():
+    assert all(issubclass(OPTIMIZERS[name], UpdateRule) for name in OWN)
+    assert len(OWN) >= 13
