@@ -126,6 +126,11 @@ def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     try:
         values, vectors = torch.linalg.eigh(symmetric)
     except torch.linalg.LinAlgError:
+        if not symmetric.isfinite().all():
+            raise RuntimeError(
+                "a second moment has no eigenvectors: a gradient of this step or an earlier one is"
+                " not finite"
+            ) from None
         values, vectors = (t.to(symmetric.dtype) for t in torch.linalg.eigh(symmetric.double()))
     return values, vectors
 

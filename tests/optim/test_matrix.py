@@ -1,5 +1,7 @@
 """What all methods for matrices keep to."""
 
+import copy
+
 import pytest
 import torch
 
@@ -79,3 +81,32 @@ def test_compiled_equals_plain(name):
     for key in shapes:
         # Newton-Schulz and decompositions are the same calls: only AdamW's part is compiled.
         assert torch.allclose(results[0][key], results[1][key], rtol=1e-5, atol=1e-6), key
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_resume_is_exact_in_every_precision(name, dtype):
+    """Part of the state is in float32 whatever the parameter's precision."""
+    shapes = {"tall": (12, 8), "wide": (8, 12), "bias": (8,)}
+    through = oracles.named_parameters(dtype, shapes)
+    optimizer = build_optimizer(name, through.values())
+    oracles.replay(optimizer, through, steps=11)
+    resumed = oracles.named_parameters(dtype, shapes)
+    for key, p in resumed.items():
+        p.data.copy_(through[key])
+    again = build_optimizer(name, resumed.values())
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    oracles.replay(optimizer, through, steps=11)
+    oracles.replay(again, resumed, steps=11)
+    assert all(torch.equal(through[key], resumed[key]) for key in shapes)
+
+
+@pytest.mark.parametrize("name", ["soap", "shampoo"])
+def test_a_gradient_that_is_not_finite_is_named(name):
+    p = torch.nn.Parameter(torch.ones(6, 4))
+    few = {"start_preconditioning_step": 1} if name == "shampoo" else {}
+    optimizer = build_optimizer(name, [p], **few)
+    p.grad = torch.full_like(p, float("nan"))
+    with pytest.raises(RuntimeError, match=r"^a second moment has no eigenvectors.*not finite$"):
+        optimizer.step()
+    assert torch.equal(p, torch.ones_like(p))
