@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optim.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
-from optim.matrix import MatrixRule, at_least_float32, random_matrix
+from optim.matrix import MatrixRule, add_product_, at_least_float32, random_matrix
 from optim.one_pass import Batch
 
 
@@ -79,9 +79,9 @@ class Dion(MatrixRule):
             b = momentum.to(right.dtype) + g.to(right.dtype)
             left = torch.linalg.qr(b @ right).Q
             w = b.mT @ left
-            momentum.copy_(b - (1 - group["momentum"]) * (left @ w.mT))
+            momentum.copy_(b.addmm_(left, w.mT, alpha=group["momentum"] - 1))
             lengths = w.norm(dim=0)
             right.copy_(torch.where(lengths > 0, w / lengths, right))
             m, n = p.shape
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_((left @ right.mT).to(p.dtype), alpha=-group["lr"] * math.sqrt(m / n))
+            decay = 1 - group["lr"] * group["weight_decay"]
+            add_product_(p, left, right.mT, left=decay, factor=-group["lr"] * math.sqrt(m / n))

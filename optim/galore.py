@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optim.hyperparameters import Betas, Count, NonNegative
-from optim.matrix import MatrixRule, at_least_float32, bias_correction
+from optim.matrix import MatrixRule, add_product_, at_least_float32, bias_correction
 from optim.one_pass import Batch
 
 
@@ -75,6 +75,7 @@ class GaLore(MatrixRule):
         """As in the class docstring, matrix by matrix."""
         group, (beta1, beta2) = batch.group, batch.group["betas"]
         step_size = group["lr"] * group["scale"] * bias_correction(group["betas"], batch.step)
+        decay = 1 - group["lr"] * group["weight_decay"]
         for p, g, state in batch.items():
             projection, m, v = state["projection"], state["exp_avg"], state["exp_avg_sq"]
             g, tall = g.to(m.dtype), p.size(0) >= p.size(1)
@@ -85,6 +86,5 @@ class GaLore(MatrixRule):
             m.lerp_(low, 1 - beta1)
             v.mul_(beta2).addcmul_(low, low, value=1 - beta2)
             u = m / (v.sqrt() + group["eps"])
-            u = u @ projection.mT if tall else projection @ u
-            p.add_(u.to(p.dtype), alpha=-step_size)
-            p.mul_(1 - group["lr"] * group["weight_decay"])
+            factors = (u, projection.mT) if tall else (projection, u)
+            add_product_(p, *factors, left=decay, factor=-step_size * decay)

@@ -135,6 +135,14 @@ def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
+def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float) -> None:
+    """p <- left * p + factor * a b, in one pass over `p` if all are of one dtype."""
+    if p.dtype == a.dtype:
+        p.addmm_(a, b, beta=left, alpha=factor)
+    else:
+        p.mul_(left).add_((a @ b).to(p.dtype), alpha=factor)
+
+
 def orthogonalised(tensors: list[Tensor], steps: int) -> list[Tensor]:
     """Newton-Schulz for each matrix, those of equal shape in one go; in the dtype given."""
     by_shape: dict[torch.Size, list[int]] = {}
