@@ -24,18 +24,26 @@ from optim import foreign, schedules, torch_optimizers
 from optim.adam_mini import AdamMini
 from optim.ademamix import AdEMAMix
 from optim.adopt import ADOPT
+from optim.apollo import APOLLO
 from optim.base import Optimizer, optimizer_state_bytes
 from optim.cautious import CautiousAdamW, CautiousLion
+from optim.dion import Dion
+from optim.galore import GaLore
 from optim.hyperparameters import complete
 from optim.lamb import LAMB
 from optim.lars import LARS
 from optim.lion import Lion
 from optim.mars import MARS
+from optim.muon import Muon
 from optim.nadamw import NAdamW
+from optim.normuon import NorMuon
 from optim.prodigy import Prodigy
 from optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from optim.scion import Scion
 from optim.sgd_sai import SGDSaI, SGDSqrtN
+from optim.shampoo import Shampoo
 from optim.signum import Signum
+from optim.soap import SOAP
 from optim.sophia import SophiaG
 
 __all__ = [
@@ -75,6 +83,14 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "prodigy": Prodigy,
     "schedule_free_adamw": ScheduleFreeAdamW,
     "schedule_free_sgd": ScheduleFreeSGD,
+    "muon": Muon,
+    "normuon": NorMuon,
+    "scion": Scion,
+    "soap": SOAP,
+    "shampoo": Shampoo,
+    "galore": GaLore,
+    "apollo": APOLLO,
+    "dion": Dion,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

@@ -106,6 +106,10 @@ class UpdateRule(Optimizer):
     def refuse(self) -> None:
         """Raise where a step makes no sense; called before it, when nothing has changed yet."""
 
+    def warms(self, kind: str) -> bool:
+        """Whether this kind goes through `run`, so that there is something to compile for it."""
+        return True
+
     def advance(self, batches: list[Batch]) -> None:
         """One step of all parameters; overridden where one step needs sums over all of them."""
         for batch in batches:
@@ -220,6 +224,8 @@ class UpdateRule(Optimizer):
         seen = set()
         for p, _, index, group in self._entries():
             shape, kind = p.shape, group["kind"]
+            if not self.warms(kind):
+                continue
             if p.device.type == "cpu":  # compiled for one flat tensor, or for one of each shape
                 if p.numel() < one_pass.SMALL:
                     continue

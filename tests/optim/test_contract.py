@@ -49,6 +49,14 @@ STATE_BYTES = {
     "prodigy": lambda m, n: 16 * m * n,
     "schedule_free_adamw": lambda m, n: 8 * m * n,
     "schedule_free_sgd": lambda m, n: 4 * m * n,
+    "muon": lambda m, n: 4 * m * n,
+    "normuon": lambda m, n: 4 * m * n + 4 * m,
+    "scion": lambda m, n: 4 * m * n,
+    "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
+    "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
+    "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is more than either has
+    "apollo": lambda m, n: 8 * m * n + 4,
+    "dion": lambda m, n: 4 * m * n + 4 * n * min(m, n) // 2,
 }
 
 
@@ -271,7 +279,8 @@ def test_odd_tensors_stay_finite(name, dtype, gradient):
     """One element, zeros, a constant; gradients that are zero, tiny, or constant."""
     for value, shape in ((0.5, (1,)), (0.0, (4, 3)), (0.5, (4, 3)), (0.5, (1, 1)), (0.5, ())):
         p = torch.nn.Parameter(torch.full(shape, value, dtype=dtype))
-        optimizer = build_optimizer(name, [p], lr=1e-2)
+        matrix = torch.nn.Parameter(torch.zeros(2, 2))  # some methods insist on having one
+        optimizer = build_optimizer(name, [p, matrix], lr=1e-3)
         for _ in range(4):
             p.grad = torch.full_like(p, gradient)
             optimizer.step()

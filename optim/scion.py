@@ -1,0 +1,136 @@
+"""Scion: steps inside balls of norms that suit each kind of layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim.base import UpdateRule
+from optim.hyperparameters import Beta, Count, NonNegative
+from optim.matrix import matrices, orthogonalised, split_kind
+from optim.one_pass import Batch
+
+_EPS = 1e-8
+
+
+class Scion(UpdateRule):
+    """Frank-Wolfe steps: towards the point of a norm ball that the momentum points away from.
+
+    Source: Pethick et al., "Training Deep Learning Models with Norm-Constrained LMOs",
+    arXiv:2502.07529, Algorithms 1 and 2 and the norms of its section 4.
+
+        b <- momentum * b + (1 - momentum) * g
+        p <- (1 - lr) * p - lr * radius * d(b)       (constrained: stays within the ball)
+        p <- p - lr * radius * d(b)                  (otherwise)
+        hidden matrices, m x n:   d(b) = sqrt(m / n) * NewtonSchulz(b / ||b||_F)    hidden_radius
+        embeddings, heads, m x n: d(b) = sign(b) / n                             embedding_radius
+        vectors:                  d(b) = b / RMS(b)                                 vector_radius
+
+    A matrix in a group without a role is a hidden one.
+    Differs: the paper writes momentum as 1 - momentum. Embeddings take the output layer's norm: in
+    this model the token embedding is the head, as in the authors' runs with shared weights, which
+    have neither positions nor vectors. Their initialisation on the balls is not done here: every
+    optimizer starts from the same weights. `split_qkv` as in muon.
+    Tuning: nothing of AdamW's carries over. lr is also the weight decay, and one lr serves all
+    layers: the radii set their proportions, tuned on a small model, and are said to transfer. An lr
+    above 1 overshoots the ball. All parameters move at a fixed speed, so lr has to be annealed.
+    State: momentum_buffer: 4 bytes per parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 2.0**-12,
+        momentum: Beta = 0.9,
+        hidden_radius: NonNegative = 50.0,
+        embedding_radius: NonNegative = 3000.0,
+        vector_radius: NonNegative = 4.0,
+        constrained: bool = True,
+        ns_steps: Count = 5,
+        split_qkv: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "hidden_radius": hidden_radius,
+            "embedding_radius": embedding_radius,
+            "vector_radius": vector_radius,
+            "constrained": constrained,
+            "ns_steps": ns_steps,
+            "split_qkv": split_qkv,
+        }
+        super().__init__(params, defaults)
+
+    def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
+        """One of "matrix", "qkv" (three matrices in one), "sign" and "vector"."""
+        if p.ndim != 2:
+            return "vector"
+        if group.get("role", "hidden") != "hidden":
+            return "sign"
+        return split_kind(p, name, group)
+
+    def flat(self, kind: str) -> bool:
+        """The number of columns counts, except for a vector."""
+        return kind == "vector"
+
+    def warms(self, kind: str) -> bool:
+        """Matrices go through library calls."""
+        return kind in ("sign", "vector")
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The momentum."""
+        return {"momentum_buffer": torch.zeros_like(p)}
+
+    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """What is left of a weight, and the step's size."""
+        role = {"sign": "embedding", "vector": "vector"}.get(group["kind"], "hidden")
+        left = 1 - group["lr"] if group["constrained"] else 1.0
+        return {"left": left, "step_size": group["lr"] * group[f"{role}_radius"]}
+
+    def advance(self, batches: list[Batch]) -> None:
+        """The matrices through library calls, all else in one pass."""
+        for batch in batches:
+            coefficients = self.coefficients(batch.group, batch.step)
+            if batch.group["kind"] in ("matrix", "qkv"):
+                _spectral_step(batch, coefficients)
+            else:
+                self.run(self.update, batch, coefficients)
+
+    @staticmethod
+    def update(
+        params: list[Tensor],
+        grads: list[Tensor],
+        state: dict[str, list[Tensor]],
+        group: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+    ) -> None:
+        """Of embeddings and of vectors."""
+        b = state["momentum_buffer"]
+        torch._foreach_lerp_(b, grads, 1 - group["momentum"])
+        if group["kind"] == "sign":
+            d = torch._foreach_sign(b)
+            torch._foreach_div_(d, [float(t.shape[-1]) for t in b])
+        else:
+            rms = torch._foreach_norm(b)
+            torch._foreach_div_(rms, [math.sqrt(t.numel()) for t in b])
+            torch._foreach_add_(rms, _EPS)
+            d = torch._foreach_div(b, rms)
+        torch._foreach_mul_(d, coefficients["step_size"])
+        torch._foreach_mul_(params, coefficients["left"])
+        torch._foreach_sub_(params, d)
+
+
+def _spectral_step(batch: Batch, coefficients: Mapping[str, float]) -> None:
+    """Of hidden matrices."""
+    group, b = batch.group, batch.state["momentum_buffer"]
+    torch._foreach_lerp_(b, batch.grads, 1 - group["momentum"])
+    d = orthogonalised(matrices(b, group["kind"]), group["ns_steps"])
+    torch._foreach_mul_(d, [math.sqrt(m / n) for m, n in (u.shape for u in d)])
+    torch._foreach_mul_(batch.params, coefficients["left"])
+    views = matrices(batch.params, group["kind"])
+    torch._foreach_add_(views, d, alpha=-coefficients["step_size"])

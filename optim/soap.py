@@ -1,0 +1,132 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim.hyperparameters import Beta, Betas, Count, NonNegative
+from optim.matrix import MatrixRule, at_least_float32, bias_correction, eigen
+from optim.one_pass import Batch
+
+
+class SOAP(MatrixRule):
+    """Adam, run in the slowly turning eigenbasis of the gradients' second moments.
+
+    Source: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", arXiv:2409.11321,
+    Algorithm 3; first step, order and defaults of the authors' code (nikhilvyas/SOAP).
+
+        t = 1:  L = (1 - shampoo_beta) g g^T,  R = (1 - shampoo_beta) g^T g
+                Q_L, Q_R = eigenvectors of L, R;  p is not moved
+        later, with k = t - 1:
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * (Q_L^T g Q_R)^2
+        u = Q_L ((Q_L^T m Q_R) / (sqrt(v) + eps)) Q_R^T
+        p <- p - lr * sqrt(1 - beta2^k) / (1 - beta1^k) * u
+        p <- p * (1 - lr * weight_decay)
+        L <- shampoo_beta * L + (1 - shampoo_beta) * g g^T,  R likewise with g^T g
+        every precondition_frequency steps:  Q_L <- qr(L Q_L), its columns sorted by
+            diag(Q_L^T L Q_L) with those of v;  Q_R likewise
+
+    A side longer than max_precondition_dim is not rotated. Other parameters (embeddings, head,
+    vectors): AdamW with lr * adamw_lr_ratio and the same betas, eps and weight_decay.
+    Differs: the authors' code also rotates embeddings, on their short side; here they take AdamW's
+    steps, which for GPT-2 saves almost no state but the largest matrix products. shampoo_beta is
+    beta2 in their code, and a hyperparameter here.
+    Tuning: AdamW's lr, or up to three times it, and its weight_decay; published runs take betas
+    (0.95, 0.95). In a matrix that is not square, one side has fewer gradients than rows at first,
+    and the basis of what they do not reach is arbitrary: runs differ in it from one machine to the
+    next. The steps with a QR take many times as long: look at a high percentile of step times.
+    State: exp_avg, exp_avg_sq, and two m x m and two n x n matrices, in at least float32: 8 bytes
+    per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (28.9 for GPT-2 124M).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: NonNegative = 3e-3,
+        betas: Betas = (0.95, 0.95),
+        shampoo_beta: Beta = 0.95,
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.01,
+        precondition_frequency: Count = 10,
+        max_precondition_dim: Count = 10_000,
+        adamw_lr_ratio: NonNegative = 1.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "shampoo_beta": shampoo_beta,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "precondition_frequency": precondition_frequency,
+            "max_precondition_dim": max_precondition_dim,
+            "adamw_lr_ratio": adamw_lr_ratio,
+        }
+        super().__init__(params, defaults)
+
+    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Moments, and for each side its second moment and basis (empty if it is too long)."""
+        state = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        for side, n in zip(("left", "right"), p.shape, strict=True):
+            n = n if n <= group["max_precondition_dim"] else 0
+            square = torch.zeros(n, n, dtype=at_least_float32(p.dtype), device=p.device)
+            state.update({side: square, f"{side}_basis": square.clone()})
+        return state
+
+    def matrix_step(self, batch: Batch) -> None:
+        """Matrix by matrix: each has work enough for a machine."""
+        for p, g, state in batch.items():
+            g = g.to(at_least_float32(g.dtype))
+            if batch.step == 1:
+                _accumulate(g, state, batch.group["shampoo_beta"])
+                for side in _sides(state):
+                    _, vectors = eigen(state[side])
+                    state[f"{side}_basis"].copy_(vectors.flip(-1))
+                continue
+            _move(p, g, state, batch.group, batch.step - 1)
+            _accumulate(g, state, batch.group["shampoo_beta"])
+            if (batch.step - 1) % batch.group["precondition_frequency"] == 0:
+                _turn(state)
+
+
+def _move(p: Tensor, g: Tensor, state: dict[str, Tensor], group: Mapping[str, Any], k: int) -> None:
+    (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
+    bases = state["left_basis"], state["right_basis"]
+    m.lerp_(g.to(m.dtype), 1 - beta1)
+    v.lerp_(_rotated(g, *bases).square().to(v.dtype), 1 - beta2)
+    u = _rotated(m.to(g.dtype), *bases) / (v.to(g.dtype).sqrt() + group["eps"])
+    u = _rotated(u, *(basis.mT for basis in bases))
+    p.add_(u.to(p.dtype), alpha=-group["lr"] * bias_correction(group["betas"], k))
+    p.mul_(1 - group["lr"] * group["weight_decay"])
+
+
+def _accumulate(g: Tensor, state: dict[str, Tensor], beta: float) -> None:
+    for side in _sides(state):
+        product = g @ g.mT if side == "left" else g.mT @ g
+        state[side].lerp_(product, 1 - beta)
+
+
+def _turn(state: dict[str, Tensor]) -> None:
+    """One step of orthogonal iteration on each side; v follows its columns."""
+    v = state["exp_avg_sq"]
+    for side in _sides(state):
+        basis = state[f"{side}_basis"]
+        product = state[side] @ basis
+        order = (basis * product).sum(0).argsort(descending=True)
+        v.copy_(v[order] if side == "left" else v[:, order])
+        basis.copy_(torch.linalg.qr(product[:, order]).Q)
+
+
+def _rotated(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """left^T x right; an empty one is the identity."""
+    x = left.mT @ x if left.numel() else x
+    return x @ right if right.numel() else x
+
+
+def _sides(state: dict[str, Tensor]) -> list[str]:
+    return [side for side in ("left", "right") if state[side].numel()]

@@ -1,0 +1,112 @@
+"""What all methods for matrices keep to."""
+
+import copy
+
+import pytest
+import torch
+
+from configs.typing import ConfigError
+from optim import OPTIMIZERS, build_optimizer, resolve_optimizer
+from optim.matrix import MatrixRule
+from tests.optim import oracles_matrix as oracles
+
+METHODS = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, MatrixRule)]
+every_method = pytest.mark.parametrize("name", METHODS)
+SHAPES = {"tall": (12, 8), "wide": (8, 20), "row": (1, 8), "column": (8, 1), "one": (1, 1)}
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("gradients", ["random", "zero", "rank one", "tiny", "huge", "zero first"])
+def test_stays_finite(name, dtype, gradients):
+    named = oracles.named_parameters(dtype, SHAPES)
+    optimizer = build_optimizer(name, named.values())
+    for step in range(24):
+        for key, p in named.items():
+            g = oracles.gradient(step, key, p)
+            if gradients == "zero" or (gradients == "zero first" and step < 3):
+                g = torch.zeros_like(g)
+            elif gradients == "rank one":
+                g = g[:, :1] @ g[:1, :]
+            elif gradients in ("tiny", "huge"):
+                g = g * (1e-12 if gradients == "tiny" else 1e12)
+            p.grad = g
+        optimizer.step()
+    assert all(torch.isfinite(p).all() for p in named.values())
+
+
+@every_method
+def test_roles_decide_what_is_a_matrix(name):
+    shapes = {"wte": (12, 8), "c_fc": (12, 8), "head": (12, 8), "bias": (8,), "conv": (2, 3, 4)}
+    named = oracles.named_parameters(torch.float32, shapes)
+    same = oracles.named_parameters(torch.float32, shapes)
+    roles = {"wte": "embedding", "c_fc": "hidden", "head": "head", "bias": "vector"}
+    groups = [{"params": [named[key]], "role": role} for key, role in roles.items()]
+    groups.append({"params": [named["conv"]]})
+    resolved = resolve_optimizer(name, {})
+    optimizer = build_optimizer(name, groups, lr=0.01, adamw_lr_ratio=0.5, weight_decay=0.1)
+    oracles.replay(optimizer, named)
+    adamw = torch.optim.AdamW(
+        same.values(),
+        lr=0.005,
+        betas=resolved.get("adamw_betas", resolved.get("betas")),
+        eps=resolved.get("adamw_eps", resolved.get("eps")),
+        weight_decay=0.1,
+    )
+    oracles.replay(adamw, same)
+    for key, p in named.items():
+        assert torch.allclose(p, same[key], rtol=1e-5, atol=1e-7) == (key != "c_fc"), key
+
+
+@every_method
+def test_no_matrix_is_one_clear_line(name):
+    with pytest.raises(ConfigError, match=r"no matrix to act on.*use adamw") as caught:
+        build_optimizer(name, [torch.nn.Parameter(torch.ones(3))])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+def test_compiled_equals_plain(name):
+    shapes = {"c_fc": (256, 160), "wte": (300, 128), "bias": (40_000,)}
+    roles = {"c_fc": "hidden", "wte": "embedding", "bias": "vector"}
+    results = []
+    for compiled in (False, True):
+        named = oracles.named_parameters(torch.float32, shapes)
+        groups = [{"params": [named[key]], "role": role} for key, role in roles.items()]
+        optimizer = build_optimizer(name, groups, lr=0.01)
+        optimizer.compile = compiled
+        optimizer.warm_up()
+        assert not any(optimizer.state.values())
+        results.append(oracles.replay(optimizer, named, steps=3))
+    for key in shapes:
+        # Newton-Schulz and decompositions are the same calls: only AdamW's part is compiled.
+        assert torch.allclose(results[0][key], results[1][key], rtol=1e-5, atol=1e-6), key
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_resume_is_exact_in_every_precision(name, dtype):
+    """Part of the state is in float32 whatever the parameter's precision."""
+    shapes = {"tall": (12, 8), "wide": (8, 12), "bias": (8,)}
+    through = oracles.named_parameters(dtype, shapes)
+    optimizer = build_optimizer(name, through.values())
+    oracles.replay(optimizer, through, steps=11)
+    resumed = oracles.named_parameters(dtype, shapes)
+    for key, p in resumed.items():
+        p.data.copy_(through[key])
+    again = build_optimizer(name, resumed.values())
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    oracles.replay(optimizer, through, steps=11)
+    oracles.replay(again, resumed, steps=11)
+    assert all(torch.equal(through[key], resumed[key]) for key in shapes)
+
+
+@pytest.mark.parametrize("name", ["soap", "shampoo"])
+def test_a_gradient_that_is_not_finite_is_named(name):
+    p = torch.nn.Parameter(torch.ones(6, 4))
+    few = {"start_preconditioning_step": 1} if name == "shampoo" else {}
+    optimizer = build_optimizer(name, [p], **few)
+    p.grad = torch.full_like(p, float("nan"))
+    with pytest.raises(RuntimeError, match=r"^a second moment has no eigenvectors.*not finite$"):
+        optimizer.step()
+    assert torch.equal(p, torch.ones_like(p))
