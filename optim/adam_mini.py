@@ -105,7 +105,7 @@ class AdamMini(UpdateRule):
         rows = [g.square().flatten(1 if g.ndim > 1 else 0).mean(-1).view(-1, 1) for g in grads]
         torch._foreach_lerp_(v, [_block_means(row, group) for row in rows], 1 - beta2)
         denominator = torch._foreach_sqrt(v)
-        torch._foreach_div_(denominator, coefficients["root_correction"])
+        torch._foreach_mul_(denominator, coefficients["root_scale"])
         torch._foreach_add_(denominator, group["eps"])
         spread = [
             _by_row(d, p, group).view(-1, *[1] * (p.ndim - 1))

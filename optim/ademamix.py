@@ -76,8 +76,8 @@ class AdEMAMix(UpdateRule):
         return {
             "lr": group["lr"],
             "decay": 1 - group["lr"] * group["weight_decay"],
-            "correction": 1 - beta1**step,
-            "root_correction": math.sqrt(1 - beta2**step),
+            "scale": 1 / (1 - beta1**step),
+            "root_scale": 1 / math.sqrt(1 - beta2**step),
             "alpha": group["alpha"] * part,
             "slow": slow,
             "slow_rest": 1 - slow,
@@ -98,6 +98,6 @@ class AdEMAMix(UpdateRule):
         torch._foreach_mul_(m2, coefficients["slow"])
         torch._foreach_add_(m2, torch._foreach_mul(grads, coefficients["slow_rest"]))
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
-        mix = torch._foreach_div(m1, coefficients["correction"])
+        mix = torch._foreach_mul(m1, coefficients["scale"])
         torch._foreach_add_(mix, torch._foreach_mul(m2, coefficients["alpha"]))
         adamw_update.subtract_ratio(params, list(mix), denominator, coefficients["lr"])

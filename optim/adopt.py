@@ -50,13 +50,13 @@ class ADOPT(UpdateRule):
         return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": p.grad.square()}
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """Clipping at c is a division by c, clipping at 1, and a product with c; 0 at t = 1."""
+        """n clipped at c is c times n / c clipped at 1; at t = 1 nothing is added to m."""
         lr, first = group["lr"], step == 1
         clip = 1.0 if first else (step - 1) ** 0.25
         return {
             "lr": lr,
             "decay": 1.0 if first else 1 - lr * group["weight_decay"],
-            "clip": clip,
+            "inverse_clip": 1 / clip,
             "weight": 0.0 if first else clip * (1 - group["betas"][0]),
         }
 
@@ -73,7 +73,7 @@ class ADOPT(UpdateRule):
         torch._foreach_mul_(params, coefficients["decay"])
         floored = torch._foreach_clamp_min(torch._foreach_sqrt(v), group["eps"])
         n = torch._foreach_div(grads, floored)
-        torch._foreach_div_(n, coefficients["clip"])
+        torch._foreach_mul_(n, coefficients["inverse_clip"])
         torch._foreach_clamp_max_(n, 1.0)
         torch._foreach_clamp_min_(n, -1.0)
         torch._foreach_mul_(n, coefficients["weight"])

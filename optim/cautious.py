@@ -11,6 +11,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
+from optim.norms import sum_in_float32
 
 
 class CautiousAdamW(UpdateRule):
@@ -64,10 +65,9 @@ class CautiousAdamW(UpdateRule):
         torch._foreach_mul_(params, coefficients["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
         masks = agreement(m, grads)
-        shares = [count / mask.numel() for count, mask in zip(counts(masks), masks, strict=True)]
-        shares = [share.clamp(min=1e-3) for share in shares]
+        scales = [1 / (sum_in_float32(mask) / mask.numel()).clamp(min=1e-3) for mask in masks]
         numerator = torch._foreach_mul(m, masks)
-        torch._foreach_div_(numerator, shares)
+        torch._foreach_mul_(numerator, scales)
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         step_size = coefficients["step_size"]
         adamw_update.subtract_ratio(params, list(numerator), denominator, step_size)
@@ -121,10 +121,9 @@ class CautiousLion(UpdateRule):
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
         masks = agreement(list(u), grads)
-        sums = zip(counts(masks), masks, strict=True)
-        shares = [(count + 1) / mask.numel() for count, mask in sums]
+        scales = [mask.numel() / (sum_in_float32(mask) + 1) for mask in masks]
         torch._foreach_mul_(u, masks)
-        torch._foreach_div_(u, shares)
+        torch._foreach_mul_(u, scales)
         torch._foreach_mul_(u, coefficients["lr"])
         torch._foreach_mul_(params, coefficients["decay"])
         torch._foreach_sub_(params, u)
@@ -134,8 +133,3 @@ class CautiousLion(UpdateRule):
 def agreement(updates: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
     """1 where the update has the gradient's sign, else 0, in the gradient's dtype."""
     return [(u * g > 0).to(g.dtype) for u, g in zip(updates, grads, strict=True)]
-
-
-def counts(masks: list[Tensor]) -> list[Tensor]:
-    """Number of ones, without dimensions; in at least float32, for bfloat16 cannot count to 300."""
-    return [mask.sum(dtype=torch.promote_types(mask.dtype, torch.float32)) for mask in masks]

@@ -12,6 +12,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
+from optim.norms import norms
 
 
 class LAMB(UpdateRule):
@@ -75,8 +76,8 @@ class LAMB(UpdateRule):
         (beta1, beta2), corrected = group["betas"], group["bias_correction"]
         return {
             "lr": group["lr"],
-            "correction": 1 - beta1**step if corrected else 1.0,
-            "root_correction": math.sqrt(1 - beta2**step) if corrected else 1.0,
+            "scale": 1 / (1 - beta1**step) if corrected else 1.0,
+            "root_scale": 1 / math.sqrt(1 - beta2**step) if corrected else 1.0,
         }
 
     @staticmethod
@@ -92,7 +93,7 @@ class LAMB(UpdateRule):
         torch._foreach_lerp_(m, grads, 1 - group["betas"][0])
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         u = list(torch._foreach_div(m, denominator))
-        torch._foreach_div_(u, coefficients["correction"])
+        torch._foreach_mul_(u, coefficients["scale"])
         if adapted:
             if group["weight_decay"]:
                 torch._foreach_add_(u, params, alpha=group["weight_decay"])
@@ -106,8 +107,7 @@ def trust_ratios(
 ) -> list[Tensor]:
     """norm(p) / norm(u) of each tensor, 1 where either is 0; without dimensions."""
     ratios = []
-    norms = zip(torch._foreach_norm(params), torch._foreach_norm(updates), strict=True)
-    for weight, update in norms:
+    for weight, update in zip(norms(params), norms(updates), strict=True):
         both = (weight > 0) & (update > 0)
         if group["max_weight_norm"]:
             weight = weight.clamp(max=group["max_weight_norm"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optim.base import UpdateRule
 from optim.hyperparameters import Beta, NonNegative
+from optim.norms import norms
 
 
 class LARS(UpdateRule):
@@ -74,8 +75,7 @@ def local_rates(
 ) -> list[Tensor]:
     """r of each tensor, without dimensions."""
     rates = []
-    norms = zip(torch._foreach_norm(params), torch._foreach_norm(grads), strict=True)
-    for weight, grad in norms:
+    for weight, grad in zip(norms(params), norms(grads), strict=True):
         rate = group["trust"] * weight / (grad + group["weight_decay"] * weight)
         rates.append(torch.where((weight > 0) & (grad > 0), rate, torch.ones_like(rate)))
     return rates

@@ -11,6 +11,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
+from optim.norms import norms
 
 
 class MARS(UpdateRule):
@@ -92,6 +93,6 @@ class MARS(UpdateRule):
         c = torch._foreach_sub(grads, last)
         torch._foreach_mul_(c, weight)
         torch._foreach_add_(c, grads)
-        torch._foreach_div_(c, torch._foreach_clamp_min(torch._foreach_norm(c), 1.0))
+        torch._foreach_mul_(c, [1 / norm.clamp(min=1.0) for norm in norms(c)])
         torch._foreach_copy_(last, grads)
         adamw_update.update(params, list(c), state, group, coefficients)

@@ -193,6 +193,9 @@ def _compiled(
     # code object of its own lets any number of optimizers live in a process.
     code = call.__code__.replace(co_name=f"{update.__qualname__}_{hash(layout):x}")
     own = types.FunctionType(code, call.__globals__, closure=call.__closure__)
-    # Whole, contiguous vectors of known dtype leave nothing to check anew at every call.
-    options: Any = {"guard_filter_fn": lambda guards: [False] * len(guards)} if flat else None
+    # Whatever is needed in a second pass, after a norm, is computed again from its inputs: a
+    # temporary of the size of the embedding costs more than the whole update.
+    options: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 100}
+    if flat:  # whole, contiguous vectors of known dtype leave nothing to check at every call
+        options["guard_filter_fn"] = lambda guards: [False] * len(guards)
     return _Compiled(torch.compile(own, fullgraph=True, dynamic=dynamic, options=options))
