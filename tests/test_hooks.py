@@ -1,7 +1,5 @@
 """Optimizers that need more of the loop than a step: with the trainer, alone and with two ranks."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -50,9 +48,8 @@ def test_goes_on_from_a_checkpoint_to_the_same_bits(name, shards, tmp_path, caps
     assert main([*arguments, "--checkpoint.every", "5"]) == 0  # at step 5 right after evaluating
     through, expected = losses(tmp_path / "runs"), final_state(tmp_path / "runs")
     directory = only_run(tmp_path / "runs")
-    for path in sorted((directory / "checkpoints").iterdir()):
-        if "12" in path.name:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (last,) = (directory / "checkpoints").glob("step-00000012-*")
+    last.unlink()
     (directory / "summary.json").unlink()
     assert main([*arguments, "--checkpoint.every", "5"]) == 0
     assert "from step 10" in capsys.readouterr().out
