@@ -11,6 +11,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, Count, NonNegative
+from optim.norms import row_sums
 
 
 class AdamMini(UpdateRule):
@@ -102,7 +103,7 @@ class AdamMini(UpdateRule):
         (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
         torch._foreach_mul_(params, coefficients["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
-        rows = [g.square().flatten(1 if g.ndim > 1 else 0).mean(-1).view(-1, 1) for g in grads]
+        rows = [_row_means(g) for g in grads]
         torch._foreach_lerp_(v, [_block_means(row, group) for row in rows], 1 - beta2)
         denominator = torch._foreach_sqrt(v)
         torch._foreach_mul_(denominator, coefficients["root_scale"])
@@ -112,6 +113,12 @@ class AdamMini(UpdateRule):
             for d, p in zip(denominator, params, strict=True)
         ]
         adamw_update.subtract_ratio(params, m, spread, coefficients["step_size"])
+
+
+def _row_means(g: Tensor) -> Tensor:
+    """(rows, ...) gradient, or a vector -> (rows, 1) means of its square, in the dtype of `g`."""
+    g = g.flatten(1) if g.ndim > 1 else g.view(1, -1)
+    return (row_sums(g * g) / g.shape[1]).to(g.dtype).view(-1, 1)
 
 
 def _block_means(rows: Tensor, group: Mapping[str, Any]) -> Tensor:

@@ -223,17 +223,14 @@ class UpdateRule(Optimizer):
         batches: dict[tuple[Any, ...], Batch] = {}
         seen = set()
         for p, _, index, group in self._entries():
-            shape, kind = p.shape, group["kind"]
+            kind = group["kind"]
             if not self.warms(kind):
                 continue
-            if p.device.type == "cpu":  # compiled for one flat tensor, or for one of each shape
-                if p.numel() < one_pass.SMALL:
-                    continue
-                shape = torch.Size([2 * one_pass.SMALL]) if self.flat(kind) else p.shape
-                key = (index, kind, shape, p.dtype, p.device)
-                if key in seen:
-                    continue
-                seen.add(key)
+            shape = one_pass.example_shape(p, self.flat(kind))
+            key = (index, kind, shape, p.dtype, p.device)
+            if shape is None or (p.device.type == "cpu" and key in seen):
+                continue
+            seen.add(key)
             example = torch.nn.Parameter(torch.ones(shape, dtype=p.dtype, device=p.device))
             example.grad = torch.ones_like(example)
             batch = batches.setdefault((index, kind, p.dtype, p.device), Batch(group, 1, index))

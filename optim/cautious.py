@@ -11,7 +11,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
-from optim.norms import sum_in_float32
+from optim.norms import total
 
 
 class CautiousAdamW(UpdateRule):
@@ -63,9 +63,10 @@ class CautiousAdamW(UpdateRule):
         """As in the class docstring."""
         (beta1, _), m = group["betas"], state["exp_avg"]
         torch._foreach_mul_(params, coefficients["decay"])
-        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(m, beta1)
+        torch._foreach_add_(m, grads, alpha=1 - beta1)
         masks = agreement(m, grads)
-        scales = [1 / (sum_in_float32(mask) / mask.numel()).clamp(min=1e-3) for mask in masks]
+        scales = [1 / (total(mask) / mask.numel()).clamp(min=1e-3) for mask in masks]
         numerator = torch._foreach_mul(m, masks)
         torch._foreach_mul_(numerator, scales)
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
@@ -121,7 +122,7 @@ class CautiousLion(UpdateRule):
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
         masks = agreement(list(u), grads)
-        scales = [mask.numel() / (sum_in_float32(mask) + 1) for mask in masks]
+        scales = [mask.numel() / (total(mask) + 1) for mask in masks]
         torch._foreach_mul_(u, masks)
         torch._foreach_mul_(u, scales)
         torch._foreach_mul_(u, coefficients["lr"])

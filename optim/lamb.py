@@ -90,7 +90,8 @@ class LAMB(UpdateRule):
     ) -> None:
         """As in the class docstring."""
         m, adapted = state["exp_avg"], group["kind"] == "adapted"
-        torch._foreach_lerp_(m, grads, 1 - group["betas"][0])
+        torch._foreach_mul_(m, group["betas"][0])
+        torch._foreach_add_(m, grads, alpha=1 - group["betas"][0])
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         u = list(torch._foreach_div(m, denominator))
         torch._foreach_mul_(u, coefficients["scale"])

@@ -1,7 +1,7 @@
-"""Norms of whole tensors, in a form that torch.compile fuses with what comes before and after.
+"""Sums and norms of whole tensors and of rows, in a form that torch.compile makes fast.
 
-torch._foreach_norm is opaque to it: the tensor would be written to memory, to be read again, and
-a fresh buffer of the size of the embedding costs more than the whole update.
+torch._foreach_norm is opaque to it: what is to be summed would be written to memory first. A sum
+of rows is fused instead with what made them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from torch import Tensor
 
 def norms(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Euclidean norm of each, without dimensions; summed in at least float32."""
-    return [sum_in_float32(x * x).sqrt() for x in tensors]
+    return [total(x * x).sqrt() for x in tensors]
 
 
-def sum_in_float32(x: Tensor) -> Tensor:
-    """Sum of all elements in at least float32: bfloat16 cannot count to 300."""
-    return x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
+def total(x: Tensor) -> Tensor:
+    """Sum of all elements, without dimensions; row by row."""
+    return row_sums(x).sum() if x.ndim else x
+
+
+def row_sums(x: Tensor) -> Tensor:
+    """Sums over the last dimension, in at least float32: bfloat16 cannot count to 300."""
+    return x.sum(-1, dtype=torch.promote_types(x.dtype, torch.float32))

@@ -19,6 +19,7 @@ CPU, so that they are read when a kernel runs; all else in a group is a constant
 from __future__ import annotations
 
 import functools
+import math
 import types
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -35,6 +36,7 @@ Update = Callable[
 ]
 
 SMALL = 1 << 15  # elements; below it a tensor's operations cost their start, not their memory
+WIDTH = 1 << 12  # elements; torch.compile sums up to so many without a data structure for it
 
 
 @dataclass
@@ -113,13 +115,31 @@ def _one_by_one(
             rest.append(p, grad, state)
             continue
         whole = [t.shape == p.shape for t in tensors]
+        shape = rows(p.numel()) if flat else p.shape
         if flat:  # without .data a view would be guarded, and recompiled, by what it is a view of
-            tensors = [t.view(-1).data if w else t for t, w in zip(tensors, whole, strict=True)]
-        key = (tuple(whole), flat or p.ndim, p.dtype, grad.dtype)
-        function = _compiled(update, constants, names, key, dynamic=True, flat=flat)
-        if not function([tensors], scalars):
+            tensors = [t.view(shape).data if w else t for t, w in zip(tensors, whole, strict=True)]
+        key = (tuple(whole), shape[1:], p.dtype, grad.dtype)
+        if not _compiled(update, constants, names, key, flat)([tensors], scalars):
             rest.append(p, grad, state)
     return rest
+
+
+def rows(numel: int) -> tuple[int, int]:
+    """A vector as rows of a fixed, small power of two: a row's sum is then kept in registers."""
+    width = math.gcd(numel, WIDTH)
+    return (numel // width, width) if width >= 64 else (1, numel)
+
+
+def example_shape(p: Tensor, flat: bool) -> torch.Size | None:
+    """Of a tensor for which the same function is compiled as for `p`; None if none is for it."""
+    if p.device.type != "cpu":
+        return p.shape
+    if p.numel() < SMALL:
+        return None
+    if not flat:
+        return p.shape
+    number, width = rows(p.numel())
+    return torch.Size([width * (2 * SMALL // width + 1 if number > 1 else 1)])
 
 
 def _lists(update: Update, batch: Batch, coefficients: Mapping[str, Any], constants: Any) -> bool:
@@ -128,7 +148,7 @@ def _lists(update: Update, batch: Batch, coefficients: Mapping[str, Any], consta
     names = (tuple(batch.state), tuple(coefficients))
     tensors = [[p, grad, *state.values()] for p, grad, state in batch.items()]
     key = tuple((p.shape, p.dtype, p.device, g.dtype) for p, g, *_ in tensors)
-    return _compiled(update, constants, names, key, dynamic=False)(tensors, scalars)
+    return _compiled(update, constants, names, key, False)(tensors, scalars)
 
 
 def _tensors(coefficients: Mapping[str, Any], dtype: torch.dtype) -> list[Tensor]:
@@ -151,6 +171,8 @@ class _Compiled:
         """Do the update; False where it cannot be compiled, and nothing was done."""
         if self.works is None:
             try:
+                for t in tensors[0] if len(tensors) == 1 else []:
+                    torch._dynamo.maybe_mark_dynamic(t, 0)
                 self.call(tensors, scalars)
             except Exception as error:  # no compiler, or one of a hundred ways it can fail
                 self.works = False
@@ -174,8 +196,7 @@ def _compiled(
     constants: tuple[tuple[str, Hashable], ...],
     names: tuple[tuple[str, ...], tuple[str, ...]],
     layout: Hashable,
-    dynamic: bool,
-    flat: bool = False,
+    flat: bool,
 ) -> _Compiled:
     """`update` compiled for these constants, names of state and of coefficients, and layout.
 
@@ -198,4 +219,4 @@ def _compiled(
     options: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 100}
     if flat:  # whole, contiguous vectors of known dtype leave nothing to check at every call
         options["guard_filter_fn"] = lambda guards: [False] * len(guards)
-    return _Compiled(torch.compile(own, fullgraph=True, dynamic=dynamic, options=options))
+    return _Compiled(torch.compile(own, fullgraph=True, options=options))
