@@ -4,11 +4,11 @@ An optimizer's step is bound by memory: AdamW has to move 28 bytes per parameter
 `torch._foreach_*` operations, run one after the other, move five times as much. torch.compile
 fuses them. The update is one function either way; here is how it is called:
 
-- on a CPU, large tensors one by one, as flat vectors, through one kernel compiled for any length:
-  seconds of compilation for an optimizer, whatever the model. (Compiling the lists of GPT-2's 148
-  tensors as they are takes a minute, and a kernel for each shape takes several times one kernel's
-  seconds; neither is faster.) Small tensors go as one list through the plain operations: starting
-  a kernel for each would take as long.
+- on a CPU, large tensors one by one, as rows of a fixed width, through one kernel compiled for any
+  number of rows. Measured for AdamW's update on GPT-2 124M, two cores: 3 to 10 seconds of
+  compilation and a step as long as torch's fused one. All 148 tensors in one graph: 75 seconds,
+  and a slower step. A kernel for each of the nine shapes: 4 to 16 seconds, no faster. Small tensors
+  go as one list through the plain operations: starting a kernel for each would take longer.
 - on a GPU, the lists as they are, which become a few kernels over many tensors: a kernel for each
   tensor would be bound by its launch.
 
