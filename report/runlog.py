@@ -237,7 +237,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """One JSON object from a file that is written atomically; None without the file."""
     try:
         return decode(path.read_bytes())
-    except FileNotFoundError:  # a new launch removes the summary at any moment
+    except (FileNotFoundError, NotADirectoryError):  # a new launch removes it at any moment
         return None
     except ValueError as error:
         raise RecordError(f"{path} is not a JSON object ({error}); delete it") from error
