@@ -41,7 +41,7 @@ class Shampoo(MatrixRule):
     they are noise, and their root the largest of all.
     Tuning: with grafting, AdamW's lr and weight_decay; without, the scale is the gradient's own.
     The authors advise epsilon 1e-12 to 1e-8, and the longest sides that memory and time allow. The
-    steps that take roots take many times as long: sides of 1024 a quarter of what 3072 take, or less.
+    steps that take roots take many times as long; a root costs the cube of its side.
     State: exp_avg, exp_avg_sq, and for each m x n block two m x m and two n x n matrices, in at
     least float32: 8 bytes per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (GPT-2 124M:
     28.9, with blocks of 1024 19.5).
