@@ -15,7 +15,7 @@ and so has to read some of it twice. Methods whose work is not memory traffic (M
 floor too, for what it says about them. Compared are medians, and the fastest step with the fastest
 probe, which is what the machine does when nobody else is at work.
 
-On a machine that other programs use, --cpu-time with OMP_NUM_THREADS=1 measures the seconds that the
+On a machine that others use too, --cpu-time with OMP_NUM_THREADS=1 measures the seconds that the
 process was at work instead of those that have passed; only its ratios mean something.
 
 --packages measures the published package beside ours, by the call that its README shows. Figures
