@@ -95,8 +95,8 @@ class SGD(torch.optim.SGD, Optimizer):
 class Adam(torch.optim.Adam, Optimizer):
     """Adam, with coupled weight decay.
 
-    Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al.,
-    arXiv:1904.09237, Algorithm 2; torch.optim.Adam.
+    Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al., "On the
+    Convergence of Adam and Beyond", ICLR 2018, Algorithm 2; torch.optim.Adam.
 
         g <- g + weight_decay * p                                (coupled: L2 regularisation)
         m <- beta1 * m + (1 - beta1) * g
