@@ -181,12 +181,12 @@ def draw(times: dict[str, Any], results: dict[str, Any], out: Path) -> None:
         means.set(title="means of 1000 block resamples", xlabel="us")
         means.legend(fontsize=8, frameon=False)
         gaps = samples["SGD"] - samples["Adam"]
-        low, high = np.percentile(gaps, [1, 99])
+        low, high = np.percentile(gaps, [5, 95])
         differences.hist(gaps, bins=40, range=(low, high), color="C2", alpha=0.7)
         differences.axvline(0, color="black", linewidth=0.8)
         differences.axvline(1e6 * result["difference"], color="C3", linewidth=1.2)
         differences.axvspan(*(1e6 * result["interval"]), color="C3", alpha=0.25)
-        differences.set(title=f"SGD - Adam, p = {result['p']:.4f}", xlabel="us (1st to 99th %)")
+        differences.set(title=f"SGD - Adam, p = {result['p']:.4f}", xlabel="us (5th to 95th %)")
     for axis in figure.axes:
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=8)
