@@ -359,6 +359,7 @@ def train(
     weights_hash = model.weights_hash() if process.rank == 0 else ""
     model = model.to(process.device)
     optimizer = build_optimizer(config, model)
+    optimizer.check_gradients = False  # the loop looks at their norm before every step
     progress, stream = Progress(), StreamMetrics(settings.total_steps)
     if checkpoint:
         state = load_checkpoint(checkpoint, config)

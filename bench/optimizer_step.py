@@ -8,11 +8,18 @@ so that another program on the machine slows both: their ratio is the number to 
 timing ends with a synchronisation. Compilation and the first step are reported apart.
 
 The floor is the traffic that no implementation can avoid (gradient and state read, parameter and
-state written, once each: 12 bytes a parameter and twice the state) at the machine's bandwidth: the
-best of three probes in the same run, a copy, a product in place and x <- x + a * b. Methods whose
-work is not memory traffic (Muon, SOAP) have the floor too, for what it says about them.
+state written, once each: 12 bytes a parameter and twice the state, less what is only read) at the
+machine's bandwidth: the best of three probes in the same run, a copy, a product in place and
+x <- x + a * b. "own" is the floor of a method that needs a sum over a tensor before it can move it,
+and so has to read some of it twice. Methods whose work is not memory traffic (Muon, SOAP) have the
+floor too, for what it says about them. Compared are medians, and the fastest step with the fastest
+probe, which is what the machine does when nobody else is at work.
 
---packages measures the published package beside ours, by the call that its README shows.
+On a machine that others use too, --cpu-time with OMP_NUM_THREADS=1 measures the seconds that the
+process was at work instead of those that have passed; only its ratios mean something.
+
+--packages measures the published package beside ours, by the call that its README shows. Figures
+over several sizes: `python -m bench.optimizer_figures`, from the files that --json writes.
 """
 
 from __future__ import annotations
@@ -39,6 +46,7 @@ import train_gpt2
 from configs import Model
 from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes
 
+Clock = Callable[[], float]
 SIZES = {  # layers, heads, width
     "10M": (6, 4, 128),
     "30M": (6, 6, 384),
@@ -48,6 +56,7 @@ SIZES = {  # layers, heads, width
     "1558M": (48, 25, 1600),
 }
 PRESETS = Path(__file__).parents[1] / "configs" / "optimizer"
+LOW_RANK = {"rank": 256, "update_proj_gap": 200, "scale": 1.0}
 PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, arguments
     "adamw": ("torch.optim.AdamW", {}),
     "lion": ("lion_pytorch.Lion", {}),
@@ -63,7 +72,21 @@ PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, argum
     "schedule_free_adamw": ("schedulefree.AdamWScheduleFree", {}),
     "schedule_free_sgd": ("schedulefree.SGDScheduleFree", {}),
     "soap": ("pytorch_optimizer.SOAP", {}),
-    "sophia_g": ("pytorch_optimizer.SophiaH", {}),
+    "cautious_lion": ("pytorch_optimizer.Lion", {"cautious": True}),
+    "muon": ("pytorch_optimizer.Muon", {"hidden": {"use_muon": True}}),
+    "normuon": ("pytorch_optimizer.NorMuon", {"hidden": {"use_muon": True}}),
+    "galore": ("pytorch_optimizer.GaLore", {"hidden": LOW_RANK | {"projection_type": "std"}}),
+    "apollo": ("pytorch_optimizer.APOLLO", {"hidden": LOW_RANK | {"projection_type": "random"}}),
+}  # sophia_g has none: pytorch_optimizer.SophiaH is Hutchinson's estimate, another method
+READ_ONLY = {"prodigy": "p0", "sophia_g": "hessian"}  # state that a step does not write
+SECOND_PASS = {  # bytes per parameter read or written again after a sum over the tensor
+    "adam_mini": 4,  # g
+    "cautious_adamw": 8,  # m, g
+    "cautious_lion": 8,  # m, g
+    "lamb": 12,  # p, m, v
+    "lars": 8,  # p, g
+    "mars": 8,  # g, last g
+    "prodigy": 12,  # p, m, v
 }
 
 
@@ -73,7 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_flush_denormal(True)
     groups = parameters(options.size, device)
-    probes = Probes(device)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    probes = Probes(device, clock)
     rows = []
     print(heading())
     for name in options.names or list(OPTIMIZERS):
@@ -81,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         for kind in kinds:
             probes.take()
             try:
-                row = measured(name, kind, options, groups, device)
+                row = measured(name, kind, options, groups, device, clock)
             except Exception as error:  # one that fails, or does not fit, is a row too
                 reason = f"{type(error).__name__}: {error}".split("\n")[0]
                 print(f"{name:<20} {kind:<8} {reason}", flush=True)
@@ -90,7 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(row)
             print(line(row, probes.best()), flush=True)
     print(f"\nbandwidth, GB/s: {probes}; the floor is at {probes.best() / 1e9:.1f}")
+    print("Each line above has the floor of the probes until then; with all of them:\n")
+    print("\n".join([heading(), *(line(row, probes.best()) for row in rows if "error" not in row)]))
     record = {"command": " ".join(sys.argv), "machine": machine(device), "size": options.size}
+    record["clock"] = "seconds of the process" if options.cpu_time else "wall"
     record |= {"bandwidth_bytes_per_second": probes.found, "rows": rows}
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -105,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=100, help="timed, of each optimizer")
     parser.add_argument("--warm-up", type=int, default=20, help="steps before them")
     parser.add_argument("--plain", action="store_true", help="ours without compiling")
+    parser.add_argument("--cpu-time", action="store_true", help="of the process; see above")
     parser.add_argument("--packages", action="store_true", help="published packages beside ours")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, every step's too")
     return parser
@@ -133,7 +161,12 @@ def tensors(groups: list[dict[str, Any]]) -> list[torch.Tensor]:
 
 
 def measured(
-    name: str, kind: str, options: argparse.Namespace, groups: list[dict[str, Any]], device: Any
+    name: str,
+    kind: str,
+    options: argparse.Namespace,
+    groups: list[dict[str, Any]],
+    device: torch.device,
+    clock: Clock,
 ) -> dict[str, Any]:
     """Times in seconds and sizes in bytes of one optimizer."""
     gc.collect()
@@ -142,6 +175,7 @@ def measured(
     grads = [p.grad for p in params]
     optimizer = ours(name, groups, options) if kind == "ours" else packaged(name, groups)
     reference = build_optimizer("adamw", groups, lr=1e-9)
+    optimizer.check_gradients = reference.check_gradients = False  # as in the training loop
     with warnings.catch_warnings(record=True) as notices:
         compiling = clocked(getattr(optimizer, "warm_up", lambda: None), device)
         first = clocked(optimizer.step, device)
@@ -151,11 +185,11 @@ def measured(
         reference.step()
     steps, references = [], []
     for _ in range(options.steps):
-        references.append(clocked(reference.step, device))
-        steps.append(clocked(optimizer.step, device))
+        references.append(clocked(reference.step, device, clock))
+        steps.append(clocked(optimizer.step, device, clock))
     zero = []
     for _ in range(20):
-        zero.append(clocked(lambda: optimizer.zero_grad(set_to_none=True), device))
+        zero.append(clocked(lambda: optimizer.zero_grad(set_to_none=True), device, clock))
         for p, grad in zip(params, grads, strict=True):
             p.grad = grad
     state = optimizer_state_bytes(optimizer)
@@ -164,7 +198,8 @@ def measured(
         "kind": kind,
         "parameters": count,
         "state_bytes": state,
-        "traffic_bytes": 12 * count + 2 * state,
+        "traffic_bytes": 12 * count + 2 * state - only_read(optimizer, READ_ONLY.get(name, "")),
+        "second_pass_bytes": SECOND_PASS.get(name, 0) * count,
         "compile_seconds": compiling,
         "first_step_seconds": first,
         "step_seconds": steps,
@@ -173,6 +208,11 @@ def measured(
         "kernels": kernels(optimizer.step) if device.type == "cuda" else None,
         "notices": sorted({str(n.message) for n in notices if n.category is RuntimeWarning}),
     }
+
+
+def only_read(optimizer: torch.optim.Optimizer, key: str) -> int:
+    """Bytes of the state of this name."""
+    return sum(state[key].nbytes for state in optimizer.state.values() if key in state)
 
 
 def ours(name: str, groups: list[dict[str, Any]], options: argparse.Namespace) -> Any:
@@ -193,6 +233,11 @@ def packaged(name: str, groups: list[dict[str, Any]]) -> Any:
     module, _, cls = path.rpartition(".")
     arguments = dict(arguments)
     given: Any = tensors(groups)
+    if hidden := arguments.pop("hidden", None):  # as these packages ask for
+        rest = [g for g in groups if g["role"] != "hidden"]
+        given = [{"params": g["params"], **hidden} for g in groups if g["role"] == "hidden"]
+        flag = {"use_muon": False} if "use_muon" in hidden else {}
+        given.append({"params": tensors(rest), **flag})
     if arguments.pop("named", False):
         names = [name for group in groups for name in group["names"]]
         # Its code for the MLP fails on vectors, which it knows by "bias" alone.
@@ -203,13 +248,15 @@ def packaged(name: str, groups: list[dict[str, Any]]) -> Any:
     return optimizer
 
 
-def clocked(call: Callable[[], Any], device: torch.device) -> float:
+def clocked(
+    call: Callable[[], Any], device: torch.device, clock: Clock = time.perf_counter
+) -> float:
     """Seconds of `call`, from an idle device to an idle device."""
     synchronize(device)
-    began = time.perf_counter()
+    began = clock()
     call()
     synchronize(device)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def synchronize(device: torch.device) -> None:
@@ -234,7 +281,8 @@ def kernels(call: Callable[[], Any]) -> int:
 class Probes:
     """Bytes per second that plain operations reach; the best of all times they were taken."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self.clock = clock
         elements = 1 << 25  # 128 MiB a tensor, above any cache
         self.device = device
         self.x, self.a, self.b = (torch.ones(elements, device=device) for _ in range(3))
@@ -245,7 +293,9 @@ class Probes:
         for name, streams, call in self._calls():
             for _ in range(5):
                 moved = 4 * streams * self.x.numel()
-                self.found[name] = max(self.found[name], moved / clocked(call, self.device))
+                self.found[name] = max(
+                    self.found[name], moved / clocked(call, self.device, self.clock)
+                )
 
     def _calls(self) -> Iterator[tuple[str, int, Callable[[], Any]]]:
         yield "copy", 2, lambda: self.x.copy_(self.a)
@@ -267,26 +317,42 @@ def heading() -> str:
     """Names of the columns: milliseconds, except for the last two, which are seconds."""
     return (
         f"{'optimizer':<20} {'':<8}{'median':>9}{'p99':>9}{'best':>9}{'/ AdamW':>9}{'GB/s':>7}"
-        f"{'/ floor':>9}{'B/param':>9}{'zero_grad':>11}{'compile':>9}{'first':>9}"
+        f"{'/ floor':>9}{'best/fl':>9}{'best/own':>9}{'B/param':>9}{'zero_grad':>11}{'compile':>9}"
+        f"{'first':>9}"
     )
 
 
 def line(row: dict[str, Any], bandwidth: float) -> str:
     """One row of the table."""
-    steps = sorted(row["step_seconds"])
-    median, best = statistics.median(steps), steps[0]
-    p99 = steps[min(len(steps) - 1, round(0.99 * len(steps)))]
-    ratio = median / statistics.median(row["adamw_step_seconds"])
-    traffic = row["traffic_bytes"]
+    figures = summary(row, bandwidth)
     return (
-        f"{row['name']:<20} {row['kind']:<8}{1e3 * median:9.1f}{1e3 * p99:9.1f}{1e3 * best:9.1f}"
-        f"{ratio:9.2f}{traffic / median / 1e9:7.1f}{median * bandwidth / traffic:9.2f}"
+        f"{row['name']:<20} {row['kind']:<8}{figures['median']:9.1f}{figures['p99']:9.1f}"
+        f"{figures['best']:9.1f}{figures['to_adamw']:9.2f}{figures['gigabytes']:7.1f}"
+        f"{figures['to_floor']:9.2f}{figures['best_to_floor']:9.2f}{figures['best_to_own']:9.2f}"
         f"{row['state_bytes'] / row['parameters']:9.3f}"
         f"{1e3 * statistics.median(row['zero_grad_seconds']):11.2f}"
         f"{row['compile_seconds']:9.1f}{row['first_step_seconds']:9.2f}"
         f"{'' if row['kernels'] is None else '  kernels: ' + str(row['kernels'])}"
         f"{'  (not compiled)' if row['notices'] else ''}"
     )
+
+
+def summary(row: dict[str, Any], bandwidth: float) -> dict[str, float]:
+    """Milliseconds and ratios of a row, with the floor at `bandwidth` bytes per second."""
+    steps = sorted(row["step_seconds"])
+    median, best = statistics.median(steps), steps[0]
+    floor = row["traffic_bytes"] / bandwidth
+    own = floor + row.get("second_pass_bytes", 0) / bandwidth
+    return {
+        "median": 1e3 * median,
+        "p99": 1e3 * steps[min(len(steps) - 1, round(0.99 * len(steps)))],
+        "best": 1e3 * best,
+        "to_adamw": median / statistics.median(row["adamw_step_seconds"]),
+        "gigabytes": row["traffic_bytes"] / median / 1e9,
+        "to_floor": median / floor,
+        "best_to_floor": best / floor,
+        "best_to_own": best / own,
+    }
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +29,42 @@ class Optimizer(torch.optim.Optimizer):
 
     `param_groups[i]["lr"]` is what the next step uses; `p.grad` is left alone; a parameter
     without a gradient is skipped; lr 0 moves nothing; `state_dict` round-trips bit for bit.
+
+    Before a step the gradients are looked at: one whose norm is not finite is an error that names
+    its parameter, and parameters and state are as they were. That reads all gradients once and
+    waits for the device. A caller that knows their norm already, as the training loop does, says
+    so by `check_gradients = False`: then nothing is read twice and nothing waits.
     """
+
+    check_gradients: bool = True
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        self.register_step_pre_hook(_look_first)
+
+    @torch.no_grad()
+    def refuse_non_finite(self) -> None:
+        """Raise RuntimeError if the norm of a gradient is NaN or infinite; waits for the device.
+
+        Norms are taken in at least float32, where they overflow from elements of 1e19 on.
+        """
+        by_type: dict[tuple[torch.dtype, torch.device], list[tuple[str, Tensor]]] = {}
+        for index, group in enumerate(self.param_groups):
+            for i, (p, name) in enumerate(zip(group["params"], _names(group), strict=True)):
+                if p.grad is not None and p.grad.layout == torch.strided and p.grad.numel():
+                    named = (f"'{name}'" if name else f"{i} of group {index}", p.grad)
+                    by_type.setdefault((p.grad.dtype, p.grad.device), []).append(named)
+        for (dtype, _), entries in by_type.items():
+            precision = torch.promote_types(dtype, torch.float32)
+            norms = torch._foreach_norm([grad for _, grad in entries], 2, precision)
+            finite = torch.stack(list(norms)).isfinite()
+            if not finite.all():
+                bad = [entries[i][0] for i, fine in enumerate(finite.tolist()) if not fine]
+                others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+                raise RuntimeError(
+                    f"{type(self).__name__}: the gradient of parameter {bad[0]}{others} is not"
+                    " finite; nothing was changed: skip this step, or lower lr or clip gradients"
+                )
 
     def train_mode(self) -> None:
         """Put the weights where gradients are taken (schedule-free methods, averaging)."""
@@ -124,7 +159,11 @@ class UpdateRule(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns the closure's loss."""
+        """One update of every parameter that has a gradient; returns the closure's loss.
+
+        Raises:
+            RuntimeError: a gradient is sparse, or not finite (see Optimizer); nothing has changed.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -236,6 +275,23 @@ class UpdateRule(Optimizer):
             batch = batches.setdefault((index, kind, p.dtype, p.device), Batch(group, 1, index))
             batch.append(example, example.grad, self.init_state(example, group))
         return list(batches.values())
+
+
+def _look_first(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Before a step (torch's hook): look at the gradients, or have its closure do so at its end."""
+    if not optimizer.check_gradients:
+        return None
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not callable(closure):
+        optimizer.refuse_non_finite()
+        return None
+
+    def checked() -> Any:
+        loss = closure()
+        optimizer.refuse_non_finite()
+        return loss
+
+    return (optimizer, checked, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
-from optim.norms import total
+from optim.norms import once, total
 
 
 class CautiousAdamW(UpdateRule):
@@ -66,7 +66,7 @@ class CautiousAdamW(UpdateRule):
         torch._foreach_mul_(m, beta1)
         torch._foreach_add_(m, grads, alpha=1 - beta1)
         masks = agreement(m, grads)
-        scales = [1 / (total(mask) / mask.numel()).clamp(min=1e-3) for mask in masks]
+        scales = [once(1 / (total(mask) / mask.numel()).clamp(min=1e-3)) for mask in masks]
         numerator = torch._foreach_mul(m, masks)
         torch._foreach_mul_(numerator, scales)
         denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
@@ -122,7 +122,7 @@ class CautiousLion(UpdateRule):
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
         masks = agreement(list(u), grads)
-        scales = [mask.numel() / (total(mask) + 1) for mask in masks]
+        scales = [once(mask.numel() / (total(mask) + 1)) for mask in masks]
         torch._foreach_mul_(u, masks)
         torch._foreach_mul_(u, scales)
         torch._foreach_mul_(u, coefficients["lr"])

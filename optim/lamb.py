@@ -12,7 +12,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
-from optim.norms import norms
+from optim.norms import norms, once
 
 
 class LAMB(UpdateRule):
@@ -113,5 +113,5 @@ def trust_ratios(
         if group["max_weight_norm"]:
             weight = weight.clamp(max=group["max_weight_norm"])
         ratio = weight / (update + group["ratio_eps"])
-        ratios.append(torch.where(both, ratio, torch.ones_like(ratio)))
+        ratios.append(once(torch.where(both, ratio, torch.ones_like(ratio))))
     return ratios

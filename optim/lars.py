@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optim.base import UpdateRule
 from optim.hyperparameters import Beta, NonNegative
-from optim.norms import norms
+from optim.norms import norms, once
 
 
 class LARS(UpdateRule):
@@ -77,5 +77,5 @@ def local_rates(
     rates = []
     for weight, grad in zip(norms(params), norms(grads), strict=True):
         rate = group["trust"] * weight / (grad + group["weight_decay"] * weight)
-        rates.append(torch.where((weight > 0) & (grad > 0), rate, torch.ones_like(rate)))
+        rates.append(once(torch.where((weight > 0) & (grad > 0), rate, torch.ones_like(rate))))
     return rates

@@ -11,7 +11,7 @@ from torch import Tensor
 from optim import adamw_update
 from optim.base import UpdateRule
 from optim.hyperparameters import Betas, NonNegative
-from optim.norms import norms
+from optim.norms import norms, once
 
 
 class MARS(UpdateRule):
@@ -93,6 +93,6 @@ class MARS(UpdateRule):
         c = torch._foreach_sub(grads, last)
         torch._foreach_mul_(c, weight)
         torch._foreach_add_(c, grads)
-        torch._foreach_mul_(c, [1 / norm.clamp(min=1.0) for norm in norms(c)])
+        torch._foreach_mul_(c, [once(1 / norm.clamp(min=1.0)) for norm in norms(c)])
         torch._foreach_copy_(last, grads)
         adamw_update.update(params, list(c), state, group, coefficients)

@@ -25,3 +25,13 @@ def total(x: Tensor) -> Tensor:
 def row_sums(x: Tensor) -> Tensor:
     """Sums over the last dimension, in at least float32: bfloat16 cannot count to 300."""
     return x.sum(-1, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def once(x: Tensor) -> Tensor:
+    """`x`, a number without dimensions, worked out once.
+
+    Fused into a pass over a tensor, its roots and divisions would be done again for each element;
+    but a maximum, of more than the few elements that are unrolled, is never fused into what uses
+    it.
+    """
+    return x.expand(16).amax()

@@ -169,7 +169,7 @@ class Prodigy(UpdateRule):
     ) -> None:
         """The step itself, with the sums done."""
         root = torch._foreach_sqrt(state["exp_avg_sq"])
-        torch._foreach_add_(root, coefficients["eps"])
+        torch._foreach_add_(root, [coefficients["eps"]] * len(root))  # one tensor would be read
         step = torch._foreach_div(state["exp_avg"], root)
         torch._foreach_mul_(step, coefficients["rate"])
         torch._foreach_mul_(params, coefficients["keep"])

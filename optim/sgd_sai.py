@@ -33,14 +33,11 @@ class _ScaledSGD(UpdateRule):
         seen += [state["scale"] for state in self.state.values()]
         for batch in batches:
             group, device = batch.group, batch.params[0].device
-            coefficients: dict[str, Any] = {
-                "lr": group["lr"],
-                "decay": 1 - group["lr"] * group["weight_decay"],
-                "divisor": 1.0,
-            }
-            if group["normalise"]:
-                coefficients["divisor"] = torch.stack([scale.to(device) for scale in seen]).max()
-            self.run(self.update, batch, coefficients)
+            lr: float | Tensor = group["lr"]
+            if group["normalise"]:  # divided here: in a compiled update it would be, every element
+                lr = lr / torch.stack([scale.to(device) for scale in seen]).max()
+            decay = 1 - group["lr"] * group["weight_decay"]
+            self.run(self.update, batch, {"lr": lr, "decay": decay})
 
     @staticmethod
     def update(
@@ -56,7 +53,6 @@ class _ScaledSGD(UpdateRule):
             b = state["momentum_buffer"]
             torch._foreach_lerp_(b, grads, 1 - momentum)  # leaves b = g as it is, at t = 1
         factors = torch._foreach_mul(state["scale"], coefficients["lr"])
-        torch._foreach_div_(factors, coefficients["divisor"])
         torch._foreach_mul_(params, coefficients["decay"])
         torch._foreach_sub_(params, torch._foreach_mul(b, factors))
 

@@ -30,18 +30,21 @@ class Shampoo(MatrixRule):
         p <- p * (1 - lr * weight_decay)
         p <- p - lr * U
 
-    The roots are taken at start_preconditioning_step and every precondition_frequency steps. A side
-    longer than max_precondition_dim has none, and the other one's exponent is then -1/2. Other
-    parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio and the same betas, eps
-    and weight_decay.
-    Differs: the first paper sums where this averages, and has no momentum, grafting or stale roots.
-    The second one's code cuts long sides into blocks, and joins small dimensions unless told not
-    to. Eigenvalues below the rounding error of the largest are raised to it, in addition to
-    epsilon: with a smaller epsilon they are noise, and their root the largest of all.
+    The roots are taken at start_preconditioning_step and every precondition_frequency steps. A
+    matrix with a side longer than max_precondition_dim is cut into blocks of that many rows or
+    columns (the last may have fewer), and each is a matrix of its own to all of the above, grafting
+    included. Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio and the
+    same betas, eps and weight_decay.
+    Differs: the first paper sums where this averages, and has no momentum, grafting, stale roots or
+    blocks. The second one's code joins small dimensions unless told not to. Eigenvalues below the
+    rounding error of the largest are raised to it, in addition to epsilon: with a smaller epsilon
+    they are noise, and their root the largest of all.
     Tuning: with grafting, AdamW's lr and weight_decay; without, the scale is the gradient's own.
-    The authors advise epsilon 1e-12 to 1e-8. The steps that take roots take many times as long.
-    State: exp_avg, exp_avg_sq, and two m x m and two n x n matrices, in at least float32: 8 bytes
-    per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (28.9 for GPT-2 124M).
+    The authors advise epsilon 1e-12 to 1e-8, and the longest sides that memory and time allow. The
+    steps that take roots take many times as long; a root costs the cube of its side.
+    State: exp_avg, exp_avg_sq, and for each m x n block two m x m and two n x n matrices, in at
+    least float32: 8 bytes per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (GPT-2 124M:
+    28.9, with blocks of 1024 19.5).
     """
 
     def __init__(
@@ -74,57 +77,72 @@ class Shampoo(MatrixRule):
         super().__init__(params, defaults)
 
     def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Moments, and for each side its second moment and root (empty if it is too long)."""
+        """Moments; second moments and roots of the sides of all blocks, one after the other."""
         state = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        for side, n in zip(("left", "right"), p.shape, strict=True):
-            n = n if n <= group["max_precondition_dim"] else 0
-            square = torch.zeros(n, n, dtype=at_least_float32(p.dtype), device=p.device)
-            state.update({side: square, f"{side}_root": square.clone()})
+        blocks = _blocks(p, group)
+        for dim, side in enumerate(("left", "right")):
+            numbers = sum(block.size(dim) ** 2 for block in blocks)
+            squares = torch.zeros(numbers, dtype=at_least_float32(p.dtype), device=p.device)
+            state.update({side: squares, f"{side}_root": squares.clone()})
         return state
 
     def matrix_step(self, batch: Batch) -> None:
-        """Matrix by matrix: each has work enough for a machine."""
+        """Block by block: each has work enough for a machine."""
         group, step = batch.group, batch.step
         start, every = group["start_preconditioning_step"], group["precondition_frequency"]
         takes_roots = step == start or (step > start and step % every == 0)
         for p, g, state in batch.items():
-            u = _direction(g.to(at_least_float32(g.dtype)), state, group, step, takes_roots)
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(u.to(p.dtype), alpha=-group["lr"])
+            blocks = _blocks(p, group)
+            parts = {name: _blocks(state[name], group) for name in ("exp_avg", "exp_avg_sq")}
+            for dim, side in enumerate(("left", "right")):
+                for name in (side, f"{side}_root"):
+                    parts[name] = _squares(state[name], [block.size(dim) for block in blocks])
+            for i, (block, grad) in enumerate(zip(blocks, _blocks(g, group), strict=True)):
+                own = {name: values[i] for name, values in parts.items()}
+                grad = grad.to(at_least_float32(g.dtype))
+                u = _direction(grad, own, group, step, takes_roots)
+                block.mul_(1 - group["lr"] * group["weight_decay"])
+                block.add_(u.to(p.dtype), alpha=-group["lr"])
+
+
+def _blocks(matrix: Tensor, group: Mapping[str, Any]) -> list[Tensor]:
+    """Views of its blocks, row by row."""
+    longest = group["max_precondition_dim"]
+    return [block for rows in matrix.split(longest, 0) for block in rows.split(longest, 1)]
+
+
+def _squares(numbers: Tensor, sides: list[int]) -> list[Tensor]:
+    """Views of what `matrix_state` keeps in one vector: square matrices with these sides."""
+    parts = numbers.split([n * n for n in sides])
+    return [part.view(n, n) for part, n in zip(parts, sides, strict=True)]
 
 
 def _direction(
     g: Tensor, state: dict[str, Tensor], group: Mapping[str, Any], step: int, takes_roots: bool
 ) -> Tensor:
     (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
-    sides = [side for side in ("left", "right") if state[side].numel()]
-    for side in sides:
-        state[side].lerp_(g @ g.mT if side == "left" else g.mT @ g, 1 - beta2)
+    state["left"].lerp_(g @ g.mT, 1 - beta2)
+    state["right"].lerp_(g.mT @ g, 1 - beta2)
     m.lerp_(g.to(m.dtype), 1 - beta1)
     v.lerp_(g.square().to(v.dtype), 1 - beta2)
     if takes_roots:
-        for side in sides:
-            moment = state[side] / (1 - beta2**step)
-            root = _inverse_root(moment, group["epsilon"], 2 * len(sides))
+        for side in ("left", "right"):
+            root = _inverse_root(state[side] / (1 - beta2**step), group["epsilon"])
             state[f"{side}_root"].copy_(root)
     mean = m.to(g.dtype) / (1 - beta1**step)
     adam = mean / ((v.to(g.dtype) / (1 - beta2**step)).sqrt() + group["eps"])
     if step < group["start_preconditioning_step"]:
         return adam
-    u = mean
-    if "left" in sides:
-        u = state["left_root"] @ u
-    if "right" in sides:
-        u = u @ state["right_root"]
+    u = state["left_root"] @ mean @ state["right_root"]
     if group["grafting"] == "none":
         return u
     norm = u.norm()
     return u * torch.where(norm > 0, adam.norm() / norm, 0.0)
 
 
-def _inverse_root(moment: Tensor, epsilon: float, order: int) -> Tensor:
-    """(moment + epsilon I)^(-1 / order) of a symmetric matrix without negative eigenvalues."""
+def _inverse_root(moment: Tensor, epsilon: float) -> Tensor:
+    """(moment + epsilon I)^(-1/4) of a symmetric matrix without negative eigenvalues."""
     values, vectors = eigen(moment)
     rounding = torch.finfo(values.dtype).eps * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
     values = torch.maximum(values, rounding) + epsilon
-    return (vectors * values ** (-1 / order)) @ vectors.mT
+    return (vectors * values ** (-1 / 4)) @ vectors.mT

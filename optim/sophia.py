@@ -33,6 +33,8 @@ class SophiaG(UpdateRule):
     as long as the batch is. The repository estimates after steps k, 2k, ... and so takes k steps
     of the sign of m before; here, as in Algorithm 3, the estimate is made before steps 1, k + 1,
     ... on their own batch, all of it. g_hat is not clipped, as in the paper; the repository does.
+    A g_hat that is not finite is left out whole, so that h stays finite; with `check_gradients` it
+    is an error. diagnostics() counts them, "estimates_skipped".
     Tuning: a clipped coordinate moves by lr, as with Lion. The authors' script takes AdamW's lr at
     124M and twice its weight_decay; they tune rho until a tenth to a half of the coordinates is
     not clipped, the share that diagnostics() calls "unclipped". The extra pass is on the clock:
@@ -65,8 +67,22 @@ class SophiaG(UpdateRule):
     @torch.no_grad()
     def update_curvature(self, tokens: int) -> None:
         """The average h takes in the square of `p.grad`, B = `tokens` times."""
-        for batch in self._batches(steps=0):
-            self.run(curvature, batch, {"tokens": float(tokens)})
+        if self.check_gradients:
+            self.refuse_non_finite()
+        batches = self._batches(steps=0)
+        if not batches:
+            return
+        norms = [norm for batch in batches for norm in torch._foreach_norm(batch.grads)]
+        device = norms[0].device
+        finite = torch.stack([norm.isfinite().to(device) for norm in norms]).all()
+        first = self.param_groups[0]
+        skipped = first.get("estimates_skipped", torch.zeros((), dtype=torch.int64))
+        first["estimates_skipped"] = skipped.to(device) + ~finite
+        for batch in batches:
+            p = batch.params[0]
+            known = finite.to(p.device, torch.promote_types(p.dtype, torch.float32))
+            weight = known * (1 - batch.group["betas"][1])
+            self.run(curvature, batch, {"tokens": float(tokens), "weight": weight})
 
     @torch.no_grad()
     def warm_up(self) -> None:
@@ -74,10 +90,12 @@ class SophiaG(UpdateRule):
         super().warm_up()
         if self._compiles():
             for batch in self._examples():
-                self.run(curvature, batch, {"tokens": 1.0})
+                p = batch.params[0]
+                one = torch.ones((), dtype=torch.promote_types(p.dtype, torch.float32))
+                self.run(curvature, batch, {"tokens": 1.0, "weight": one.to(p.device)})
 
     def diagnostics(self) -> dict[str, float]:
-        """The share of the coordinates that the clipping leaves alone."""
+        """The share of the coordinates that the clipping leaves alone; estimates left out."""
         inside, total = [], 0
         for group in self.param_groups:
             for p in group["params"]:
@@ -86,7 +104,11 @@ class SophiaG(UpdateRule):
                     bound = group["rho"] * state["hessian"] + group["eps"]
                     inside.append((state["exp_avg"].abs() < bound).sum())
                     total += p.numel()
-        return {"unclipped": float(torch.stack(inside).sum()) / total} if total else {}
+        if not total:
+            return {}
+        skipped = float(self.param_groups[0].get("estimates_skipped", 0))
+        unclipped = float(torch.stack(inside).sum()) / total
+        return {"unclipped": unclipped, "estimates_skipped": skipped}
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """lr, and what decay leaves of a weight."""
@@ -120,8 +142,10 @@ def curvature(
     group: Mapping[str, Any],
     coefficients: Mapping[str, Any],
 ) -> None:
-    """The average of B times the squared gradient of drawn labels."""
-    (_, beta2), h = group["betas"], state["hessian"]
+    """The average of B times the squared gradient of drawn labels; as it was if "weight" is 0."""
+    h = state["hessian"]
     square = torch._foreach_mul(grads, grads)
     torch._foreach_mul_(square, coefficients["tokens"])
-    torch._foreach_lerp_(h, square, 1 - beta2)
+    change = [(s - x).nan_to_num(0.0, 0.0, 0.0) for s, x in zip(square, h, strict=True)]
+    torch._foreach_mul_(change, coefficients["weight"])
+    torch._foreach_add_(h, change)

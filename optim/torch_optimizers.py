@@ -52,8 +52,17 @@ class SGD(torch.optim.SGD, Optimizer):
         b <- momentum * b + (1 - dampening) * g                  (t = 1: b <- g)
         p <- p - lr * (g + momentum * b  if nesterov  else b)    (momentum 0: p <- p - lr * g)
 
+    Nesterov's method is usually explained with the gradient taken ahead of the weights x:
+
+        x_ahead = x + momentum * v
+        v <- momentum * v - lr * gradient(x_ahead)
+        x <- x + v
+
+    With constant lr the two are one: p is x_ahead and b is -v / lr, so x = p + lr * momentum * b. A
+    model trained here therefore is the model ahead, where its gradients are taken.
     Differs: the paper puts lr inside the buffer; here it is outside, so that a schedule acts at
-    once. Dampening is not applied at the first step. No default of torch's is changed.
+    once; with a changing lr the two forms of Nesterov's differ. Dampening is not applied at the
+    first step. No default of torch's is changed.
     Tuning: the update has the gradient's scale, so lr is not comparable with AdamW's: 100 to 1000
     times it, with clipping and warm-up. weight_decay is coupled: per step it shrinks a weight by
     lr * weight_decay / (1 - momentum), so AdamW's 0.1 is far too much. Dampening = momentum makes
@@ -86,8 +95,8 @@ class SGD(torch.optim.SGD, Optimizer):
 class Adam(torch.optim.Adam, Optimizer):
     """Adam, with coupled weight decay.
 
-    Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al.,
-    arXiv:1904.09237, Algorithm 2; torch.optim.Adam.
+    Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al., "On the
+    Convergence of Adam and Beyond", ICLR 2018, Algorithm 2; torch.optim.Adam.
 
         g <- g + weight_decay * p                                (coupled: L2 regularisation)
         m <- beta1 * m + (1 - beta1) * g

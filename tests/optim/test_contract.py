@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_gpt2
 from configs import Model
@@ -338,9 +339,75 @@ def test_sparse_gradients_are_refused_before_anything_moves(name, parameters, re
     with pytest.raises(RuntimeError, match=r"^\w+ cannot use the sparse gradient .*'ln'; [^\n]*$"):
         optimizer.step()
     assert same_bits(before, named)
-    for key, values in optimizer.state_dict()["state"].items():
+    assert_same_state(optimizer.state_dict(), state)
+
+
+@every_optimizer
+def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(
+    name, parameters, groups, replay
+):
+    """At the first step, before there is state, and in mid-run: then the run goes on the same."""
+    clean, named = parameters(), parameters()
+    replay(build_optimizer(name, groups(clean), **with_decay(name)), clean, last=6)
+    optimizer = build_optimizer(name, groups(named), **with_decay(name))
+    message = r"^\w+: the gradient of parameter '%s'%s is not finite; nothing was changed: [^\n]*$"
+    for first, bad in ((0, float("nan")), (4, float("inf"))):
+        replay(optimizer, named, last=first)
+        before, state = copies(named), copy.deepcopy(optimizer.state_dict())
+        for key, p in named.items():
+            p.grad = torch.ones_like(p)
+            if key in ("c_proj", "ln"):
+                p.grad.view(-1)[-1] = bad
+        with pytest.raises(RuntimeError, match=message % ("c_proj", r" \(and 1 more\)")):
+            optimizer.step()
+        assert same_bits(before, named)
+        assert_same_state(optimizer.state_dict(), state)
+    replay(optimizer, named, first=4, last=6)
+    assert same_bits(clean, named)
+
+    def closure():
+        named["wte"].grad = torch.full_like(named["wte"], float("nan"))
+        return 0.0
+
+    before = copies(named)
+    with pytest.raises(RuntimeError, match=message % ("wte", "")):
+        optimizer.step(closure)  # looked at when the closure has made them
+    assert same_bits(before, named)
+
+
+def assert_same_state(one, two):
+    assert one["state"].keys() == two["state"].keys()
+    for key, values in one["state"].items():
+        assert values.keys() == two["state"][key].keys()
         for entry, value in values.items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(state["state"][key][entry]))
+            theirs = torch.as_tensor(two["state"][key][entry])
+            assert torch.equal(torch.as_tensor(value), theirs), entry
+
+
+class CountReads(TorchDispatchMode):
+    """How often the host reads a number from a tensor, which on a GPU is to wait for it."""
+
+    reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.reads += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@every_own
+def test_a_step_whose_gradients_were_looked_at_does_not_wait(name, parameters, groups, replay):
+    """`check_gradients = False`, as in the training loop: no number comes back from the device."""
+    named = parameters()
+    optimizer = build_optimizer(name, groups(named), **with_decay(name))
+    replay(optimizer, named, last=2)
+    optimizer.check_gradients = False
+    with CountReads() as counter:
+        optimizer.step()
+    assert counter.reads == 0
+    optimizer.check_gradients = True
+    with CountReads() as counter:
+        optimizer.step()
+    assert counter.reads == 1
 
 
 @every_own

@@ -102,11 +102,25 @@ def test_resume_is_exact_in_every_precision(name, dtype):
 
 
 @pytest.mark.parametrize("name", ["soap", "shampoo"])
-def test_a_gradient_that_is_not_finite_is_named(name):
+def test_a_decomposition_that_was_not_guarded_says_why_it_fails(name):
     p = torch.nn.Parameter(torch.ones(6, 4))
     few = {"start_preconditioning_step": 1} if name == "shampoo" else {}
     optimizer = build_optimizer(name, [p], **few)
+    optimizer.check_gradients = False
     p.grad = torch.full_like(p, float("nan"))
     with pytest.raises(RuntimeError, match=r"^a second moment has no eigenvectors.*not finite$"):
         optimizer.step()
     assert torch.equal(p, torch.ones_like(p))
+
+
+@pytest.mark.parametrize("name", ["soap", "shampoo", "galore"])
+def test_a_gradient_whose_square_overflows_is_refused_too(name):
+    """It is finite, but its second moment is not; the parameter has no name here."""
+    fine, p = torch.nn.Parameter(torch.ones(3, 3)), torch.nn.Parameter(torch.ones(6, 4))
+    optimizer = build_optimizer(name, [fine, p])
+    fine.grad, p.grad = torch.ones_like(fine), torch.full_like(p, 1e25)
+    with pytest.raises(RuntimeError, match=r"the gradient of parameter 1 of group 0 is not finite"):
+        optimizer.step()
+    assert torch.equal(p, torch.ones_like(p))
+    assert torch.equal(fine, torch.ones_like(fine))
+    assert not optimizer.state

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from optim import build_optimizer
+from optim import build_optimizer, optimizer_state_bytes
 from tests.optim import oracles_matrix as oracles
 
 SHAPES = {"tall": (12, 8), "wide": (8, 12), "square": (8, 8), "one": (1, 1)}
@@ -70,18 +70,41 @@ def test_before_its_start_it_is_adamw():
     assert oracles.distance(shampoo, {k: p.detach() for k, p in adam.items()}) < 1e-12
 
 
-def test_a_long_side_has_no_root_and_the_other_takes_its_exponent():
-    named = oracles.named_parameters(shapes={"tall": (12, 8)})
-    before = named["tall"].detach().clone()
+@pytest.mark.parametrize("grafting", ["adam", "none"])
+def test_each_block_of_a_long_matrix_is_a_matrix_of_its_own(grafting):
+    """12 x 8 in blocks of 5: sides of 5, 5, 2 and 5, 3; against the oracle on every block alone."""
+    shapes = {"tall": (12, 8), "wide": (3, 11), "short": (4, 4)}
+    named = oracles.named_parameters(shapes=shapes)
+    more = {"grafting": grafting, "epsilon": 1e-3, **BOTH}
     optimizer = build_optimizer(
         "shampoo",
         named.values(),
-        lr=1.0,
-        grafting="none",
-        epsilon=0.0,
-        start_preconditioning_step=1,
-        max_precondition_dim=8,
+        max_precondition_dim=5,
+        precondition_frequency=3,
+        start_preconditioning_step=2,
+        **more,
     )
-    oracles.replay(optimizer, named, steps=1)
-    update = before - named["tall"]  # g (g^T g)^(-1/2): orthonormal columns
-    assert torch.allclose(update.T @ update, torch.eye(8, dtype=update.dtype), atol=1e-9)
+    starts = {name: p.detach().clone() for name, p in named.items()}
+    oracles.replay(optimizer, named)
+    checked = 0
+    for name, p in named.items():
+        rows, columns = p.shape
+        for top in range(0, rows, 5):
+            for left in range(0, columns, 5):
+                where = (slice(top, top + 5), slice(left, left + 5))
+                rule = oracles.shampoo(starts[name][where].clone(), every=3, start=2, **more)
+                next(rule)
+                for step in range(12):
+                    expected = rule.send(oracles.gradient(step, name, p)[where])
+                torch.testing.assert_close(p.detach()[where], expected, rtol=1e-9, atol=1e-11)
+                checked += p[where].numel()
+    assert checked == sum(p.numel() for p in named.values())
+
+
+def test_blocks_keep_less_state():
+    """Two 4 x 4 blocks, of 16 numbers a side, instead of sides of 64 and 16; and two moments."""
+    for longest, squares in ((4, 2 * (16 + 16)), (8, 64 + 16)):
+        named = oracles.named_parameters(torch.float32, {"tall": (8, 4)})
+        optimizer = build_optimizer("shampoo", named.values(), max_precondition_dim=longest)
+        oracles.replay(optimizer, named, steps=1)
+        assert optimizer_state_bytes(optimizer) == 4 * (2 * 32 + 2 * squares)

@@ -117,3 +117,32 @@ def test_other_optimizers_ask_for_no_curvature(parameters, groups):
         for step in range(3)
     )
     assert resolve_optimizer("sophia_g", {})["k"] == 10
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_estimate_that_is_not_finite_is_left_out_or_refused(parameters, groups, replay, bad):
+    """Of one tensor, but no tensor takes it in; the steps are as if it had not been made."""
+    with_bad, without = parameters(), parameters()
+    results = []
+    for named, spoiled in ((with_bad, True), (without, False)):
+        optimizer = build_optimizer("sophia_g", groups(named), k=2)
+        optimizer.check_gradients = False  # as the training loop does
+        gradients(named, 100)
+        optimizer.update_curvature(TOKENS)
+        replay(optimizer, named, last=2)
+        if spoiled:
+            gradients(named, 101)
+            named["c_proj"].grad[0, 0] = bad
+            optimizer.update_curvature(TOKENS)
+        replay(optimizer, named, first=2, last=4)
+        results.append(optimizer)
+    assert all(torch.equal(with_bad[name], without[name]) for name in without)
+    assert [o.diagnostics()["estimates_skipped"] for o in results] == [1, 0]
+
+    optimizer = results[0]
+    before = {name: optimizer.state[p]["hessian"].clone() for name, p in with_bad.items()}
+    optimizer.check_gradients = True
+    with_bad["ln"].grad[0] = bad
+    with pytest.raises(RuntimeError, match=r"^SophiaG: the gradient of parameter 'ln' is not fin"):
+        optimizer.update_curvature(TOKENS)
+    assert all(torch.equal(before[n], optimizer.state[p]["hessian"]) for n, p in with_bad.items())

@@ -169,3 +169,64 @@ def test_nesterov_without_momentum_is_refused_in_one_line():
 def test_values_outside_their_domain(name, hyperparameters, message):
     with pytest.raises(ConfigError, match=message):
         resolve_optimizer(name, hyperparameters)
+
+
+def seeds_nesterov(x, gradient, rates, momentum):
+    """The textbook's form, as the study this project began from explains it; yields x and x_ahead.
+
+    x_ahead = x + mu * v; v = mu * v - lr * gradient(x_ahead); x = x + v
+    """
+    v = torch.zeros_like(x)
+    for lr in rates:
+        v = momentum * v - lr * gradient(x + momentum * v)
+        x = x + v
+        yield x, x + momentum * v
+
+
+def test_nesterov_is_the_gradient_at_x_ahead_after_a_change_of_variables():
+    """On a loss that is no quadratic, in float64: p is x_ahead, and x = p + lr * momentum * b."""
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randn(7, dtype=torch.float64, generator=generator)
+    start = torch.randn(7, dtype=torch.float64, generator=generator)
+
+    def gradient(x):
+        x = x.detach().requires_grad_()
+        loss = (x - target).pow(4).sum() + (x.sin() * x.roll(1)).sum()
+        return torch.autograd.grad(loss, x)[0]
+
+    def ours(rates):
+        p = torch.nn.Parameter(start.clone())
+        optimizer = build_optimizer("sgd", [p], lr=0.01, momentum=0.9, nesterov=True)
+        for lr in rates:
+            optimizer.param_groups[0]["lr"] = lr
+            p.grad = gradient(p)
+            optimizer.step()
+            yield p.detach() + lr * 0.9 * optimizer.state[p]["momentum_buffer"], p.detach().clone()
+
+    rates = [0.01] * 60
+    for (x, p), (expected_x, ahead) in zip(
+        ours(rates), seeds_nesterov(start, gradient, rates, 0.9), strict=True
+    ):
+        torch.testing.assert_close(p, ahead, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(x, expected_x, rtol=1e-12, atol=1e-12)
+    assert (x - start).norm() > 0.5, "it has gone somewhere"
+
+    changing = [0.01, 0.005, 0.01, 0.001]  # the docstring's "Differs"
+    *_, (_, p) = ours(changing)
+    *_, (_, ahead) = seeds_nesterov(start, gradient, changing, 0.9)
+    assert (p - ahead).abs().max() > 1e-4
+
+
+def test_nesterov_on_a_parabola_in_closed_form():
+    """x_ahead = q, loss q^2 / 2: q_t+1 = (1 + mu) (1 - lr) q_t - mu (1 - lr) q_t-1."""
+    lr, mu = 0.1, 0.9
+    roots = torch.tensor([[(1 + mu) * (1 - lr), -mu * (1 - lr)], [1, 0]], dtype=torch.float64)
+    p = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer = build_optimizer("sgd", [p], lr=lr, momentum=mu, nesterov=True)
+    second = 1 - lr * (1 + mu)  # the first step, from rest
+    for step in range(1, 40):
+        p.grad = p.detach().clone()
+        optimizer.step()
+        vector = torch.tensor([second, 1.0], dtype=torch.float64)
+        expected = (torch.linalg.matrix_power(roots, step - 1) @ vector)[0].item()
+        assert p.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)

@@ -1,0 +1,29 @@
+"""Parameters stay equal on all ranks under DDP: one real torchrun job for the whole table."""
+
+import json
+
+import pytest
+
+from optim import OPTIMIZERS
+from tests.jobs import finish, job
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What distributed_job.py has found, with two processes over gloo."""
+    file = tmp_path_factory.mktemp("ddp") / "found.json"
+    finish(job(["tests.optim.distributed_job", str(file)], nproc=2, program="-m"), timeout=90)
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_are_the_same_bits_on_all_ranks(found, name):
+    one, two = found["hashes"][name]
+    assert one == two
+    assert one != found["start"], "it has moved"
+
+
+def test_without_ddp_the_ranks_drift_apart(found):
+    """So that equal hashes mean something: the batches of the ranks do differ."""
+    one, two = found["hashes"]["alone"]
+    assert one != two
