@@ -142,10 +142,17 @@ class Contest:
             return self.table.search.trials
         return math.prod(map(len, self.arms[0].grid.values())) if self.tuned else 0
 
-    def arguments(self, arm: Arm, seed: int, *settings: Mapping[str, Any]) -> list[str]:
-        """What train_gpt2.py is given for one run; later `settings` win over earlier ones."""
+    def arguments(
+        self, arm: Arm, seed: int, *settings: Mapping[str, Any], without: str | None = None
+    ) -> list[str]:
+        """What train_gpt2.py is given for one run; later `settings` win over earlier ones.
+
+        without: beginning of keys that the contest, the arm and all but the last setting lose.
+        """
         flags: Setting = {**self.table.settings, **arm.overrides}
         for setting in settings:
+            if without and setting is settings[-1]:
+                flags = {k: v for k, v in flags.items() if not k.startswith(without)}
             flags |= setting
         flags |= {"seed": seed, "data_seed": seed}
         words = [word for key, value in flags.items() for word in (f"--{key}", flag(value))]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import optim
 from configs import Config, ConfigError, load
 from launch.contest import Arm, Contest
-from report import checkpoints, runlog
+from report import runlog
 
 ROOT = Path(__file__).parent.parent
 ATTEMPTS = "attempts.jsonl"
@@ -63,8 +63,7 @@ class Job:
         if nproc:
             launcher += ["-m", "torch.distributed.run", "--standalone"]
             launcher += [f"--nproc_per_node={nproc}"]
-        separator = ["--"] if nproc else []  # or torchrun takes flags like --log for its own
-        return [*launcher, *separator, str(ROOT / "train_gpt2.py"), *self.words()]
+        return [*launcher, str(ROOT / "train_gpt2.py"), *self.words()]
 
 
 @functools.lru_cache(maxsize=None)
@@ -72,11 +71,16 @@ def resolved(arguments: tuple[str, ...]) -> Config:
     """The configuration of a command line, complete. Raises ConfigError."""
     config = load(arguments)
     a, b = config.optimizer, config.schedule
-    complete = config.resolved(
+    return config.resolved(
         optim.resolve_optimizer(a.name, a.hyperparameters),
         optim.resolve_schedule(b.name, b.hyperparameters),
     )
-    return complete
+
+
+def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:
+    """Factors of all updates; `schedule`: another one, by name and hyperparameters."""
+    given = schedule or {"name": config.schedule.name, **config.schedule.hyperparameters}
+    return optim.build_schedule(total_steps=config.train.total_steps, **given).factors[:-1]
 
 
 def build(
@@ -94,13 +98,29 @@ def build(
     """The job of one run. Raises ConfigError that names the arm."""
     steps = {"train.total_steps": length} if length else {}
     arguments = contest.arguments(arm, seed, trial or {}, steps)
-    name = label or arm.name
+    return job(home, label or arm.name, role, seed, arguments, trial, length=length, after=after)
+
+
+def job(
+    home: Path,
+    label: str,
+    role: Role,
+    seed: int,
+    arguments: list[str],
+    trial: Mapping[str, Any] | None,
+    *,
+    length: int | None,
+    after: str | None,
+) -> Job:
+    """The job of a command line. Raises ConfigError that names the arm, `label`."""
     try:
         run = resolved(tuple(arguments)).run_name
     except ConfigError as error:
-        raise ConfigError(f"arm '{name}': {error}") from None
+        raise ConfigError(f"arm '{label}': {error}") from None
     folder = home if role == "report" else home / role
-    return Job(run, name, role, seed, seed, trial, length, after, folder / run, arguments, home)
+    # A reporting run may be what a trunk is as well, with a folder of its own.
+    name = f"trunk-{run}" if role == "trunk" else run
+    return Job(name, label, role, seed, seed, trial, length, after, folder / run, arguments, home)
 
 
 def attempts(home: Path) -> dict[str, list[dict[str, Any]]]:
@@ -180,8 +200,3 @@ def final_loss(job: Job) -> float:
     loss = summary.get("final_val_loss")
     bad = summary.get("status") == "diverged" or summary.get("diverged") or loss is None
     return float("inf") if bad else float(loss)
-
-
-def has_checkpoint(directory: Path) -> bool:
-    """Whether the run can go on from somewhere."""
-    return bool(checkpoints.found(directory / "checkpoints"))

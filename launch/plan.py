@@ -6,16 +6,16 @@ their arm is complete.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optim
-from configs import Batch, ConfigError
-from launch import tuning
+from configs import Batch, Config, ConfigError
+from launch import branches, tuning
 from launch.contest import Arm, Contest
-from launch.job import Job, State, attempts, build, state
+from launch.job import Job, State, attempts, build, schedule_factors, state
 from report.runlog import write_atomically
 
 __all__ = ["Job", "Plan", "State", "check", "make", "state"]
@@ -77,31 +77,46 @@ def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
     """
     home = out.absolute() / contest.name
     past = attempts(home)
-    arms, baseline = [arm.name for arm in contest.arms], contest.table.baseline
-    plan = Plan(contest, home, arms, baseline)
+    plan = Plan(contest, home, *names(contest))
     if contest.tuned:
         plan.tuned = tuning.tune(contest, home, past, ask)
         for tuned in plan.tuned.values():
             plan.jobs += [job for trial in tuned.trials for job in trial.jobs]
-    rows = [(arm, number) for number in range(len(contest.table.seeds)) for arm in contest.arms]
-    for arm, number in rows:  # all arms with one seed, then with the next: comparable early
-        report(plan, arm, arm.seeds[number])
+    for number in range(len(contest.table.seeds)):  # all arms with one seed, then with the next
+        ready: list[branches.Start] = []
+        for arm in contest.arms:
+            report(plan, arm, arm.seeds[number], ready)
+        plan.jobs += branches.trunks(contest, home, ready) if contest.table.branches else []
+        plan.jobs += [start.job for start in ready]
     plan.jobs = unique(plan)
     return plan
 
 
-def report(plan: Plan, arm: Arm, seed: int) -> None:
+def names(contest: Contest) -> tuple[list[str], str]:
+    """Arms as they are reported, and the baseline among them: with lengths, `arm@length`."""
+    arms, baseline = [arm.name for arm in contest.arms], contest.table.baseline
+    if not contest.table.branches:
+        return arms, baseline
+    lengths = contest.table.branches.lengths
+    return [f"{arm}@{n}" for n in lengths for arm in arms], f"{baseline}@{max(lengths)}"
+
+
+def report(plan: Plan, arm: Arm, seed: int, ready: list[branches.Start]) -> None:
     """Add the reporting runs of one arm and seed, or the reason why there are none yet."""
-    tuned = plan.tuned.get(arm.name)
+    tuned, contest = plan.tuned.get(arm.name), plan.contest
+    lengths = contest.table.branches.lengths if contest.table.branches else [None]
+    labels = [f"{arm.name}@{length}" if length else arm.name for length in lengths]
     if tuned and not tuned.complete:
-        plan.pending.append({"arm": arm.name, "seed": seed})
+        plan.pending += [{"arm": label, "seed": seed} for label in labels]
     elif tuned and tuned.best is None:
         said = f"arm '{arm.name}': all {plan.contest.trials} trials failed or diverged; it has no "
         said += "setting to report with"
         plan.problems += [said] if said not in plan.problems else []
     else:
         trial = tuned.best if tuned else None
-        plan.jobs.append(build(plan.contest, plan.home, arm, seed, "report", trial))
+        for label, length in zip(labels, lengths, strict=True):
+            job = build(contest, plan.home, arm, seed, "report", trial, label=label, length=length)
+            ready.append(branches.Start(arm, job))
 
 
 def unique(plan: Plan) -> list[Job]:
@@ -122,18 +137,21 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
         trials = [tuning.own_setting(contest, arm)] if contest.tuned else []
         for setting in [None, *arm.settings()] if contest.tuned else [None, *trials]:
             build(contest, home, arm, arm.seeds[0], "report", setting)
-        for seed in arm.seeds:
-            job = build(contest, home, arm, seed, "report")
+        lengths = contest.table.branches.lengths if contest.table.branches else [None]
+        for seed, length in itertools.product(arm.seeds, lengths):
+            job = build(contest, home, arm, seed, "report", length=length)
             if (owner := owners.setdefault(job.id, arm.name)) != arm.name:
                 raise ConfigError(f"arms '{owner}' and '{arm.name}' are the same run {job.id}; "
                                   "change one, remove it, or, to compare an arm with itself, give "
                                   "one of them `seeds` of its own")  # fmt: skip
-        config = job.config
-        try:
-            schedule = config.schedule
-            optim.build_schedule(
-                schedule.name, config.train.total_steps, **schedule.hyperparameters
-            )
-            Batch.divide(config, nproc)
-        except ConfigError as error:
-            raise ConfigError(f"arm '{arm.name}': {error}") from None
+            check_run(arm, job.config, nproc)
+    make(contest, home.parent)  # branches that do not fit
+
+
+def check_run(arm: Arm, config: Config, nproc: int) -> None:
+    """The parts of a run's configuration that fit each other or do not: ConfigError."""
+    try:
+        schedule_factors(config)
+        Batch.divide(config, nproc)
+    except ConfigError as error:
+        raise ConfigError(f"arm '{arm.name}': {error}") from None
