@@ -26,6 +26,9 @@ from launch.plan import Plan, check, make
 from report import runlog
 
 
+WIDE = 160  # characters, where no terminal says how many
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0: all runs done; 1: some are not; 2: something to mend; 130: stopped."""
     options = parser().parse_args(argv)
@@ -60,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def launch(options: argparse.Namespace) -> int:
     """Do what the command line says. Raises ConfigError or RecordError, one line."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     contest = contests.read(options.contest)
     chosen = local.Options(
         options.jobs, options.gpus_per_run, options.nproc, options.retry_failed
@@ -122,8 +125,7 @@ def dry_run(
         source = f"from {next(iter(known.values())).source}"
     shown = estimate.table(plan, known, len(places))
     shown.caption = f"time: {source}; {len(places)} runs at once"
-    wide = console if console.is_terminal else Console(width=120)
-    wide.print(shown)
+    console.print(shown)
     for run_ in plan.jobs:
         print(f"{state(run_):9} {run_.role:7} {run_.arm:12} {' '.join(run_.arguments)}")
 
