@@ -25,7 +25,6 @@ from launch.job import ENDED, state
 from launch.plan import Plan, check, make
 from report import runlog
 
-
 WIDE = 160  # characters, where no terminal says how many
 
 
@@ -53,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
                    help="with --dry-run: time a few updates, however long they take")  # fmt: skip
     p.add_argument("--status", action="store_true", help="print how the runs stand")
     p.add_argument("--jobs", type=int, metavar="N",
-                   help="runs at once (default: as many as there are GPUs or cores for)")  # fmt: skip
+                   help="runs at once (default: as there are GPUs or cores for)")  # fmt: skip
     p.add_argument("--gpus-per-run", type=int, metavar="M", help="default 1; 0: CPU cores")
     p.add_argument("--nproc", type=int, metavar="N",
                    help="torchrun processes of a run (default: its GPUs)")  # fmt: skip
@@ -65,9 +64,7 @@ def launch(options: argparse.Namespace) -> int:
     """Do what the command line says. Raises ConfigError or RecordError, one line."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     contest = contests.read(options.contest)
-    chosen = local.Options(
-        options.jobs, options.gpus_per_run, options.nproc, options.retry_failed
-    )
+    chosen = local.Options(options.jobs, options.gpus_per_run, options.nproc, options.retry_failed)
     gpus = local.visible_gpus()
     places = local.slots(chosen, gpus, local.cores())
     home = options.out.absolute() / contest.name

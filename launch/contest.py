@@ -82,8 +82,8 @@ class Table(Strict):
     seeds: tuple[int, ...] = Field(min_length=1)
     tuning_seeds: tuple[int, ...] = ()
     target: float | None = None
-    settings: dict[str, Any] = {}
-    tune: dict[str, tuple[Any, ...]] = {}
+    settings: dict[str, Any] = Field({})
+    tune: dict[str, tuple[Any, ...]] = Field({})
     search: Search | None = None
     branches: Branches | None = None
 
@@ -94,7 +94,7 @@ class ArmTable(Strict):
     name: str = Field(min_length=1)
     configs: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    tune: dict[str, Any] = {}
+    tune: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def _check_reserved(keys: Mapping[str, Any], where: str) -> None:
 
 def _check_head(head: Table) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", head.name):
-        raise ConfigError(f"contest.name = {head.name!r} names a folder; use letters, digits, - _ .")
+        raise ConfigError(f"contest.name = {head.name!r} names a folder; use letters, digits, .-_")
     _check_reserved(head.settings, "[contest.settings]")
     if head.tune and head.search:
         raise ConfigError("both [contest.tune] and [contest.search] are given; keep one")
@@ -311,8 +311,8 @@ def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
     for arm in arms:
         _check_seeds(arm.seeds, f"seeds of arm '{arm.name}'")
         if len(arm.seeds) != len(head.seeds):
-            raise ConfigError(f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the contest "
-                              f"{len(head.seeds)}; give equal numbers")  # fmt: skip
+            raise ConfigError(f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the "
+                              f"contest {len(head.seeds)}; give equal numbers")  # fmt: skip
         if both := sorted({*arm.seeds} & {*head.tuning_seeds}):
             raise ConfigError(f"seed {both[0]} is used for tuning and for reporting (arm "
                               f"'{arm.name}'); what was tuned on a seed looks better on it than it "
