@@ -194,6 +194,10 @@ def parse(table: Mapping[str, Any], text: str) -> Contest:
             raise ConfigError(f"unknown table '{key}'; {nearest(key, ['contest', 'arm'])}")
     if not isinstance(table.get("contest"), dict):
         raise ConfigError("no [contest] table; it names base, baseline and seeds")
+    search = table["contest"].get("search")
+    if isinstance(search, Mapping) and isinstance(search.get("ranges"), Mapping):
+        for key, value in search["ranges"].items():  # here, where the key can be named
+            _range(value, f"contest.search.ranges.{key}")
     head = _validate(Table, {**table["contest"], **_flat_settings(table["contest"])}, "contest")
     rows = table.get("arm")
     if not isinstance(rows, list) or not rows:
@@ -246,7 +250,8 @@ def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     if head.search:
         given = {key: dict(value) if isinstance(value, Mapping) else value
                  for key, value in table.tune.items()}  # fmt: skip
-        ranges = {key: _range(value, key, table.name) for key, value in given.items()}
+        own_ranges = f"arm '{table.name}': tune"
+        ranges = {key: _range(value, f"{own_ranges}.{key}") for key, value in given.items()}
         ranges = ranges or head.search.ranges
     else:
         grid = {key: tuple(_values(value, key, table.name)) for key, value in table.tune.items()}
@@ -255,11 +260,12 @@ def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     return Arm(table.name, table.configs, overrides, table.seeds or head.seeds, grid, ranges)
 
 
-def _range(value: Any, key: str, arm: str) -> Range:
+def _range(value: Any, where: str) -> Range:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"arm '{arm}': tune.{key} = {value!r} should be a range such as "
-                          "{low = 1e-4, high = 1e-2, log = true}")  # fmt: skip
-    return _validate(Range, value, f"arm '{arm}': tune.{key}")
+        raise ConfigError(
+            f"{where} = {value!r} should be a range such as {{low = 1e-4, high = 1e-2, log = true}}"
+        )
+    return _validate(Range, value, where)
 
 
 def _values(value: Any, key: str, arm: str) -> Sequence[Any]:
