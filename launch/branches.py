@@ -89,7 +89,7 @@ def branch_point(run: Job) -> int:
     """How many updates have the learning rate of the trunk, bit for bit. Raises ConfigError."""
     own = schedule_factors(run.config)
     point = shared(own, schedule_factors(run.config, name="constant", warmup_steps=warmup(run)))
-    if point <= warmup(run):
+    if point <= warmup(run) + 1:  # the first update of a decay still has the full rate
         raise ConfigError(f"arm '{run.arm}': schedule '{run.config.schedule.name}' leaves the "
                           f"constant rate at update {point}, so it cannot branch from a trunk; "
                           "remove it from contest.branches.arms")  # fmt: skip

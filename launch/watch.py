@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -45,8 +46,13 @@ def title(job: Job) -> str:
 def outcome(job: Job, now: State, lines: list[str]) -> str:
     """How a run ended, in words."""
     if now == "finished":
-        return f"finished, val loss {final_loss(job):.4f}" + (
-            "" if final_loss(job) < float("inf") else " (by its metrics it diverged)"
+        loss = final_loss(job)
+        return (
+            f"finished, val loss {loss:.4f}"
+            if math.isfinite(loss)
+            else (
+                "finished, but by its metrics it diverged: see diverged_reason in its summary.json"
+            )
         )
     said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
     if now == "failed":
@@ -186,8 +192,8 @@ def cell(job: Job, now: State, attempt: Attempt | None) -> Text:
         return Text(share(attempt), style=STYLES["running"])
     if now == "finished":
         loss = final_loss(job)
-        bad = loss == float("inf")
-        return Text("diverged" if bad else f"{loss:.4f}", style=STYLES["diverged" if bad else now])
+        good = math.isfinite(loss)
+        return Text(f"{loss:.4f}" if good else "diverged", STYLES[now if good else "diverged"])
     if now in ("stopped", "running"):
         step, _ = progress(job)
         return Text(f"{now} {100 * step / job.config.train.total_steps:.0f} %", style=STYLES[now])
