@@ -1,5 +1,7 @@
 """launch/slurm.sbatch on a real SLURM: one run over two nodes, disturbed, ends like any other."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -22,7 +24,8 @@ def numbers(directory):
 
 def submit(cluster, tmp_path, *arguments, options=("--nodes=2",), **environment):
     """Job number of a run submitted as docs/slurm.md says."""
-    exports = ",".join(["ALL", f"PYTHON={sys.executable}", *(f"{k}={v}" for k, v in environment.items())])
+    environment |= {"PYTHON": sys.executable}
+    exports = ",".join(["ALL", *(f"{k}={v}" for k, v in environment.items())])
     return cluster.run(
         "sbatch", "--parsable", f"--chdir={ROOT}", f"--output={tmp_path}/%j.out",
         f"--export={exports}", *options, str(ROOT / "launch/slurm.sbatch"), *arguments,
@@ -37,24 +40,36 @@ def reached(runs, step, launches):
     return False
 
 
+def again(cluster, number, runs, launches):
+    """Wait until a job that was disturbed has been requeued and has trained again."""
+    hurry(cluster, number)
+    wait_until(lambda: reached(runs, 20, launches), 60, lambda: cluster.log(number))
+
+
+def hurry(cluster, number):
+    """A requeued job may start after seconds here, after 2 minutes by default: not for a test."""
+    cluster.wait(number, "PENDING")
+    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+
+
 def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happened(
     cluster, shards, tmp_path
 ):
-    arguments = [*command(shards, tmp_path / "runs"), *LONG]
+    arguments, runs = [*command(shards, tmp_path / "runs"), *LONG], tmp_path / "runs"
     number = submit(cluster, tmp_path, *arguments)
-    wait_until(lambda: reached(tmp_path / "runs", 20, 1), 60, lambda: cluster.log(number))
+    wait_until(lambda: reached(runs, 20, 1), 60, lambda: cluster.log(number))
     cluster.run("scancel", "--signal=USR2", number)  # as SLURM does before the time limit
-    wait_until(lambda: reached(tmp_path / "runs", 20, 2), 60, lambda: cluster.log(number))
+    again(cluster, number, runs, 2)
     other = cluster.run(
-        "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null",
-        "--wrap", "srun true",
+        "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive",
+        "--output=/dev/null", "--wrap", "srun true",
     ).strip()  # fmt: skip
     cluster.wait(other, "COMPLETED")
+    hurry(cluster, number)
+    finish(job([*command(shards, tmp_path / "undisturbed"), *LONG], nproc=2))
     ended = cluster.wait(number)
 
-    undisturbed = [*command(shards, tmp_path / "undisturbed"), *LONG]
-    finish(job(undisturbed, nproc=2))
-    directory, reference = only_run(tmp_path / "runs"), only_run(tmp_path / "undisturbed")
+    directory, reference = only_run(runs), only_run(tmp_path / "undisturbed")
     assert ended["JobState"] == "COMPLETED", cluster.log(number)
     assert ended["Restarts"] == "2", cluster.log(number)
     launches = read_record(directory)["launches"]
@@ -62,3 +77,46 @@ def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happe
     assert {x["environment"]["world_size"] for x in launches} == {2}
     assert read_summary(directory)["final_val_loss"] == read_summary(reference)["final_val_loss"]
     assert numbers(directory) == numbers(reference)
+
+
+def test_rank_killed_in_an_elastic_run_is_restarted_in_place(cluster, shards, tmp_path):
+    arguments, runs = [*command(shards, tmp_path / "runs"), *LONG], tmp_path / "runs"
+    number = submit(cluster, tmp_path, *arguments, MAX_RESTARTS=1)
+    wait_until(lambda: reached(runs, 60, 1), 60, lambda: cluster.log(number))
+    os.kill(read_record(only_run(runs))["launches"][0]["pid"], signal.SIGKILL)
+    ended = cluster.wait(number)
+    assert ended["JobState"] == "COMPLETED", cluster.log(number)
+    assert ended["Restarts"] == "0"
+    launches = read_record(only_run(runs))["launches"]
+    assert [x["environment"]["start_step"] for x in launches] == [0, 50]
+    assert read_summary(only_run(runs))["status"] == "finished"
+
+
+def test_cancelled_run_stays_cancelled_and_the_same_submission_goes_on(cluster, shards, tmp_path):
+    arguments, runs = [*command(shards, tmp_path / "runs"), *LONG], tmp_path / "runs"
+    number = submit(cluster, tmp_path, *arguments, options=["--nodes=1"], NPROC=2)
+    wait_until(lambda: reached(runs, 20, 1), 60, lambda: cluster.log(number))
+    cluster.run("scancel", number)
+    ended = cluster.wait(number)
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), cluster.log(number)
+    wait_until(lambda: read_summary(only_run(runs)), 30)
+    assert read_summary(only_run(runs))["status"] == "stopped"
+    number = submit(cluster, tmp_path, *arguments, options=["--nodes=1"], NPROC=2)
+    assert cluster.wait(number)["JobState"] == "COMPLETED", cluster.log(number)
+    assert "from step " in cluster.log(number)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "line"),
+    [
+        (["--trian.total_steps", "5"], "did you mean 'train.total_steps'"),
+        (["--data.dir", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistake_ends_the_job_with_its_line_and_is_not_requeued(
+    cluster, shards, tmp_path, mistake, line
+):
+    number = submit(cluster, tmp_path, *command(shards, tmp_path / "runs"), *mistake)
+    ended = cluster.wait(number)
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0")
+    assert line in cluster.log(number)
