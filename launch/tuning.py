@@ -9,14 +9,15 @@ the ledger tells what tuning gained; it is a candidate only where it is in the g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from configs import ConfigError
-from launch.contest import Arm, Contest, Setting
+from launch.contest import Arm, Contest, Search, Setting
 from launch.job import ENDED, Job, build, final_loss, resolved, state
 
 EDGE = 0.05  # of a searched range, at either end
@@ -49,6 +50,7 @@ class Tuned:
     trials: list[Trial]
     results: list[tuple[str, float]]
     default: Setting
+    budget: int  # candidates, when all are known
     best: Setting | None = None
     best_loss: float = math.inf
     edges: list[str] = field(default_factory=list)
@@ -57,7 +59,8 @@ class Tuned:
     def complete(self) -> bool:
         """Whether every candidate has ended, well or not."""
         pairs = zip(self.trials, self.results, strict=True)
-        return all(status != "missing" for trial, (status, _) in pairs if trial.candidate)
+        ended = [status != "missing" for trial, (status, _) in pairs if trial.candidate]
+        return len(ended) == self.budget and all(ended)
 
     def row(self) -> dict[str, Any]:
         """The arm's part of the ledger; losses that are infinite are null."""
@@ -112,13 +115,96 @@ def _arm(
         return Trial(setting, jobs, default, candidate)
 
     default = own_setting(contest, arm)
-    settings = arm.settings()
-    trials = [trial(setting, setting == default, True) for setting in settings]
+    if search := contest.table.search:
+        study = Study(search, arm, home)
+        known = study.settings(lambda setting: trial(setting, False, True).status(past), ask)
+    else:
+        known = arm.settings()
+    trials = [trial(setting, setting == default, True) for setting in known]
     if not any(t.default for t in trials):
         trials.append(trial(default, True, False))
-    tuned = Tuned(trials, [t.status(past) for t in trials], default)
+    tuned = Tuned(trials, [t.status(past) for t in trials], default, contest.trials)
     choose(tuned, arm)
     return tuned
+
+
+class Study:
+    """One arm's search: an optuna study in the contest's journal, optuna.log.
+
+    The journal is the memory: a trial that was begun is there with its setting, whoever dies.
+    """
+
+    def __init__(self, search: Search, arm: Arm, home: Path) -> None:
+        self.search, self.arm, self.journal = search, arm, home / "optuna.log"
+
+    def settings(self, status: Callable[[Setting], tuple[str, float]], ask: int) -> list[Setting]:
+        """Settings of all trials begun; tells optuna of those that ended, asks for new ones.
+
+        ask: at most so many are open at once; 0 touches nothing.
+        """
+        if not ask and not self.journal.exists():
+            return []
+        study = self.open(0)
+        open_trials = 0
+        for old in study.trials:
+            said, loss = status(dict(old.params))
+            open_trials += said == "missing"
+            if said != "missing" and not old.state.is_finished() and ask:
+                if said == "failed":  # it has had its turn, and tells nothing about the setting
+                    study.tell(old.number, state=optuna().trial.TrialState.FAIL)
+                else:
+                    study.tell(old.number, loss)
+        begun = len(study.trials)
+        for number in range(begun, min(self.search.trials, begun + max(0, ask - open_trials))):
+            self.open(number).ask(self.distributions())
+        return [dict(trial.params) for trial in study.get_trials()]
+
+    def distributions(self) -> dict[str, Any]:
+        """The ranges as optuna names them."""
+        kinds = optuna().distributions
+        return {
+            key: kinds.IntDistribution(r.low, r.high, r.log)
+            if isinstance(r.low, int) and isinstance(r.high, int)
+            else kinds.FloatDistribution(r.low, r.high, r.log)
+            for key, r in self.arm.ranges.items()
+        }
+
+    def open(self, number: int) -> Any:
+        """The study, with a sampler for its trial `number`.
+
+        A sampler's random state is not in the journal, so each trial has a seed of its own, or a
+        second planner would propose the first one's settings again. (qmc keeps its place itself.)
+        """
+        module, search = optuna(), self.search
+        seed = search.seed + number
+        samplers = {
+            "tpe": lambda: module.samplers.TPESampler(
+                n_startup_trials=max(2, search.trials // 3), constant_liar=True, seed=seed
+            ),
+            "random": lambda: module.samplers.RandomSampler(seed),
+            "qmc": lambda: module.samplers.QMCSampler(seed=search.seed, scramble=True),
+            "cmaes": lambda: module.samplers.CmaEsSampler(seed=seed),
+        }
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        journal = module.storages.journal
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental, says optuna of some
+            return module.create_study(
+                storage=module.storages.JournalStorage(
+                    journal.JournalFileBackend(str(self.journal))
+                ),
+                study_name=self.arm.name,
+                sampler=samplers[search.sampler](),
+                load_if_exists=True,
+            )
+
+
+def optuna() -> Any:
+    """The package, quiet; imported only where a contest searches."""
+    import optuna as module
+
+    module.logging.set_verbosity(module.logging.ERROR)
+    return module
 
 
 def own_setting(contest: Contest, arm: Arm) -> Setting:

@@ -1,0 +1,164 @@
+"""`python -m launch CONTEST.toml`: plan a contest and run what is missing of it.
+
+    python -m launch configs/contest/quickstart.toml --dry-run
+    python -m launch configs/contest/quickstart.toml
+    python -m report runs/quickstart
+
+Killed at any moment, the same command goes on. docs/contests.md says how to write a contest file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+from configs import ConfigError
+from launch import contest as contests
+from launch import estimate, local, watch
+from launch.contest import Contest
+from launch.job import ENDED, state
+from launch.plan import Plan, check, make
+from report import runlog
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0: all runs done; 1: some are not; 2: something to mend; 130: stopped."""
+    options = parser().parse_args(argv)
+    try:
+        return launch(options)
+    except (ConfigError, runlog.RecordError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    kind = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser("python -m launch", description=__doc__, formatter_class=kind)
+    p.add_argument("contest", type=Path, metavar="CONTEST.toml")
+    p.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR",
+                   help="the contest's folder lies in it (default: runs)")  # fmt: skip
+    p.add_argument("--dry-run", action="store_true", help="print the plan and what it will cost")
+    p.add_argument("--probe", action="store_true",
+                   help="with --dry-run: time a few updates, however long they take")  # fmt: skip
+    p.add_argument("--status", action="store_true", help="print how the runs stand")
+    p.add_argument("--jobs", type=int, metavar="N",
+                   help="runs at once (default: as many as there are GPUs or cores for)")  # fmt: skip
+    p.add_argument("--gpus-per-run", type=int, metavar="M", help="default 1; 0: CPU cores")
+    p.add_argument("--nproc", type=int, metavar="N",
+                   help="torchrun processes of a run (default: its GPUs)")  # fmt: skip
+    p.add_argument("--retry-failed", action="store_true", help="run failed ones again")
+    return p
+
+
+def launch(options: argparse.Namespace) -> int:
+    """Do what the command line says. Raises ConfigError or RecordError, one line."""
+    console = Console()
+    contest = contests.read(options.contest)
+    chosen = local.Options(
+        options.jobs, options.gpus_per_run, options.nproc, options.retry_failed
+    )
+    gpus = local.visible_gpus()
+    places = local.slots(chosen, gpus, local.cores())
+    home = options.out.absolute() / contest.name
+    check(contest, home, max(1, places[0].nproc))
+    for notice in contest.notices:
+        print(f"notice: {notice}", file=sys.stderr)
+    if options.status:
+        watch.show(make(contest, options.out), console)
+        return 0
+    if options.dry_run:
+        dry_run(make(contest, options.out), options, places, bool(gpus), console)
+        return 0
+    check_data(make(contest, options.out))
+    with held(home):
+        return run(contest, options, chosen, places, console)
+
+
+def held(home: Path) -> IO[str]:
+    """The contest's lock, which the kernel lets go of when this process dies."""
+    try:
+        return runlog.lock(home, wait_seconds=0)
+    except runlog.RecordError as error:
+        raise ConfigError(f"this contest is being run: {str(error).partition(' (waited')[0]}; "
+                          "--status shows how it stands, --out DIR gives it another "
+                          "folder") from None  # fmt: skip
+
+
+def check_data(plan: Plan) -> None:
+    """Raise ConfigError once, instead of having every run fail."""
+    for folder in dict.fromkeys(job.config.data.dir for job in plan.jobs):
+        if not Path(folder).is_dir():
+            raise ConfigError(f"no folder {folder}, where data.dir says the tokens are; prepare it "
+                              "(the contest file or docs/data.md says how), or change "
+                              "data.dir")  # fmt: skip
+
+
+def dry_run(
+    plan: Plan,
+    options: argparse.Namespace,
+    places: list[local.Slot],
+    gpus: bool,
+    console: Console,
+) -> None:
+    """Print the plan; nothing is written."""
+    known = estimate.paces(plan, options.out)
+    job = plan.jobs[0]
+    source = f"not known: no finished run of this size lies under {options.out}; try --probe"
+    if not known and (options.probe or estimate.quick(job.config, gpus)):
+        try:
+            check_data(plan)
+            known = {estimate.size(job.config): estimate.probe(job, places[0])}
+        except ConfigError as error:
+            source = f"not known: {error}"
+    if known:
+        source = f"from {next(iter(known.values())).source}"
+    shown = estimate.table(plan, known, len(places))
+    shown.caption = f"time: {source}; {len(places)} runs at once"
+    wide = console if console.is_terminal else Console(width=120)
+    wide.print(shown)
+    for run_ in plan.jobs:
+        print(f"{state(run_):9} {run_.role:7} {run_.arm:12} {' '.join(run_.arguments)}")
+
+
+def run(
+    contest: Contest,
+    options: argparse.Namespace,
+    chosen: local.Options,
+    places: list[local.Slot],
+    console: Console,
+) -> int:
+    """Run what is missing; returns the exit code."""
+    with watch.Screen(console) if console.is_terminal else watch.Lines(console) as shown:
+        runner = local.Runner(
+            lambda: make(contest, options.out, len(places)), places, chosen, shown
+        )
+        plan = runner.run()
+        if isinstance(shown, watch.Screen):
+            shown.draw(runner)
+    missing = [job for job in plan.jobs if runner.states[job.id] not in ENDED]
+    failed = [job for job in missing if runner.states[job.id] == "failed"]
+    for problem in plan.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    for job in failed:
+        print(f"failed: {watch.title(job)}, see {job.log}", file=sys.stderr)
+    print(f"{watch.counts(plan, runner.states)} in {plan.home}")
+    if runner.stopping:
+        return 130
+    if failed:
+        print("--retry-failed runs the failed ones again", file=sys.stderr)
+    if missing or plan.pending or plan.problems:
+        return 1
+    print(f"look at it: python -m report {plan.home}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
