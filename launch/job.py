@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 ATTEMPTS = "attempts.jsonl"
 
 Role = Literal["report", "tuning", "trunk"]
-State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting"]
+State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting", "queued"]
 ENDED = ("finished", "diverged")  # never run again
 
 

@@ -45,8 +45,9 @@ class Options:
         """Raises ConfigError where they do not divide."""
         gpus = self.nodes if self.gpus_per_run is None else self.gpus_per_run
         if self.nodes < 1 or gpus % self.nodes:
-            raise ConfigError(f"--gpus-per-run {gpus} cannot be shared by --nodes {self.nodes}; give "
-                              "a multiple of it")  # fmt: skip
+            raise ConfigError(
+                f"--gpus-per-run {gpus} cannot be shared by --nodes {self.nodes}; give a multiple"
+            )
         return gpus // self.nodes
 
     @property
@@ -99,9 +100,7 @@ def submit(plan: Plan, options: Options) -> list[Submission]:
 
 def runnable(job: Job, states: Mapping[str, State], retry_failed: bool) -> bool:
     """Whether a run can begin, or go on, now."""
-    wanted: tuple[State, ...] = ("waiting", "stopped", "failed") if retry_failed else (
-        "waiting", "stopped",
-    )  # fmt: skip
+    wanted = {"waiting", "stopped"} | ({"failed"} if retry_failed else set())
     return states[job.id] in wanted and (job.after is None or states[job.after] in ENDED)
 
 
@@ -111,8 +110,8 @@ def _submit(plan: Plan, jobs: Sequence[Job], options: Options) -> str:
     folder.mkdir(exist_ok=True)
     logs.mkdir(exist_ok=True)
     number = 1 + max((int(path.stem) for path in folder.glob("*.txt")), default=0)
-    directories = {job.id: job.directory for job in plan.jobs}
-    lines = [line(job, directories) for job in jobs]
+    ended_well = {job.id: job.directory for job in plan.jobs if state(job) != "diverged"}
+    lines = [line(job, ended_well) for job in jobs]
     file = folder / f"{number}.txt"
     file.write_text("".join(lines), encoding="utf-8")
     limit = f"%{options.jobs}" if options.jobs else ""
@@ -128,9 +127,9 @@ def _submit(plan: Plan, jobs: Sequence[Job], options: Options) -> str:
         raise
 
 
-def line(job: Job, directories: Mapping[str, Path]) -> str:
+def line(job: Job, trunks: Mapping[str, Path]) -> str:
     """Of the file that a task reads: id, folder, trunk to branch from or '', arguments."""
-    trunk = str(directories[job.after]) if job.after else ""
+    trunk = str(trunks.get(job.after or "", ""))  # none that diverged: so would the branch
     return shlex.join([job.id, str(job.directory), trunk, *job.words()]) + "\n"
 
 
@@ -174,7 +173,7 @@ def command(words: Sequence[str], environment: Mapping[str, str] | None = None) 
         raise ConfigError(f"no {words[0]} on this machine; --executor slurm is for a login node of "
                           "a SLURM cluster, --executor local for any other") from None  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"{words[0]} gave no answer in 60 s; is slurmctld up? (scontrol ping)") from None  # fmt: skip
+        raise ConfigError(f"{words[0]} gave no answer in 60 s; see scontrol ping") from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         hint = "; --gpus-per-run 0 asks for CPUs only" if "gres" in said.lower() else ""
@@ -183,10 +182,11 @@ def command(words: Sequence[str], environment: Mapping[str, str] | None = None) 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Append how one attempt ended to attempts.jsonl."""
+    """Append how one attempt ended to attempts.jsonl, by the signal where one ended it."""
     home, identity, started, code = Path(argv[0]), argv[1], argv[2], int(argv[3])
     lines = tail(home / "logs" / f"{identity}.log")[-LAST_LINES:]
-    note(home, identity, started, killed_by(lines) or code if code > 0 else code, lines)
+    signal = (killed_by(lines) if code == 1 else None) or min(0, 128 - code)  # srun's: 128 + signal
+    note(home, identity, started, signal or code, lines)
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 NODES = ("n1", "n2")
 # Where a default is minutes, a test needs seconds: the scheduler's and the backfill's period, and
-# cred_expire, which is how long a requeued job waits before it may start again (default 120 s, 5 is the least).
+# cred_expire, which is how long a requeued job waits before it may start again (at least 5).
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -179,7 +179,12 @@ def _await(
     deadline = time.monotonic() + 20
     while True:
         done = subprocess.run(
-            command, env=cluster.environment, capture_output=True, text=True, timeout=20, check=False
+            command,
+            env=cluster.environment,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
         if done.returncode == 0 and done.stdout.strip().endswith(answer):
             return
