@@ -29,6 +29,9 @@ from report import runlog
 OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
 
 
+WIDE = 160  # characters, where no terminal says how many
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0: all runs done; 1: some are not (yet); 2: something to mend; 130: stopped."""
     options = parser().parse_args(argv)
@@ -71,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 def launch(options: argparse.Namespace) -> int:
     """Do what the command line says. Raises ConfigError or RecordError, one line."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     contest = contests.read(options.contest)
     home = options.out.absolute() / contest.name
     chosen = local.Options(options.jobs, options.gpus_per_run, options.nproc, options.retry_failed)
@@ -162,8 +165,7 @@ def dry_run(
         source = f"from {next(iter(known.values())).source}"
     shown = estimate.table(plan, known, len(places))
     shown.caption = f"time: {source}; {len(places)} runs at once"
-    wide = console if console.is_terminal else Console(width=120)
-    wide.print(shown)
+    console.print(shown)
     for run_ in plan.jobs:
         print(f"{state(run_):9} {run_.role:7} {run_.arm:12} {' '.join(run_.arguments)}")
 
