@@ -21,8 +21,9 @@ from rich.console import Console
 from configs import ConfigError
 from launch import contest as contests
 from launch import estimate, local, slurm, watch
+from launch.attempts import attempts
 from launch.contest import Contest
-from launch.job import ENDED, State, attempts, state
+from launch.job import ENDED, State, state
 from launch.plan import Plan, check, make
 from report import runlog
 

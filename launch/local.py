@@ -8,9 +8,7 @@ runs' own records and attempts.jsonl.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,28 +16,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from configs import ConfigError
 from launch import branches
-from launch.job import (
-    ATTEMPTS,
-    ENDED,
-    ROOT,
-    Job,
-    State,
-    attempts,
-    progress,
-    resolved,
-    state,
-    tail,
-)
+from launch.attempts import LAST_LINES, attempts, killed_by, note, tail
+from launch.job import ENDED, ROOT, Job, State, progress, resolved, state
 from launch.plan import Plan
 from report import runlog
 
 TICK = 0.2  # s between looks at the processes
-LAST_LINES = 20  # of a run's output, kept in attempts.jsonl
 
 
 @dataclass(frozen=True)
@@ -299,26 +285,11 @@ def remaining(plan: Plan, states: Mapping[str, State]) -> int:
     return total + length * len(plan.pending)
 
 
-def note(home: Path, identity: str, started: str, code: int, lines: list[str]) -> None:
-    """Append an ended attempt to attempts.jsonl; `lines` are the last ones of its output."""
-    number = len(attempts(home).get(identity, [])) + 1
-    line = {"id": identity, "attempt": number, "started": started, "ended": runlog.now(),
-            "exit_code": code, "last_lines": lines}  # fmt: skip
-    with (home / ATTEMPTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def exit_code(code: int, attempt: Attempt, lines: list[str]) -> int:
     """Of the run itself: negative, the signal, where it was ended from outside."""
     if code > 0 and attempt.asked:
         return -signal.SIGTERM
     return (killed_by(lines) if attempt.slot.nproc and code > 0 else None) or code
-
-
-def killed_by(lines: list[str]) -> int | None:
-    """Minus the signal that ended a rank, from torchrun's last lines: its exit code is always 1."""
-    killed = re.search(r"exitcode\s*:\s*(-\d+)", "\n".join(lines))
-    return int(killed.group(1)) if killed else None
 
 
 def python_path() -> str:

@@ -4,8 +4,6 @@ SLURM places, queues and requeues; the disk says what is done. Nothing else is k
 is a file in the contest's folder, `slurm/<number>.txt`, with one line per run, and a job name made
 from that folder and number, by which squeue tells which of its runs are still on their way. So the
 same command, given again at any time, submits what has become possible and nothing twice.
-
-    python -m launch.slurm HOME ID STARTED CODE    # how launch/slurm.sbatch notes a run's end
 """
 
 from __future__ import annotations
@@ -20,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import ConfigError
-from launch.job import ENDED, ROOT, Job, State, attempts, state, tail
-from launch.local import LAST_LINES, killed_by, note, python_path
+from launch.attempts import attempts
+from launch.job import ENDED, ROOT, Job, State, state
+from launch.local import python_path
 from launch.plan import Plan
 
 FOLDER = "slurm"  # of the submissions, in the contest's folder
@@ -179,16 +178,3 @@ def command(words: Sequence[str], environment: Mapping[str, str] | None = None) 
         hint = "; --gpus-per-run 0 asks for CPUs only" if "gres" in said.lower() else ""
         raise ConfigError(f"{said}{hint}")
     return done.stdout
-
-
-def main(argv: Sequence[str]) -> int:
-    """Append how one attempt ended to attempts.jsonl, by the signal where one ended it."""
-    home, identity, started, code = Path(argv[0]), argv[1], argv[2], int(argv[3])
-    lines = tail(home / "logs" / f"{identity}.log")[-LAST_LINES:]
-    signal = (killed_by(lines) if code == 1 else None) or min(0, 128 - code)  # srun's: 128 + signal
-    note(home, identity, started, signal or code, lines)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
