@@ -4,9 +4,14 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STDLIB := data/tokens/stdlib/meta.json
 
-.PHONY: train test lint types format clean
+.PHONY: train contest test lint types format clean
 train: .venv/installed $(STDLIB)
 	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
+
+# three schedules x three seeds, and whether the numbers are those of docs/results/expected.toml
+contest: .venv/installed $(STDLIB)
+	$(BIN)/python -m launch configs/contest/quickstart.toml
+	$(BIN)/python -m launch.expected runs/quickstart docs/results/expected.toml
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -28,8 +28,6 @@ from launch.plan import Plan, check, make
 from report import runlog
 
 OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
-
-
 WIDE = 160  # characters, where no terminal says how many
 
 
@@ -57,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
                    help="with --dry-run: time a few updates, however long they take")  # fmt: skip
     p.add_argument("--status", action="store_true", help="print how the runs stand")
     p.add_argument("--jobs", type=int, metavar="N",
-                   help="runs at once (default: as many as there are GPUs or cores for)")  # fmt: skip
+                   help="runs at once (default: as there are GPUs or cores for)")  # fmt: skip
     p.add_argument("--gpus-per-run", type=int, metavar="M", help="default 1; 0: CPU cores")
     p.add_argument("--nproc", type=int, metavar="N",
                    help="torchrun processes of a run (default: its GPUs)")  # fmt: skip

@@ -80,8 +80,8 @@ def warmup(run: Job) -> int:
     """Updates of the warm-up. Raises ConfigError where lengths would differ in it."""
     value = run.config.schedule.hyperparameters.get("warmup_steps", 0)
     if not isinstance(value, int):
-        raise ConfigError(f"arm '{run.arm}': schedule.warmup_steps = {value} is a fraction, so runs "
-                          "of several lengths share no trunk; give a number of updates")  # fmt: skip
+        raise ConfigError(f"arm '{run.arm}': schedule.warmup_steps = {value} is a fraction, so "
+                          "lengths share no trunk; give a number of updates")  # fmt: skip
     return value
 
 
@@ -149,11 +149,11 @@ def check(trunk: Config, config: Config, source: Path) -> None:
     """Raise ConfigError unless the first updates of `config` are exactly those of `trunk`."""
     for key, value in comparable(config).items():
         if value != comparable(trunk)[key]:
-            raise ConfigError(f"{source} differs in [{key}] from the run that should branch from it")
+            raise ConfigError(f"{source} differs in [{key}] from the run that would branch off")
     own, before = schedule_factors(config), schedule_factors(trunk)
     if shared(own, before) < len(before):
-        raise ConfigError(f"{source} has another learning rate at update {shared(own, before)} than "
-                          f"the run of {len(own)} updates that should branch from it")  # fmt: skip
+        raise ConfigError(f"{source} has another learning rate at update {shared(own, before)} "
+                          f"than the run of {len(own)} updates that would branch off")  # fmt: skip
 
 
 def comparable(config: Config) -> dict[str, Any]:

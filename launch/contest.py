@@ -82,8 +82,8 @@ class Table(Strict):
     seeds: tuple[int, ...] = Field(min_length=1)
     tuning_seeds: tuple[int, ...] = ()
     target: float | None = None
-    settings: dict[str, Any] = {}
-    tune: dict[str, tuple[Any, ...]] = {}
+    settings: dict[str, Any] = Field({})
+    tune: dict[str, tuple[Any, ...]] = Field({})
     search: Search | None = None
     branches: Branches | None = None
 
@@ -94,7 +94,7 @@ class ArmTable(Strict):
     name: str = Field(min_length=1)
     configs: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    tune: dict[str, Any] = {}
+    tune: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,10 @@ def parse(table: Mapping[str, Any], text: str) -> Contest:
             raise ConfigError(f"unknown table '{key}'; {nearest(key, ['contest', 'arm'])}")
     if not isinstance(table.get("contest"), dict):
         raise ConfigError("no [contest] table; it names base, baseline and seeds")
+    search = table["contest"].get("search")
+    if isinstance(search, Mapping) and isinstance(search.get("ranges"), Mapping):
+        for key, value in search["ranges"].items():  # here, where the key can be named
+            _range(value, f"contest.search.ranges.{key}")
     head = _validate(Table, {**table["contest"], **_flat_settings(table["contest"])}, "contest")
     rows = table.get("arm")
     if not isinstance(rows, list) or not rows:
@@ -246,7 +250,8 @@ def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     if head.search:
         given = {key: dict(value) if isinstance(value, Mapping) else value
                  for key, value in table.tune.items()}  # fmt: skip
-        ranges = {key: _range(value, key, table.name) for key, value in given.items()}
+        own_ranges = f"arm '{table.name}': tune"
+        ranges = {key: _range(value, f"{own_ranges}.{key}") for key, value in given.items()}
         ranges = ranges or head.search.ranges
     else:
         grid = {key: tuple(_values(value, key, table.name)) for key, value in table.tune.items()}
@@ -255,11 +260,12 @@ def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     return Arm(table.name, table.configs, overrides, table.seeds or head.seeds, grid, ranges)
 
 
-def _range(value: Any, key: str, arm: str) -> Range:
+def _range(value: Any, where: str) -> Range:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"arm '{arm}': tune.{key} = {value!r} should be a range such as "
-                          "{low = 1e-4, high = 1e-2, log = true}")  # fmt: skip
-    return _validate(Range, value, f"arm '{arm}': tune.{key}")
+        raise ConfigError(
+            f"{where} = {value!r} should be a range such as {{low = 1e-4, high = 1e-2, log = true}}"
+        )
+    return _validate(Range, value, where)
 
 
 def _values(value: Any, key: str, arm: str) -> Sequence[Any]:
@@ -276,7 +282,7 @@ def _check_reserved(keys: Mapping[str, Any], where: str) -> None:
 
 def _check_head(head: Table) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", head.name):
-        raise ConfigError(f"contest.name = {head.name!r} names a folder; use letters, digits, - _ .")
+        raise ConfigError(f"contest.name = {head.name!r} names a folder; use letters, digits, .-_")
     _check_reserved(head.settings, "[contest.settings]")
     if head.tune and head.search:
         raise ConfigError("both [contest.tune] and [contest.search] are given; keep one")
@@ -311,8 +317,8 @@ def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
     for arm in arms:
         _check_seeds(arm.seeds, f"seeds of arm '{arm.name}'")
         if len(arm.seeds) != len(head.seeds):
-            raise ConfigError(f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the contest "
-                              f"{len(head.seeds)}; give equal numbers")  # fmt: skip
+            raise ConfigError(f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the "
+                              f"contest {len(head.seeds)}; give equal numbers")  # fmt: skip
         if both := sorted({*arm.seeds} & {*head.tuning_seeds}):
             raise ConfigError(f"seed {both[0]} is used for tuning and for reporting (arm "
                               f"'{arm.name}'); what was tuned on a seed looks better on it than it "

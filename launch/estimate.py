@@ -133,8 +133,8 @@ def probe(job: Job, slot: Slot) -> Pace:
         evals = [line["time/eval_seconds"] for line in lines if "val/loss" in line]
         if not steps:
             said = output.read_text(errors="replace").strip().splitlines()
-            raise ConfigError(f"no update of the probe ended within {PROBE_SECONDS:.0f} s; it said: "
-                              f"{said[-1] if said else 'nothing'}")  # fmt: skip
+            raise ConfigError(f"no update of the probe ended within {PROBE_SECONDS:.0f} s; it "
+                              f"said: {said[-1] if said else 'nothing'}")  # fmt: skip
     train, every = job.config.train, job.config.eval.every
     overhead = (1 + -(-train.total_steps // every)) * evals[0] + START_SECONDS
     return Pace(steps[len(steps) // 2], overhead, f"a probe of {len(steps)} updates")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Job:
         return [*launcher, str(ROOT / "train_gpt2.py"), *self.words()]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def resolved(arguments: tuple[str, ...]) -> Config:
     """The configuration of a command line, complete. Raises ConfigError."""
     config = load(arguments)
@@ -134,7 +135,7 @@ def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = Non
     else:
         summary = runlog.read_summary(job.directory)
         if summary:
-            return summary["status"]  # type: ignore[no-any-return]
+            return summary["status"]
         begun = True
     ended = (attempts(job.home) if past is None else past).get(job.id)
     if ended and ended[-1]["exit_code"] >= 0:  # below 0: the signal that killed it
@@ -171,5 +172,5 @@ def final_loss(job: Job) -> float:
     """Final validation loss of a run that ended, nats per token; infinite if it diverged."""
     summary = runlog.read_summary(job.directory) or {}
     loss = summary.get("final_val_loss")
-    bad = summary.get("status") == "diverged" or summary.get("diverged") or loss is None
-    return float("inf") if bad else float(loss)
+    bad = summary.get("status") == "diverged" or summary.get("diverged")
+    return math.inf if bad or loss is None else float(loss)

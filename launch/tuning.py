@@ -240,7 +240,7 @@ def at_edge(arm: Arm, key: str, value: Any) -> bool:
     """Whether a better value may lie outside: an end of the grid, or 5 % of the range from one."""
     if key in arm.ranges:
         r = arm.ranges[key]
-        low, high, x = (map(math.log, (r.low, r.high, value)) if r.log else (r.low, r.high, value))
+        low, high, x = map(math.log, (r.low, r.high, value)) if r.log else (r.low, r.high, value)
         return not low + EDGE * (high - low) < x < high - EDGE * (high - low)
     values = arm.grid[key]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
