@@ -83,15 +83,15 @@ def launch(options: argparse.Namespace) -> int:
         places = [local.Slot("SLURM", {}, cluster.world_size)] * (cluster.jobs or 1)
     else:
         places = local.slots(chosen, gpus, local.cores())
-    check(contest, home, max(1, places[0].nproc))
-    for notice in contest.notices:
-        print(f"notice: {notice}", file=sys.stderr)
     if options.status:
         plan = make(contest, options.out)
         past = attempts(home)
         disk = {job.id: state(job, past) for job in plan.jobs}
         watch.show(plan, console, slurm.states(plan) if cluster else disk)
         return 0
+    check(contest, home, max(1, places[0].nproc))
+    for notice in contest.notices:
+        print(f"notice: {notice}", file=sys.stderr)
     if options.dry_run:
         dry_run(make(contest, options.out), options, places, bool(gpus), console)
         return 0

@@ -82,7 +82,7 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     assert "submitted 4 runs as job array" in said
     array = said.partition("job array ")[2].split()[0]
     runs = json.loads((home / "plan.json").read_text())["runs"]
-    killed, cancelled, failing, good = (home / run["directory"] for run in runs)
+    killed, _, failing, good = (home / run["directory"] for run in runs)
     failing.mkdir()
     (failing / "checkpoints").touch()  # no folder: an error of its own
     assert "submitted" not in submit()[1]  # all are on their way
