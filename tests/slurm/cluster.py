@@ -87,7 +87,7 @@ class Cluster:
         words = self.run("scontrol", "show", "job", "--oneliner", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: str, *states: str, timeout: float = 90) -> dict[str, str]:
+    def wait(self, number: str, *states: str, timeout: float = 240) -> dict[str, str]:
         """The job as soon as it is in one of these states (none: as soon as it has ended)."""
         ends = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         wait_until(lambda: self.job(number)["JobState"] in ends, timeout, lambda: self.log(number))

@@ -55,7 +55,7 @@ def assert_same_as_local(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "launch", str(tmp_path / "small.toml"), "--jobs", "2",
          "--gpus-per-run", "0", "--out", str(tmp_path / "local")],
-        cwd=ROOT, check=True, capture_output=True, timeout=180,
+        cwd=ROOT, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     plans = [json.loads((tmp_path / out / "small/plan.json").read_text())["runs"]
              for out in ("cluster", "local")]  # fmt: skip
@@ -86,10 +86,10 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     failing.mkdir()
     (failing / "checkpoints").touch()  # no folder: an error of its own
     assert "submitted" not in submit()[1]  # all are on their way
-    wait_until(lambda: len(read_metrics(killed)) > 12, 60)
+    wait_until(lambda: len(read_metrics(killed)) > 12, 240)
     os.kill(read_record(killed)["launches"][0]["pid"], signal.SIGKILL)
     cluster.run("scancel", f"{array}_1")
-    wait_until(lambda: not slurm.queue(home), 90, lambda: str(slurm.queue(home)))
+    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
     code, said = submit("--status")
     assert "1 of 4 runs done, 1 failed" in said
     assert read_summary(good)["status"] == "finished"
@@ -98,7 +98,7 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     assert "submitted 2 runs" in said  # the killed and the cancelled one, not what failed
     (failing / "checkpoints").unlink()
     assert "submitted 1 runs" in submit("--retry-failed")[1]
-    wait_until(lambda: not slurm.queue(home), 90, lambda: str(slurm.queue(home)))
+    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
     code, said = submit()
     assert (code, "submitted" in said, "4 of 4 runs done" in said) == (0, False, True)
     assert len(read_record(killed)["launches"]) == 2
@@ -127,7 +127,7 @@ def test_what_waits_for_tuning_and_for_a_trunk_is_submitted_by_the_same_command(
         code, said = submit()
         submitted += [int(line.split()[1]) for line in said.splitlines() if "submitted" in line]
         assert code == 1
-        wait_until(lambda: not slurm.queue(home), 60, lambda: str(slurm.queue(home)))
+        wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
     assert submitted == [2, 1, 1]  # two trials, the trunk, the branch
     assert submit()[0] == 0
     assert_same_as_local(tmp_path)
