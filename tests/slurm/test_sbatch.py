@@ -67,7 +67,7 @@ def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happe
     ).strip()  # fmt: skip
     cluster.wait(other, "COMPLETED")
     hurry(cluster, number)
-    finish(job([*command(shards, tmp_path / "undisturbed"), *LONG], nproc=2))
+    finish(job([*command(shards, tmp_path / "undisturbed"), *LONG], nproc=2), LIMIT)
     ended = cluster.wait(number)
 
     directory, reference = only_run(runs), only_run(tmp_path / "undisturbed")
