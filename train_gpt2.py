@@ -288,7 +288,7 @@ def main(argv: Sequence[str]) -> int:
             config = resolve(load([word for word in argv if word != "--print-config"]))
             if "--print-config" not in argv:
                 return run(config)
-            text = config.toml()
+            text = f"# folder: {Path(config.log.dir) / config.run_name}\n{config.toml()}"
         if speaks:
             print(text)
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -130,8 +131,13 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _keys() -> Iterator[tuple[str, str, str]]:
+@functools.cache
+def _keys() -> tuple[tuple[str, str, str], ...]:
     """(dotted key, type, meaning) of every key of the schema."""
+    return tuple(_walk())
+
+
+def _walk() -> Iterator[tuple[str, str, str]]:
     for name, field in Config.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):

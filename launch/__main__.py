@@ -3,6 +3,7 @@
     python -m launch configs/contest/quickstart.toml --dry-run
     python -m launch configs/contest/quickstart.toml
     python -m report runs/quickstart
+    python -m launch configs/contest/quickstart.toml --executor slurm --time 4:00:00
 
 Killed at any moment, the same command goes on. docs/contests.md says how to write a contest file.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,17 +20,19 @@ from rich.console import Console
 
 from configs import ConfigError
 from launch import contest as contests
-from launch import estimate, local, watch
+from launch import estimate, local, slurm, watch
+from launch.attempts import attempts
 from launch.contest import Contest
-from launch.job import ENDED, state
+from launch.job import ENDED, State, state
 from launch.plan import Plan, check, make
 from report import runlog
 
+OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
 WIDE = 160  # characters, where no terminal says how many
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0: all runs done; 1: some are not; 2: something to mend; 130: stopped."""
+    """Returns 0: all runs done; 1: some are not (yet); 2: something to mend; 130: stopped."""
     options = parser().parse_args(argv)
     try:
         return launch(options)
@@ -57,6 +60,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--nproc", type=int, metavar="N",
                    help="torchrun processes of a run (default: its GPUs)")  # fmt: skip
     p.add_argument("--retry-failed", action="store_true", help="run failed ones again")
+    p.add_argument("--executor", choices=["local", "slurm"], default="local",
+                   help="slurm: submit what can run and leave (docs/slurm.md)")  # fmt: skip
+    on = p.add_argument_group("with --executor slurm")
+    on.add_argument("--partition", metavar="NAME")
+    on.add_argument("--time", metavar="LIMIT", help="of a job; a longer run goes on in the next")
+    on.add_argument("--nodes", type=int, default=1, metavar="N", help="of a run (default: 1)")
+    on.add_argument("--sbatch", default="", metavar="OPTIONS",
+                    help="more for sbatch: '--account=lab --cpus-per-task=16'")  # fmt: skip
     return p
 
 
@@ -64,22 +75,53 @@ def launch(options: argparse.Namespace) -> int:
     """Do what the command line says. Raises ConfigError or RecordError, one line."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     contest = contests.read(options.contest)
+    home = options.out.absolute() / contest.name
     chosen = local.Options(options.jobs, options.gpus_per_run, options.nproc, options.retry_failed)
     gpus = local.visible_gpus()
-    places = local.slots(chosen, gpus, local.cores())
-    home = options.out.absolute() / contest.name
+    cluster = on_slurm(options) if options.executor == "slurm" else None
+    if cluster:
+        places = [local.Slot("SLURM", {}, cluster.world_size)] * (cluster.jobs or 1)
+    else:
+        places = local.slots(chosen, gpus, local.cores())
+    if options.status:
+        plan = make(contest, options.out)
+        past = attempts(home)
+        disk = {job.id: state(job, past) for job in plan.jobs}
+        watch.show(plan, console, slurm.states(plan) if cluster else disk)
+        return 0
     check(contest, home, max(1, places[0].nproc))
     for notice in contest.notices:
         print(f"notice: {notice}", file=sys.stderr)
-    if options.status:
-        watch.show(make(contest, options.out), console)
-        return 0
     if options.dry_run:
         dry_run(make(contest, options.out), options, places, bool(gpus), console)
         return 0
     check_data(make(contest, options.out))
     with held(home):
+        if cluster:
+            return submit(make(contest, options.out, cluster.jobs or OPEN_TRIALS), cluster)
         return run(contest, options, chosen, places, console)
+
+
+def on_slurm(options: argparse.Namespace) -> slurm.Options:
+    """What the command line says about SLURM."""
+    return slurm.Options(
+        partition=options.partition,
+        time=options.time,
+        nodes=options.nodes,
+        gpus_per_run=options.gpus_per_run,
+        nproc=options.nproc,
+        jobs=options.jobs,
+        sbatch=options.sbatch,
+        retry_failed=options.retry_failed,
+    )
+
+
+def submit(plan: Plan, cluster: slurm.Options) -> int:
+    """Submit what can run and is not on its way; returns the exit code, 0 when all is done."""
+    plan.write()
+    for submission in slurm.submit(plan, cluster):
+        print(f"submitted {len(submission.jobs)} runs as job array {submission.number}")
+    return ending(plan, slurm.states(plan))
 
 
 def held(home: Path) -> IO[str]:
@@ -142,15 +184,19 @@ def run(
         plan = runner.run()
         if isinstance(shown, watch.Screen):
             shown.draw(runner)
-    missing = [job for job in plan.jobs if runner.states[job.id] not in ENDED]
-    failed = [job for job in missing if runner.states[job.id] == "failed"]
+    code = ending(plan, runner.states)
+    return 130 if runner.stopping else code
+
+
+def ending(plan: Plan, states: Mapping[str, State]) -> int:
+    """Say how the contest stands and what to type next; returns the exit code."""
+    missing = [job for job in plan.jobs if states[job.id] not in ENDED]
+    failed = [job for job in missing if states[job.id] == "failed"]
     for problem in plan.problems:
         print(f"problem: {problem}", file=sys.stderr)
     for job in failed:
         print(f"failed: {watch.title(job)}, see {job.log}", file=sys.stderr)
-    print(f"{watch.counts(plan, runner.states)} in {plan.home}")
-    if runner.stopping:
-        return 130
+    print(f"{watch.counts(plan, states)} in {plan.home}")
     if failed:
         print("--retry-failed runs the failed ones again", file=sys.stderr)
     if missing or plan.pending or plan.problems:

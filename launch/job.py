@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +13,14 @@ from typing import Any, Literal
 
 import optim
 from configs import Config, ConfigError, load
+from launch.attempts import attempts, tail
 from launch.contest import Arm, Contest
 from report import runlog
 
 ROOT = Path(__file__).parent.parent
-ATTEMPTS = "attempts.jsonl"
 
 Role = Literal["report", "tuning", "trunk"]
-State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting"]
+State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting", "queued"]
 ENDED = ("finished", "diverged")  # never run again
 
 
@@ -124,19 +122,6 @@ def job(
     return Job(name, label, role, seed, seed, trial, length, after, folder / run, arguments, home)
 
 
-def attempts(home: Path) -> dict[str, list[dict[str, Any]]]:
-    """The ended attempts of each run, by id, from attempts.jsonl."""
-    path = home / ATTEMPTS
-    found: dict[str, list[dict[str, Any]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            attempt = json.loads(line)
-        except ValueError:
-            continue  # the planner was killed in the middle of it; what it told is on disk anyway
-        found.setdefault(attempt["id"], []).append(attempt)
-    return found
-
-
 def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> State:
     """How the run stands, from the disk only; `past` is attempts(job.home), if at hand.
 
@@ -169,18 +154,6 @@ def locked(directory: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def tail(path: Path, size: int = 65536) -> list[str]:
-    """The last whole lines of a file, at most `size` bytes of them; [] without the file."""
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        begin = max(0, file.seek(0, os.SEEK_END) - size)
-        file.seek(begin)
-        text = file.read().decode("utf-8", "replace")
-    lines = text.splitlines()
-    return lines[1:] if begin else lines
 
 
 def progress(job: Job) -> tuple[int, float | None]:

@@ -8,9 +8,7 @@ runs' own records and attempts.jsonl.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,23 +20,12 @@ from typing import Protocol
 
 from configs import ConfigError
 from launch import branches
-from launch.job import (
-    ATTEMPTS,
-    ENDED,
-    ROOT,
-    Job,
-    State,
-    attempts,
-    progress,
-    resolved,
-    state,
-    tail,
-)
+from launch.attempts import LAST_LINES, attempts, killed_by, note, tail
+from launch.job import ENDED, ROOT, Job, State, progress, resolved, state
 from launch.plan import Plan
 from report import runlog
 
 TICK = 0.2  # s between looks at the processes
-LAST_LINES = 20  # of a run's output, kept in attempts.jsonl
 
 
 @dataclass(frozen=True)
@@ -242,7 +229,7 @@ class Runner:
         except (ConfigError, runlog.RecordError, OSError) as error:
             with job.log.open("a") as log:
                 log.write(f"error: {error}\n")
-            self.note(job, runlog.now(), 2, [f"error: {error}"])
+            note(job.home, job.id, runlog.now(), 2, [f"error: {error}"])
             self.states[job.id] = "failed"
             self.watch.ended(job, "failed", [f"error: {error}"], 0.0)
             return False
@@ -258,19 +245,11 @@ class Runner:
             lines = tail(job.log)[-LAST_LINES:]
             self.steps += max(0, progress(job)[0] - attempt.first_step)
             self.seconds += seconds
-            self.note(job, attempt.started, exit_code(code, attempt, lines), lines)
+            note(job.home, job.id, attempt.started, exit_code(code, attempt, lines), lines)
             self.look()
             self.watch.ended(job, self.states.get(job.id, "failed"), lines, seconds)
         for attempt in self.live.values():
             attempt.step, attempt.loss = progress(attempt.job)
-
-    def note(self, job: Job, started: str, code: int, lines: list[str]) -> None:
-        """Append the attempt to attempts.jsonl."""
-        number = len(attempts(job.home).get(job.id, [])) + 1
-        line = {"id": job.id, "attempt": number, "started": started, "ended": runlog.now(),
-                "exit_code": code, "last_lines": lines}  # fmt: skip
-        with (job.home / ATTEMPTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
     def stop(self) -> None:
         """Ask all runs to checkpoint and end."""
@@ -307,14 +286,10 @@ def remaining(plan: Plan, states: Mapping[str, State]) -> int:
 
 
 def exit_code(code: int, attempt: Attempt, lines: list[str]) -> int:
-    """Of the run itself: negative, the signal, where it was ended from outside.
-
-    torchrun says 1 for whatever ends a rank, and names the signal in its last lines.
-    """
+    """Of the run itself: negative, the signal, where it was ended from outside."""
     if code > 0 and attempt.asked:
         return -signal.SIGTERM
-    killed = re.search(r"exitcode\s*:\s*(-\d+)", "\n".join(lines)) if attempt.slot.nproc else None
-    return int(killed.group(1)) if code > 0 and killed else code
+    return (killed_by(lines) if attempt.slot.nproc and code > 0 else None) or code
 
 
 def python_path() -> str:

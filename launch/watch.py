@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch.job import ENDED, Job, State, final_loss, progress, state
+from launch.job import ENDED, Job, State, final_loss, progress
 from launch.local import Attempt, Runner, Slot
 from launch.plan import Plan
 
 STYLES = {"finished": "green", "diverged": "red", "failed": "bold red", "running": "cyan",
-          "stopped": "yellow", "waiting": "dim"}  # fmt: skip
+          "stopped": "yellow", "waiting": "dim", "queued": "blue"}  # fmt: skip
 EVERY = 60.0  # s between lines about how far it is, in a pipe
 
 
@@ -66,8 +66,9 @@ def counts(plan: Plan, states: Mapping[str, State]) -> str:
     """`7 of 9 runs done, 1 failed`."""
     total = len(plan.jobs) + len(plan.pending)
     done = sum(s in ENDED for s in states.values())
-    failed = sum(s == "failed" for s in states.values())
-    return f"{done} of {total} runs done" + (f", {failed} failed" if failed else "")
+    others = [f", {n} {kind}" for kind in ("running", "queued", "failed")
+              if (n := sum(s == kind for s in states.values()))]  # fmt: skip
+    return f"{done} of {total} runs done{''.join(others)}"
 
 
 class Lines:
@@ -200,9 +201,8 @@ def cell(job: Job, now: State, attempt: Attempt | None) -> Text:
     return Text(now, style=STYLES[now])
 
 
-def show(plan: Plan, console: Console) -> None:
-    """The state of a contest, from the disk."""
-    states = {job.id: state(job) for job in plan.jobs}
+def show(plan: Plan, console: Console, states: Mapping[str, State]) -> None:
+    """The state of a contest."""
     drawn = table(plan, states)
     drawn.caption = counts(plan, states)
     console.print(drawn)

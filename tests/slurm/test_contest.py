@@ -1,0 +1,143 @@
+"""A contest as job arrays on a real SLURM: the same runs and results as on one machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from launch import slurm
+from launch.__main__ import main
+from report.runlog import read_metrics, read_record, read_summary
+from tests.jobs import ROOT, command
+from tests.slurm.cluster import wait_until
+
+
+def write_contest(tmp_path, shards, head, arms, **settings):
+    """Path of a contest file of tiny runs."""
+    base, *words = command(shards, tmp_path)
+    flags = dict(zip(words[::2], words[1::2], strict=True))
+    flags = {key.removeprefix("--"): value for key, value in flags.items() if key != "--log.dir"}
+    lines = ["[contest]", 'name = "small"', f'base = ["{base}"]', *head, "[contest.settings]"]
+    for key, value in (flags | settings).items():
+        number = str(value).isdigit()
+        lines.append(f'"{key}" = {value if number else json.dumps(value)}')
+    path = tmp_path / "small.toml"
+    path.write_text("\n".join([*lines, *arms]) + "\n")
+    return path
+
+
+@pytest.fixture
+def submit(cluster, tmp_path, monkeypatch, capsys):
+    """`python -m launch small.toml --executor slurm` as a function of more flags: code, output."""
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+
+    def call(*flags):
+        words = ["--executor", "slurm", "--gpus-per-run", "0", "--out", str(tmp_path / "cluster")]
+        code = main([str(tmp_path / "small.toml"), *words, *flags])
+        return code, capsys.readouterr().out
+
+    return call
+
+
+def numbers(directory):
+    """metrics.jsonl without the times, which a second launch changes."""
+    lines = read_metrics(directory)
+    return [
+        {k: x[k] for k in ("step", "train/loss", "val/loss", "tokens") if k in x} for x in lines
+    ]
+
+
+def assert_same_as_local(tmp_path):
+    """Runs the contest again on this machine, and compares plans and numbers."""
+    subprocess.run(
+        [sys.executable, "-m", "launch", str(tmp_path / "small.toml"), "--jobs", "2",
+         "--gpus-per-run", "0", "--out", str(tmp_path / "local")],
+        cwd=ROOT, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    plans = [json.loads((tmp_path / out / "small/plan.json").read_text())["runs"]
+             for out in ("cluster", "local")]  # fmt: skip
+    assert plans[0] == plans[1]
+    for run in plans[0]:
+        there, here = (tmp_path / out / "small" / run["directory"] for out in ("cluster", "local"))
+        assert numbers(there) == numbers(here)
+        assert numbers(there)[-1]["val/loss"] == read_summary(here)["final_val_loss"]
+
+
+def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
+    cluster, submit, shards, tmp_path
+):
+    write_contest(
+        tmp_path,
+        shards,
+        ['baseline = "adamw"', "seeds = [1, 2]"],
+        ['[[arm]]\nname = "adamw"', '[[arm]]\nname = "lion"\n"optimizer.name" = "lion"'],
+        **{"train.total_steps": 80, "train.micro_batch_size": 16, "checkpoint.every": 10},
+    )
+    home = tmp_path / "cluster/small"
+    code, said = submit()
+    assert code == 1
+    assert "submitted 4 runs as job array" in said
+    array = said.partition("job array ")[2].split()[0]
+    runs = json.loads((home / "plan.json").read_text())["runs"]
+    killed, _, failing, good = (home / run["directory"] for run in runs)
+    failing.mkdir()
+    (failing / "checkpoints").touch()  # no folder: an error of its own
+    assert "submitted" not in submit()[1]  # all are on their way
+    wait_until(lambda: len(read_metrics(killed)) > 12, 240)
+    os.kill(read_record(killed)["launches"][0]["pid"], signal.SIGKILL)
+    cluster.run("scancel", f"{array}_1")
+    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
+    code, said = submit("--status")
+    assert "1 of 4 runs done, 1 failed" in said
+    assert read_summary(good)["status"] == "finished"
+
+    code, said = submit()
+    assert "submitted 2 runs" in said  # the killed and the cancelled one, not what failed
+    (failing / "checkpoints").unlink()
+    assert "submitted 1 runs" in submit("--retry-failed")[1]
+    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
+    code, said = submit()
+    assert (code, "submitted" in said, "4 of 4 runs done" in said) == (0, False, True)
+    assert len(read_record(killed)["launches"]) == 2
+    attempts = [json.loads(x) for x in (home / "attempts.jsonl").read_text().splitlines()]
+    codes = {x["id"]: [y["exit_code"] for y in attempts if y["id"] == x["id"]] for x in attempts}
+    assert codes[killed.name] == [-9, 0]
+    assert codes[failing.name] == [2, 0]
+    assert codes[good.name] == [0]
+    assert_same_as_local(tmp_path)
+
+
+def test_what_waits_for_tuning_and_for_a_trunk_is_submitted_by_the_same_command(
+    submit, shards, tmp_path
+):
+    write_contest(
+        tmp_path,
+        shards,
+        ['baseline = "wsd"', "seeds = [1]", "tuning_seeds = [101]",
+         '[contest.tune]\n"optimizer.lr" = [1e-3, 3e-3]',
+         '[contest.branches]\narms = ["wsd"]\nlengths = [12]'],
+        ['[[arm]]\nname = "wsd"\n"schedule.name" = "wsd"\n"schedule.warmup_steps" = 2'],
+    )  # fmt: skip
+    home = tmp_path / "cluster/small"
+    submitted = []
+    while len(submitted) < 3:
+        code, said = submit()
+        submitted += [int(line.split()[1]) for line in said.splitlines() if "submitted" in line]
+        assert code == 1
+        wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
+    assert submitted == [2, 1, 1]  # two trials, the trunk, the branch
+    assert submit()[0] == 0
+    assert_same_as_local(tmp_path)
+
+
+def test_sbatch_refuses_in_its_own_words(submit, shards, tmp_path, capsys):
+    arm = ['[[arm]]\nname = "adamw"']
+    write_contest(tmp_path, shards, ['baseline = "adamw"', "seeds = [1]"], arm)
+    home = tmp_path / "cluster/small"
+    assert submit("--partition", "nowhere")[0] == 2
+    assert submit("--gpus-per-run", "1")[0] == 2
+    assert not list((home / "slurm").iterdir())
+    assert submit("--nodes", "2", "--gpus-per-run", "3")[0] == 2
