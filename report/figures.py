@@ -86,7 +86,8 @@ def differences(study: Study, judgement: Judgement, look: dict[str, Style]) -> F
         return None
     for r in reversed(compared):
         c, style = r.comparison, look[r.arm]
-        assert c is not None and c.difference is not None
+        if c is None or c.difference is None:
+            continue
         pairs = list(c.differences.items())
         plot.add_scatter(
             x=[gap for _, gap in pairs], y=[style.label] * len(pairs), mode="markers",
@@ -494,8 +495,8 @@ def step_differences(study: Study, judgement: Judgement, look: dict[str, Style])
             drawn = True
     plot.add_vline(x=0, line={"color": BASELINE_COLOUR, "width": 1.5})
     note = (
-        "The same update of the same seeds. The outermost bins hold what lies beyond them, 0.5 % on "
-        "each side."
+        "The same update of the same seeds. The outermost bins hold what lies beyond them, 0.5 % "
+        "on each side."
     )
     title = "Differences of step times"
     return Figure("step_differences", title, note, plot) if drawn else None
