@@ -274,8 +274,8 @@ def planner(judgement: Judgement) -> Section | None:
     p = judgement.planner
     if p.sigma is None and p.sigma_paired is None:
         return None
-    shows = [[str(n), loss(a), loss(b)] for n, (a, b) in p.detectable.items()]
-    need = [[short(d), many(a), many(b)] for d, (a, b) in p.needed.items()]
+    shows: list[Line] = [[str(n), loss(a), loss(b)] for n, (a, b) in p.detectable.items()]
+    need: list[Line] = [[short(d), many(a), many(b)] for d, (a, b) in p.needed.items()]
     text = (
         f"Pooled std {loss(p.sigma)} between seeds, {loss(p.sigma_paired)} between paired "
         "differences. At 80 % power and alpha 0.05, two-sided, for one comparison."
@@ -300,12 +300,12 @@ def tuning(study: Study, judgement: Judgement) -> Section | None:
         titles = ("arm", "setting", "trials", "at the edge", "tuned", "default", "gap")
         tables.append(Table(titles, [tuned_row(row) for row in rows]))
     if judgement.sensitivity:
-        lines = [
+        rates: list[Line] = [
             [arm, loss(s.score), loss(min(s.losses.values())), str(len(s.losses)), s.note or "–"]
             for arm, s in judgement.sensitivity.items()
         ]
         columns = ("arm", "sensitivity to lr", "best loss", "rates", "to know")
-        tables.append(Table(columns, lines))
+        tables.append(Table(columns, rates))
     ledger = study.tuning or {}
     how = f"Method: {ledger.get('method')}. " if ledger.get("method") else ""
     text = (

@@ -106,7 +106,7 @@ def write_contest(home, gains, *, seeds=(1, 2, 3), steps=40, every=10, noise=0.0
             own = noise * np.random.default_rng([seed, number]).standard_normal()
             entries.append({"id": name, "arm": arm, "role": "report", "seed": seed,
                             "data_seed": seed, "trial": None, "length": None, "after": None,
-                            "directory": name, "arguments": ["configs/quickstart.toml"]})  # fmt: skip
+                            "directory": name, "arguments": []})  # fmt: skip
             if (arm, seed) not in skip:
                 rates = 1e-3 * np.linspace(1, 0.1, steps) ** (1 + number / 4)
                 write_run(home / name, config, curve(seed, steps, gains[arm]), own=own, rates=rates,
