@@ -549,7 +549,7 @@ def lines(plot: Any, rows: int) -> None:
 def faint(colour: str) -> str:
     """The colour of a band."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.16)"
+    return f"rgba({red},{green},{blue},0.11)"
 
 
 def reach(centre: float, low: float | None, high: float | None, style: Style) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from report.figures import BASELINE_COLOUR, Figure, axis_words, figures, styles
+from report.figures import BASELINE_COLOUR, Figure, Style, axis_words, figures, styles
 from report.runs import Run, Study, value_at
 from report.statistics import RESAMPLES
 from report.verdict import AXES, COSTS, Comparison, Judgement, Row, Spread
@@ -517,7 +517,7 @@ def page(study: Study, judgement: Judgement, command: str) -> str:
     first, rest = own[:1], own[1:]
     if rest and rest[0].id == "problems":
         first, rest = own[:2], own[2:]
-    chips = "".join(chip(arm, style.colour, style.label) for arm, style in look.items())
+    chips = "".join(chip(arm, style) for arm, style in look.items())
     links = [(s.id, s.title) for s in first] + [("figures", "Figures")]
     links += [(s.id, s.title) for s in rest]
     assets = {name: (ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
@@ -570,12 +570,13 @@ def facts(study: Study, judgement: Judgement) -> str:
     return html.escape(" · ".join(parts))
 
 
-def chip(arm: str, colour: str, label: str) -> str:
-    """The switch of one arm."""
-    base = " base" if colour == BASELINE_COLOUR else ""
+def chip(arm: str, style: Style) -> str:
+    """The switch of one arm; striped where its lines are dashed."""
+    base, c = " base" if style.colour == BASELINE_COLOUR else "", style.colour
+    fill = c if style.dash == "solid" else f"repeating-linear-gradient(90deg,{c} 0 3px,#fff 3px 5px)"
     return (
         f'<button type="button" class="chip{base}" data-arm="{html.escape(arm)}" '
-        f'aria-pressed="true"><i style="background:{colour}"></i>{label}</button>'
+        f'aria-pressed="true"><i style="background:{fill}"></i>{style.label}</button>'
     )
 
 
