@@ -1,0 +1,259 @@
+"""report.md, results.csv, report.html and the command, the page in a real headless Chromium."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from report.__main__ import main
+from report.figures import MOST_POINTS, buckets, figures
+from report.page import mark, page, results
+from report.runs import read
+from report.verdict import judge
+from tests.jobs import ROOT
+from tests.report.browser import browser, open_page
+from tests.report.contest_folder import configuration, curve, write_contest, write_run
+
+NASTY = '<script>alert("x")</script>|=1+1'
+
+
+@pytest.fixture(scope="session")
+def contest(tmp_path_factory):
+    """Four arms, three seeds, tuned; one run diverged, one is still going."""
+    home = write_contest(
+        tmp_path_factory.mktemp("report") / "demo",
+        {"cosine": 0.0, "wsd": 0.02, "linear": 0.001, "step": -0.03},
+        steps=150, every=15, tuning=True,
+    )  # fmt: skip
+    assert main([str(home)]) == 0
+    return home
+
+
+def test_command_writes_three_files_and_says_the_verdict(contest, capsys):
+    assert main([str(contest)]) == 0
+    said = capsys.readouterr().out
+    assert "wsd (−0.0" in said
+    assert {"report.md", "results.csv", "report.html"} <= {p.name for p in contest.iterdir()}
+    text = (contest / "report.md").read_text()
+    assert re.search(r"\| wsd \| better \| 3\.\d{4} \|", text)
+    assert "# demo" in text
+
+
+def test_command_as_a_process_answers_mistakes_in_one_line(tmp_path):
+    for arguments, words in [
+        ([str(tmp_path)], "holds no run"),
+        ([str(tmp_path / "x")], "does not exist"),
+    ]:
+        done = subprocess.run([sys.executable, "-m", "report", *arguments], cwd=ROOT,
+                              capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_csv_has_every_run_and_its_numbers(contest):
+    lines = list(csv.DictReader(io.StringIO((contest / "results.csv").read_text())))
+    study = read([str(contest)])
+    assert len(lines) == len(study.runs) == 12 + 12
+    by_name = {line["run"]: line for line in lines}
+    for run in study.runs:
+        assert float(by_name[run.name]["final_val_loss"]) == run.summary["final_val_loss"]
+        assert float(by_name[run.name]["optimizer.lr"]) == run.config["optimizer"]["lr"]
+
+
+def test_report_while_runs_go_on_diverge_and_fail(tmp_path):
+    """Every kind of trouble at once: the report is made, and names each."""
+    home = write_contest(tmp_path / "demo", {"a": 0.0, "b": 0.02}, steps=20, skip={("b", 3)})
+    config = configuration("b", 4, steps=20)
+    write_run(home / "going", config, curve(4, 20, 0.0), status="killed", upto=12)
+    losses = curve(5, 20, 0.0)
+    losses[10:] = np.nan
+    diverging = configuration("b", 5, steps=20)
+    write_run(home / "burst", diverging, losses, status="diverged", upto=11)
+    (home / "empty").mkdir()
+    study = read([str(home)])
+    judgement = judge(study)
+    text = page(study, judgement, "python -m report")
+    for words in ("planned, and not begun", "ended without a summary", "diverged (non-finite)",
+                  "no run in empty", "2 run folders are not in plan.json"):  # fmt: skip
+        assert words in text
+    assert next(r for r in judgement.rows if r.arm == "b").statuses == {
+        "finished": 2, "missing": 1, "stopped": 1, "diverged": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("upto", [0, 1, 5])
+def test_report_of_runs_that_have_just_begun(tmp_path, upto):
+    for arm in ("a", "b"):
+        config = configuration(arm, 1, steps=20)
+        write_run(tmp_path / arm, config, curve(1, 20, 0.0), status="killed", upto=upto)
+    assert main([str(tmp_path), "--baseline", "a"]) == 0
+    assert "no finished run" in (tmp_path / "report.md").read_text()
+
+
+def test_everything_from_files_is_escaped(tmp_path):
+    for arm in (NASTY, "plain"):
+        for seed in (1, 2):
+            config = configuration(arm, seed, steps=20)
+            write_run(tmp_path / f"{arm[:1]}{seed}".replace("<", "n"), config, curve(seed, 20, 0.0))
+    study = read([str(tmp_path)])
+    text = page(study, judge(read_with(study, NASTY)), "x")
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert "\\u003cscript" in text or "&lt;script" in text
+    assert "\"'=1" not in results(study)
+    assert mark(NASTY) == '\\<script\\>alert("x")\\</script\\>\\|=1+1'
+
+
+def read_with(study, baseline):
+    from dataclasses import replace
+
+    return replace(study, baseline=baseline)
+
+
+def test_page_is_one_file_with_plotly_once(contest):
+    text = (contest / "report.html").read_text()
+    assert text.count("* plotly.js v") <= 1
+    assert len(re.findall(r"<script(?![^>]*json)[^>]*>", text.split("<body>")[1])) >= 2
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?(?:https?:)?//", text)
+    assert len(text) < 8e6
+
+
+def test_figures_of_a_contest_and_their_arms(contest):
+    study = read([str(contest)])
+    drawn = figures(study, judge(study))
+    assert [figure.id for figure in drawn] == [
+        "differences", "finals", "val_loss", "train_loss", "speedups", "lr", "grad_norm", "time",
+        "stability", "spikes", "sensitivity", "step_times", "bootstrap_means", "step_differences",
+    ]  # fmt: skip
+    for figure in drawn:
+        arms = {trace.meta["arm"] for trace in figure.plot.data}
+        assert arms <= set(study.arms)
+
+
+def test_downsampling_keeps_spikes_and_means(tmp_path):
+    losses = curve(1, 3000, 0.0)
+    losses[1234] += 40.0
+    write_run(tmp_path / "r", configuration("a", 1, steps=3000, every=500), losses)
+    runs = read([str(tmp_path)]).runs
+    values = runs[0].train["train/loss"]
+    steps, mean, low, high, axes = buckets(runs, "train/loss", MOST_POINTS)
+    assert len(steps) == MOST_POINTS
+    assert high.max() == values.max()
+    assert low.min() == values.min()
+    assert mean.mean() == pytest.approx(values.mean())
+    assert axes["tokens"][-1] == pytest.approx(4096 * (steps[-1] + 1), rel=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- Chromium
+
+
+def severe(session):
+    return [
+        entry for entry in session.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
+    ]
+
+
+def requests(session):
+    messages = (json.loads(e["message"])["message"] for e in session.get_log("performance"))
+    urls = [m["params"]["request"]["url"] for m in messages
+            if m["method"] == "Network.requestWillBeSent"]  # fmt: skip
+    return [url for url in urls if url.startswith(("http", "ws"))]
+
+
+def test_page_in_chromium_draws_toggles_and_switches(contest):
+    with browser(1280, 900) as session:
+        session.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        open_page(session, contest / "report.html", 90)
+        script = session.execute_script
+        assert script("return [...document.querySelectorAll('.plot')].every(p => "
+                      "p.querySelector('.main-svg') && p.data.length)")  # fmt: skip
+        visible = ("return [...document.querySelectorAll('.plot')].flatMap(p => p.data)"
+                   ".filter(t => t.meta?.arm === 'wsd' && t.visible !== false).length")  # fmt: skip
+        assert script(visible) > 14
+        chip = session.find_element("css selector", ".chip[data-arm=wsd]")
+        chip.click()
+        assert script(visible) == 0
+        assert chip.get_attribute("aria-pressed") == "false"
+        assert "off" in session.find_element(
+            "css selector", "#leaderboard tr[data-arm=wsd]"
+        ).get_attribute("class")
+        chip.click()
+        assert script(visible) > 14
+        last = "return document.querySelector('#fig-val_loss .plot')._fullData.at(-1).x.at(-1)"
+        assert script(last) == 150
+        session.find_element("css selector", "[data-axis=tokens]").click()
+        assert script(last) == 150 * 4096
+        session.find_element("css selector", "[data-axis=steps]").click()
+        assert script(last) == 150
+        paper = "return getComputedStyle(document.body).backgroundColor"
+        assert script(paper) == "rgb(255, 255, 255)"
+        session.find_element("id", "theme").click()
+        assert script(paper) == "rgb(15, 18, 22)"
+        assert severe(session) == []
+        assert requests(session) == []
+
+
+def test_page_on_a_phone_in_the_dark_does_not_scroll_sideways(contest):
+    with browser(390, 844, dark=True, touch=True) as session:
+        open_page(session, contest / "report.html", 90)
+        widths = session.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth]"
+        )
+        assert widths[0] <= widths[1] == 390
+        ink = "return getComputedStyle(document.body).backgroundColor"
+        assert session.execute_script(ink) == "rgb(15, 18, 22)"
+        assert severe(session) == []
+
+
+def big_contest(home, arms=10, seeds=3, steps=5000):
+    """metrics.jsonl in bulk: RunLog would take a minute for 150,000 lines."""
+    rng, t = np.random.default_rng(0), np.arange(steps)
+    for arm in range(arms):
+        for seed in range(1, seeds + 1):
+            config = configuration(f"arm{arm}", seed, steps=steps, every=250)
+            folder = home / f"arm{arm}-{seed}"
+            losses = curve(seed, steps, 0.01 * arm)
+            write_run(folder, config, losses, upto=0, status="stopped")
+            noisy = losses[:-1] + 0.02 * rng.standard_normal(steps)
+            ms = 50 + arm + np.abs(rng.standard_normal(steps))
+            clock = np.cumsum(ms) / 1000
+            lines = [
+                json.dumps({"step": s, "val/loss": losses[s]}) for s in (*t[::250].tolist(), steps)
+            ]
+            rows = zip(t.tolist(), noisy.tolist(), ms.tolist(), clock.tolist(), strict=True)
+            lines += [
+                f'{{"step": {s}, "train/loss": {x!r}, "train/grad_norm": {x!r}, "train/lr": 0.001, '
+                f'"train/stability_score": 0.7, "train/spike_score": 0.1, "time/step_ms": {m!r}, '
+                f'"time/train_seconds": {c!r}, "tokens": {4096 * (s + 1)}}}'
+                for s, x, m, c in rows
+            ]
+            (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+            end = {"status": "finished", "steps": steps, "initial_val_loss": losses[0],
+                   "final_val_loss": losses[-1], "diverged": False}  # fmt: skip
+            (folder / "summary.json").write_text(json.dumps(end))
+
+
+@pytest.mark.slow
+def test_ten_arms_three_seeds_five_thousand_steps_open_in_three_seconds(tmp_path):
+    big_contest(tmp_path)
+    began = time.process_time()
+    assert main([str(tmp_path), "--baseline", "arm0"]) == 0
+    assert time.process_time() - began < 30
+    path = tmp_path / "report.html"
+    assert path.stat().st_size < 8e6
+    with browser(1280, 900) as session:
+        session.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        session.get(path.as_uri())
+        measured = session.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        busy = {entry["name"]: entry["value"] for entry in measured}["TaskDuration"]
+        assert busy < 3  # seconds of the page's own thread, so that a loaded machine counts less
+        open_page(session, path, 90)
+        assert severe(session) == []
