@@ -286,7 +286,9 @@ def fill(paragraph: str) -> str:
     texts = [items[0], *("- " + item for item in items[1:])]
     keep = {"width": 105, "break_long_words": False, "break_on_hyphens": False}
     return "\n".join(
-        textwrap.fill(text, subsequent_indent="  " * text.startswith("- "), **keep)
+        textwrap.fill(
+            " ".join(text.split()), subsequent_indent="  " * text.startswith("- "), **keep
+        )
         for text in texts
     )
 
