@@ -8,11 +8,10 @@ leaderboard is a text, and says when it was made.
 from datetime import UTC, datetime
 from typing import Any
 
-from report.runlog import RecordError
-from report.runs import Study
+from report.runs import ReportError, Study
 from report.verdict import Judgement
 from report.wandb_mirror import one_line
-from report.wandb_source import connect, explain
+from report.wandb_source import connect
 
 STEPS, TOKENS, SECONDS = "Step", "tokens", "time/train_seconds"
 AXES = {STEPS: "updates", TOKENS: "tokens", SECONDS: "seconds of training"}
@@ -43,7 +42,7 @@ def build(study: Study, judgement: Judgement, entity: str, project: str, leaderb
 
     title = f"{study.name}, {len(study.arms)} arms"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    blocks = [
+    blocks: list[Any] = [
         wr.MarkdownBlock(text=f"{leaderboard}\n\n*Made {made}; the panels below are live.*"),
         wr.H2(text="Curves"),
         wr.P(text=" ".join(NOTE.split())),
@@ -123,14 +122,18 @@ def sensitivity(key: str) -> Any:
     """Final validation loss of the trials against one hyperparameter."""
     import wandb_workspaces.reports.v2 as wr
 
-    return wr.ScatterPlot(title=f"Final validation loss against {key}", x=wr.Config(key), log_x=True,
-                          y=wr.SummaryMetric("final_val_loss"))  # fmt: skip
+    return wr.ScatterPlot(
+        title=f"Final validation loss against {key}",
+        x=wr.Config(key),
+        y=wr.SummaryMetric("final_val_loss"),
+        log_x=True,
+    )
 
 
 def publish(report: Any) -> str:
     """Save a report; returns its address.
 
-    Errors: RecordError in one line: no account, no such project, no answer.
+    Errors: ReportError in one line: no account, no such project, no answer.
     """
     connect()  # says what is wrong with the account; wandb-workspaces would ask on the terminal
     try:
@@ -138,10 +141,10 @@ def publish(report: Any) -> str:
         return str(report.url)
     except Exception as error:
         if "not found" in str(error):
-            raise RecordError(
+            raise ReportError(
                 f"W&B has no project {report.entity}/{report.project} that this account may write; "
                 "the panels draw its runs, so upload them first (`wandb sync RUN/wandb/*run-*`)"
             ) from error
-        raise RecordError(
+        raise ReportError(
             f"the W&B report was not saved ({one_line(error)}); report.md and report.html are"
         ) from error

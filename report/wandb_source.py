@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from report.metrics import summarize
-from report.runlog import RecordError
-from report.runs import Run, columns
+from report.runs import ReportError, Role, Run, Status, check_lines, columns, named, value_at
 from report.wandb_mirror import has_credentials, one_line, start_service
 
 PREFIX = "wandb:"
@@ -23,7 +22,10 @@ TIMEOUT = 30  # seconds for the server to accept the account
 PATIENCE = {"x_graphql_retry_max": 3, "x_graphql_retry_wait_max_seconds": 4.0}
 AT_ONCE = 8  # runs read at the same time; each is a few requests that mostly wait
 VAL = ("val/loss", "time/eval_seconds")  # an evaluation's line in metrics.jsonl; the rest is train
-ROLES = {"tuning": "-tuning", "trunk": "-trunk"}  # suffixes of the group, as launch writes them
+ROLES: dict[Role, str] = {
+    "tuning": "-tuning",
+    "trunk": "-trunk",
+}  # suffixes of the group, as launch writes them
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -31,7 +33,7 @@ def read_wandb(path: str) -> list[Run]:
     """All runs of a W&B project, or of one contest in it with its tuning and trunk runs.
 
     path: "wandb:entity/project" or "wandb:entity/project/group".
-    Errors: RecordError in one line: no account, no such project or group, no answer.
+    Errors: ReportError in one line: no account, no such project or group, no answer.
     """
     entity, project, group = parse(path)
     filters = {"group": {"$in": [group, *(group + suffix for suffix in ROLES.values())]}}
@@ -39,20 +41,20 @@ def read_wandb(path: str) -> list[Run]:
     try:
         found = list(api.runs(f"{entity}/{project}", filters=filters if group else {}, lazy=False))
         if not found:
-            raise RecordError(f"{path} has no runs; {groups(api, entity, project)}")
+            raise ReportError(f"{path} has no runs; {groups(api, entity, project)}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return newest(list(pool.map(read_run, found)))
-    except RecordError:
+    except ReportError:
         raise
     except Exception as error:  # W&B's client raises half a dozen kinds, and changes them
-        raise RecordError(explain(error, entity, project)) from error
+        raise ReportError(explain(error, entity, project)) from error
 
 
 def parse(path: str) -> tuple[str, str, str]:
-    """Entity, project and group ("" for all) of a path. Errors: RecordError."""
+    """Entity, project and group ("" for all) of a path. Errors: ReportError."""
     parts = path.removeprefix(PREFIX).split("/", 2)
     if len(parts) < 2 or not all(parts):
-        raise RecordError(f"{path!r} names no W&B project; write {PREFIX}entity/project[/group]")
+        raise ReportError(f"{path!r} names no W&B project; write {PREFIX}entity/project[/group]")
     entity, project, group = [*parts, ""][:3]
     return entity, project, group
 
@@ -60,11 +62,11 @@ def parse(path: str) -> tuple[str, str, str]:
 def connect() -> Any:
     """A wandb.Api with credentials that its server accepts, which never asks on the terminal.
 
-    Errors: RecordError without credentials, with refused ones, or without an answer.
+    Errors: ReportError without credentials, with refused ones, or without an answer.
     """
     settings = start_service(**PATIENCE).settings
     if not has_credentials(settings):
-        raise RecordError(
+        raise ReportError(
             f"no W&B account for {settings.base_url}: run `wandb login`, or set WANDB_API_KEY"
         )
     import wandb
@@ -72,7 +74,7 @@ def connect() -> Any:
     try:
         return wandb.Api(timeout=TIMEOUT)
     except Exception as error:
-        raise RecordError(
+        raise ReportError(
             f"W&B at {settings.base_url} took no credentials ({one_line(error)}); check the "
             "network, or `wandb login --relogin`"
         ) from error
@@ -95,37 +97,41 @@ def groups(api: Any, entity: str, project: str) -> str:
 
 
 def read_run(source: Any) -> Run:
-    """One run of wandb.Api as a Run."""
-    records = lines(source.scan_history(use_cache=False))
-    config, told = dict(source.config), dict(source.summary)
-    total_steps = config.get("train", {}).get("total_steps", 0)
+    """One run of wandb.Api as a Run; `problems` says what is wrong with it."""
+    records = lines(source.scan_history(use_cache=False))  # a cached one may end too early
+    config, told, problems = dict(source.config), plain(dict(source.summary)), list[str]()
     logged = {name for record in records for name in record}
     added = {k: v for k, v in told.items() if k not in logged and not k.startswith("_")}
-    status, hashes = added.pop("status", None), added.pop("hashes", None) or {}
-    contest, role = contest_and_role(source.group)
-    train = [line for line in records if "train/loss" in line]
-    missing = sorted(set(range(total_steps)) - {line["step"] for line in train})
-    status = settled(source.state, status)
-    problems = []
-    if missing and status == "finished":
-        problems.append(f"W&B lacks {len(missing)} of {total_steps} updates, the first {missing[0]}")
+    status = settled(source.state, added.pop("status", None), problems)
+    hashes, (contest, role) = added.pop("hashes", None) or {}, contest_and_role(source.group)
+    train, val = columns(records, problems)
+    total_steps = value_at(config, "train.total_steps")
+    if total_steps is None:
+        problems.append("its configuration in W&B is not one of train_gpt2.py: seeds are guessed")
+    else:
+        check_lines(train, val, config, status, problems)
     return Run(
         name=source.name or source.id,
         source=f"{PREFIX}{source.entity}/{source.project}/{source.id}",
-        arm=source.job_type or f"{config['optimizer']['name']}-{config['schedule']['name']}",
+        arm=source.job_type or named(config) or source.name,
         role=role,
         contest=contest,
-        seed=config["seed"],
-        data_seed=config["data_seed"],
+        seed=whole(config.get("seed")),
+        data_seed=whole(config.get("data_seed")),
         config=config,
-        train=columns(train),
-        val=columns(line for line in records if "val/loss" in line),
-        summary=plain(added) | summarize(records, total_steps),
+        train=train,
+        val=val,
+        summary=added | summarize(records, total_steps or len(records)),
         hashes=dict(hashes),
         facts={"wandb": {"id": source.id, "url": source.url, "created": source.created_at}},
         status=status,
         problems=tuple(problems),
     )
+
+
+def whole(seed: Any) -> int:
+    """A seed; 1 for what is none."""
+    return seed if isinstance(seed, int) else 1
 
 
 def lines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -146,7 +152,7 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def contest_and_role(group: str | None) -> tuple[str | None, str]:
+def contest_and_role(group: str | None) -> tuple[str | None, Role]:
     """Of a W&B group: `<contest>`, `<contest>-tuning` or `<contest>-trunk`."""
     for role, suffix in ROLES.items():
         if group and group.endswith(suffix):
@@ -154,23 +160,34 @@ def contest_and_role(group: str | None) -> tuple[str | None, str]:
     return group or None, "report"
 
 
-def settled(state: str, told: str | None) -> str:
-    """Status of a run, from W&B's state and what the trainer's last launch told, if it ended."""
+def settled(state: str, told: str | None, problems: list[str]) -> Status:
+    """How the run stands, from W&B's state and what the trainer told at its last end.
+
+    state: running, pending, finished, failed (an exit code), crashed, killed, preempted, ...
+    told: status of summary.json, or "failed"; of an earlier launch if this one has not ended.
+    """
     if state in ("running", "pending"):
+        problems.append("still running")
         return "running"
-    return told if state in ("finished", "failed") and told else "failed"
+    if state in ("finished", "failed") and told in ("finished", "diverged", "stopped"):
+        if told == "stopped":
+            problems.append("stopped before its end; the same command goes on")
+        return told  # type: ignore[return-value]
+    problems.append(f"W&B says {state}, and its trainer told no end")
+    return "failed"
 
 
 def newest(runs: list[Run]) -> list[Run]:
-    """One run for each name in a contest: the latest, which names the attempts that it replaces.
+    """One run for each name in a contest: the latest, which names the attempts before it.
 
     A run that was killed before its first checkpoint begins anew, and has two entries in W&B.
     """
-    found: dict[tuple[str | None, str, str], Run] = {}
+    found: dict[tuple[str | None, str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.facts["wandb"]["created"]):
-        key = (run.contest, run.role, run.name)
-        if earlier := found.get(key):
-            said = f"left out {earlier.source}, an earlier attempt ({earlier.status})"
-            run = replace(run, problems=(*run.problems, said))
-        found[key] = run
-    return list(found.values())
+        found.setdefault((run.contest, run.role, run.name), []).append(run)
+    return [
+        replace(last, problems=(*last.problems, *(
+            f"left out {run.source}, an earlier attempt ({run.status})" for run in earlier
+        )))
+        for *earlier, last in found.values()
+    ]  # fmt: skip

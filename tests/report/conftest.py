@@ -129,7 +129,12 @@ class WandbServer:
             run[ours] = variables.get(theirs) or run.get(ours)  # later ones leave out what stays
         run |= {"tags": [], "sweepName": None, "commit": None, "readOnly": False, "projectId": "1"}
         run |= {"createdAt": f"2026-01-01T00:00:{len(self.runs):02}Z", "heartbeatAt": None}
-        run |= {"description": None, "notes": None, "systemMetrics": "{}", "user": {"username": "lab"}}
+        run |= {
+            "description": None,
+            "notes": None,
+            "systemMetrics": "{}",
+            "user": {"username": "lab"},
+        }
 
     def read_back(self, query: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         """Queries of wandb.Api, and of wandb-core on its behalf, about runs of a project."""

@@ -10,12 +10,12 @@ from tests.report.test_wandb_source import process
 
 PUBLISH = """
 import sys
-from report.runlog import RecordError
-from report.runs import Study, Run
+from report.runs import ReportError, Run, Study
 from report import wandb_report
 
 def run(arm, contest, role="report"):
-    return Run(f"adamw-{arm}-s1", "", arm, role, contest, 1, 1, {}, {}, {}, {}, {}, {}, "finished", ())
+    empty = [{}] * 6
+    return Run(f"adamw-{arm}-s1", "", arm, role, contest, 1, 1, *empty, "finished")
 
 trials = [{"setting": {"optimizer.lr": 1e-3, "schedule.name": "wsd"}}]
 study = Study("schedules", [run("cosine", "schedules"), run("wsd", "schedules", "tuning")],
@@ -24,7 +24,7 @@ for project in sys.argv[1:]:
     report = wandb_report.build(study, None, "lab", project, "| arm |\\n| --- |\\n| wsd |")
     try:
         print(wandb_report.publish(report))
-    except RecordError as error:
+    except ReportError as error:
         print(error)
 """
 

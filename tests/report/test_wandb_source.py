@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from report.runlog import read_metrics, read_record, read_summary
+from report.wandb_source import settled
 from tests.jobs import ROOT
 from tests.report.test_wandb_mirror import online
 
@@ -54,12 +55,16 @@ stream(folder, "wsd", 1, "schedules", loss=math.inf)
 stream(folder + "/tuning", "wsd", 101, "schedules-tuning")
 stream(folder + "/again", "cosine", 2, "schedules")
 stream(folder + "/other", "cosine", 1, "another")
+wandb.init(project="bench", entity="lab", group="another", name="foreign", dir=folder,
+           mode="online", config={"seed": "x"}, settings=wandb.Settings(silent=True))
+wandb.log({"accuracy": 0.5})
+wandb.finish()
 """
 
 READ = """
 import pickle, sys
 from report.wandb_source import read_wandb
-from report.runlog import RecordError
+from report.runs import ReportError
 import report.wandb_source as source
 source.TIMEOUT = 2
 source.PATIENCE = {"x_graphql_retry_max": 0}
@@ -67,7 +72,7 @@ results = []
 for path in sys.argv[2:]:
     try:
         results.append(read_wandb(path))
-    except RecordError as error:
+    except ReportError as error:
         results.append(str(error))
 with open(sys.argv[1], "wb") as file:
     pickle.dump(results, file)
@@ -126,7 +131,7 @@ def test_a_run_read_from_wandb_is_the_run_on_disk(lab, answers):
         for kind, columns in (("train/loss", run.train), ("val/loss", run.val)):
             wanted = [line for line in lines if kind in line]
             names = {name for line in wanted for name, value in line.items() if value is not None}
-            assert set(columns) == names
+            assert set(columns) == names  # W&B is not sent what is null in all lines
             for name in names:
                 theirs = [line.get(name, np.nan) for line in wanted]
                 np.testing.assert_array_equal(columns[name], theirs, strict=False)
@@ -151,7 +156,31 @@ def test_an_earlier_attempt_under_the_same_name_is_named_and_left_out(answers):
 def test_a_project_without_a_group_gives_the_runs_of_all_its_contests(answers):
     runs = answers["wandb:lab/bench"]
     assert {run.contest for run in runs} == {"schedules", "another"}
-    assert len(runs) == 5
+    assert len(runs) == 6
+
+
+def test_a_foreign_run_is_named(answers):
+    (run,) = (r for r in answers["wandb:lab/bench"] if r.name == "foreign")
+    assert (run.arm, run.status, run.seed) == ("foreign", "failed", 1)
+    assert "its configuration in W&B is not one of train_gpt2.py" in " ".join(run.problems)
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "status"),
+    [
+        ("running", "stopped", "running"),  # resumed after a stop
+        ("finished", "finished", "finished"),
+        ("finished", "stopped", "stopped"),
+        ("failed", "diverged", "diverged"),  # exit code 3
+        ("failed", "failed", "failed"),
+        ("crashed", "stopped", "failed"),
+        ("killed", None, "failed"),
+    ],
+)
+def test_status_follows_what_wandb_and_the_trainer_told(state, told, status):
+    problems = []
+    assert settled(state, told, problems) == status
+    assert bool(problems) == (status not in ("finished", "diverged"))
 
 
 @pytest.mark.parametrize(
