@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,7 +166,7 @@ def read_folder(path: str) -> Study:
     problems: list[str] = []
     places, studies = [], []
     for home, found in sorted(search(root, problems).items()):
-        plan = read_object(home / PLAN, problems) if (home / PLAN).exists() else {}
+        plan = read_object(home / PLAN, problems, optional=True) or {}
         if plan:
             studies.append(contest_of(home, plan, problems))
         places += planned(home, plan, found, problems)
@@ -378,9 +378,9 @@ def read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         problems.append(f"{path.name}: its last line is cut ({len(torn)} bytes) and left out")
     try:  # one call for all lines is twice as fast
         records = json.loads(b"[" + b",".join(lines) + b"]")
-        if all(type(r) is dict and type(r.get("step")) is int for r in records):
-            if len(records) == len(lines):
-                return [restore(record) for record in records]
+        sound = all(type(r) is dict and type(r.get("step")) is int for r in records)
+        if sound and len(records) == len(lines):
+            return [restore(record) for record in records]
     except ValueError:
         pass
     return whole_lines(path, lines, problems)
@@ -446,7 +446,7 @@ def status_of(
     if ended in runlog.STATUSES:
         if ended == "stopped":
             problems.append("stopped before its end; the same command goes on")
-        return ended  # type: ignore[no-any-return]
+        return ended
     if locked(folder):
         problems.append("still running")
         return "running"

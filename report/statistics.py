@@ -1,0 +1,203 @@
+"""Intervals, tests, bootstrap and power: thin over scipy and statsmodels.
+
+Losses are compared two-sided at alpha 0.05; intervals are 95 %. Functions that need at least two
+values return None without them, so that nobody prints a made-up number.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+ALPHA = 0.05
+POWER = 0.8
+RESAMPLES = 10_000
+LARGEST_N = 10_000  # seeds; nobody runs more
+
+Floats = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """95 % between low and high."""
+
+    low: float
+    high: float
+
+
+class Test(NamedTuple):
+    """Difference of means, its 95 % interval, and the two-sided p value."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def t_interval(values: ArrayLike) -> Interval | None:
+    """Student's interval of the mean; None below two values."""
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2:
+        return None
+    half = float(stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * stats.sem(x))
+    return Interval(float(x.mean()) - half, float(x.mean()) + half)
+
+
+def paired_t(differences: ArrayLike) -> Test | None:
+    """Student's t of paired differences against 0; None below two of them.
+
+    Differences that are all the same have no spread to test with: p is 1 when they are 0, else 0.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if len(d) < 2:
+        return None
+    mean = float(d.mean())
+    if np.ptp(d) == 0:
+        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    result = stats.ttest_1samp(d, 0.0)
+    low, high = result.confidence_interval(1 - ALPHA)
+    return Test(mean, float(low), float(high), float(result.pvalue))
+
+
+def welch_t(arm: ArrayLike, baseline: ArrayLike) -> Test | None:
+    """Welch's t of mean(arm) - mean(baseline); None below two values on a side."""
+    a, b = np.asarray(arm, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    if min(len(a), len(b)) < 2:
+        return None
+    mean = float(a.mean() - b.mean())
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    result = stats.ttest_ind(a, b, equal_var=False)
+    low, high = result.confidence_interval(1 - ALPHA)
+    return Test(mean, float(low), float(high), float(result.pvalue))
+
+
+def bca(samples: Sequence[ArrayLike]) -> Interval | None:
+    """BCa bootstrap of a mean (one sample) or a difference of means (two), 10,000 resamples.
+
+    None where it is not defined: below two values, or no spread. The seed is fixed, so that a
+    report made twice says the same.
+    """
+    data = tuple(np.asarray(sample, dtype=np.float64) for sample in samples)
+    if min(map(len, data)) < 2 or all(np.ptp(x) == 0 for x in data):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of degenerate resamples, told by the NaN below
+        interval = stats.bootstrap(
+            data,
+            mean_of_one if len(data) == 1 else mean_difference,
+            n_resamples=RESAMPLES,
+            method="BCa",
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    low, high = float(interval.low), float(interval.high)
+    return None if math.isnan(low) or math.isnan(high) else Interval(low, high)
+
+
+def mean_of_one(x: Floats, axis: int = -1) -> Floats:
+    """Statistic of `bca` for one sample."""
+    return np.asarray(x.mean(axis=axis))
+
+
+def mean_difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
+    """Statistic of `bca` for two samples."""
+    return np.asarray(x.mean(axis=axis) - y.mean(axis=axis))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for being a family (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(x) for x in multipletests(p, alpha=ALPHA, method="holm")[1]] if p else []
+
+
+def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
+    """Root of the variances' mean, weighted by degrees of freedom; None without any."""
+    arrays = [np.asarray(g, dtype=np.float64) for g in groups if len(np.asarray(g)) > 1]
+    if not arrays:
+        return None
+    squares = sum(float(((x - x.mean()) ** 2).sum()) for x in arrays)
+    return math.sqrt(squares / sum(len(x) - 1 for x in arrays))
+
+
+def detectable(sigma: float, n: int, *, paired: bool) -> float | None:
+    """Smallest difference that `n` seeds per arm show with 80 % power; None below two.
+
+    sigma: std of one arm's loss; with `paired`, std of the differences.
+    """
+    from statsmodels.stats.power import TTestIndPower, TTestPower
+
+    if n < 2:
+        return None
+    given = {"nobs": n} if paired else {"nobs1": n}
+    test = TTestPower() if paired else TTestIndPower()
+    effect = test.solve_power(alpha=ALPHA, power=POWER, **given)
+    return sigma * float(np.squeeze(effect))
+
+
+def needed(sigma: float, difference: float, *, paired: bool) -> int | None:
+    """Seeds per arm that show `difference` with 80 % power, at least 2; None above 10,000."""
+    from statsmodels.stats.power import TTestIndPower, TTestPower
+
+    if difference <= 0 or not math.isfinite(difference):
+        return None
+    if sigma == 0:
+        return 2
+    test = TTestPower() if paired else TTestIndPower()
+    low, high = 1, 2  # power grows with n: bisect, since solve_power fails for large effects
+    while test.power(difference / sigma, high, ALPHA) < POWER:
+        low, high = high, high * 2
+        if low >= LARGEST_N:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = test.power(difference / sigma, middle, ALPHA) >= POWER
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def resampled(counts: tuple[int, int], rng: np.random.Generator, paired: bool) -> list[Floats]:
+    """Weights of the seeds in 10,000 bootstrap resamples: (resamples, n) for each side.
+
+    counts: seeds of the arm and of the baseline. paired: one draw of seeds for both.
+    """
+    draws = [
+        rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+        for n in (counts[:1] if paired else counts)
+    ]
+    return [draws[0], draws[-1]]
+
+
+def block_length(x: Floats) -> int:
+    """Length of the blocks in which a series is resampled: twice the lag at which its
+    autocorrelation is lost in noise, at least n^(1/3), at most a quarter of the series.
+    """
+    from statsmodels.tsa.stattools import acf
+
+    n = len(x)
+    most = max(1, n // 4)
+    if n < 8 or np.ptp(x) == 0:
+        return 1
+    correlations = acf(x, nlags=min(most, 500), fft=True)[1:]
+    lost = np.flatnonzero(np.abs(correlations) < 1.96 / math.sqrt(n))
+    lag = int(lost[0]) if len(lost) else len(correlations)
+    return min(most, max(2 * lag, math.ceil(n ** (1 / 3))))
+
+
+def block_means(x: Floats, resamples: int = 2_000) -> Floats:
+    """Means of moving-block bootstrap resamples of a series (Künsch 1989), shape (resamples,).
+
+    Neighbouring step times resemble each other; resampling them one by one would make the mean
+    look surer than it is.
+    """
+    length = block_length(x)
+    blocks = np.convolve(x, np.ones(length), mode="valid")  # sums of all blocks
+    count = math.ceil(len(x) / length)
+    starts = np.random.default_rng(0).integers(0, len(blocks), size=(resamples, count))
+    return np.asarray(blocks[starts].sum(axis=1) / (count * length))
