@@ -190,7 +190,7 @@ def block_length(x: Floats) -> int:
     return min(most, max(2 * lag, math.ceil(n ** (1 / 3))))
 
 
-def block_means(x: Floats, resamples: int = 2_000) -> Floats:
+def block_means(x: Floats, rng: np.random.Generator, resamples: int = 2_000) -> Floats:
     """Means of moving-block bootstrap resamples of a series (Künsch 1989), shape (resamples,).
 
     Neighbouring step times resemble each other; resampling them one by one would make the mean
@@ -199,5 +199,5 @@ def block_means(x: Floats, resamples: int = 2_000) -> Floats:
     length = block_length(x)
     blocks = np.convolve(x, np.ones(length), mode="valid")  # sums of all blocks
     count = math.ceil(len(x) / length)
-    starts = np.random.default_rng(0).integers(0, len(blocks), size=(resamples, count))
+    starts = rng.integers(0, len(blocks), size=(resamples, count))
     return np.asarray(blocks[starts].sum(axis=1) / (count * length))
