@@ -8,6 +8,7 @@ leaderboard is a text, and says when it was made.
 from datetime import UTC, datetime
 from typing import Any
 
+from report import page
 from report.runs import ReportError, Study
 from report.verdict import Judgement
 from report.wandb_mirror import one_line
@@ -33,17 +34,36 @@ one step, and at the end of a run there is an evaluation but no update: against 
 the last validation loss is missing here. `report.html` has it."""
 
 
-def build(study: Study, judgement: Judgement, entity: str, project: str, leaderboard: str) -> Any:
-    """The report as an object of wandb-workspaces, not saved; nothing is asked of a server.
+def publish(study: Study, judgement: Judgement, entity: str, project: str) -> str:
+    """Save the report of a study in a W&B project; returns its address.
 
-    leaderboard: Markdown, as report.md has it.
+    Errors: ReportError in one line: no account, no such project, no answer.
     """
+    connect()  # says what is wrong with the account; wandb-workspaces would ask on the terminal
+    report = build(study, judgement, entity, project)
+    try:
+        report.save()
+        return str(report.url)
+    except Exception as error:  # W&B's client raises half a dozen kinds, and changes them
+        if "not found" in str(error):
+            raise ReportError(
+                f"W&B has no project {entity}/{project} that this account can write to; the panels "
+                "draw its runs, so upload those first (`wandb sync RUN/wandb/*run-*`)"
+            ) from error
+        raise ReportError(
+            f"the W&B report was not saved ({one_line(error)}); report.md and report.html are"
+        ) from error
+
+
+def build(study: Study, judgement: Judgement, entity: str, project: str) -> Any:
+    """The report as an object of wandb-workspaces, not saved; nothing is asked of a server."""
     import wandb_workspaces.reports.v2 as wr
 
     title = f"{study.name}, {len(study.arms)} arms"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     blocks: list[Any] = [
-        wr.MarkdownBlock(text=f"{leaderboard}\n\n*Made {made}; the panels below are live.*"),
+        wr.MarkdownBlock(text=verdict(judgement)),
+        wr.P(text=f"Made {made} by python -m report, whose report.md has more. Below is live."),
         wr.H2(text="Curves"),
         wr.P(text=" ".join(NOTE.split())),
         wr.PanelGrid(runsets=run_sets(study, entity, project), panels=curves()),
@@ -56,8 +76,21 @@ def build(study: Study, judgement: Judgement, entity: str, project: str, leaderb
                 panels=[sensitivity(key) for key in keys],
             ),
         ]
-    return wr.Report(entity=entity, project=project, title=title[:128], width="fluid",
-                     description=f"Made by python -m report, {made}", blocks=blocks)  # fmt: skip
+    return wr.Report(
+        entity=entity, project=project, title=title[:128], width="fluid", blocks=blocks,
+        description=judgement.headline,
+    )  # fmt: skip
+
+
+def verdict(judgement: Judgement) -> str:
+    """Headline, leaderboard and what stands behind it, as in report.md."""
+    parts = [f"**{page.mark(judgement.headline)}**"]
+    make = (page.leaderboard, page.problems, page.comparisons, page.speedup_table, page.planner)
+    for section in filter(None, (each(judgement) for each in make)):
+        parts += [f"## {page.mark(section.title)}", page.mark(section.text)]
+        parts += map(page.markdown_table, section.tables)
+        parts += ["\n".join(f"- {page.mark(line)}" for line in section.lines)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def run_sets(study: Study, entity: str, project: str, role: str = "report") -> list[Any]:
@@ -128,23 +161,3 @@ def sensitivity(key: str) -> Any:
         y=wr.SummaryMetric("final_val_loss"),
         log_x=True,
     )
-
-
-def publish(report: Any) -> str:
-    """Save a report; returns its address.
-
-    Errors: ReportError in one line: no account, no such project, no answer.
-    """
-    connect()  # says what is wrong with the account; wandb-workspaces would ask on the terminal
-    try:
-        report.save()
-        return str(report.url)
-    except Exception as error:
-        if "not found" in str(error):
-            raise ReportError(
-                f"W&B has no project {report.entity}/{report.project} that this account may write; "
-                "the panels draw its runs, so upload them first (`wandb sync RUN/wandb/*run-*`)"
-            ) from error
-        raise ReportError(
-            f"the W&B report was not saved ({one_line(error)}); report.md and report.html are"
-        ) from error

@@ -10,20 +10,23 @@ from tests.report.test_wandb_source import process
 
 PUBLISH = """
 import sys
-from report.runs import ReportError, Run, Study
 from report import wandb_report
+from report.runs import ReportError, Run, Study
+from report.verdict import judge
 
-def run(arm, contest, role="report"):
-    empty = [{}] * 6
-    return Run(f"adamw-{arm}-s1", "", arm, role, contest, 1, 1, *empty, "finished")
+def run(arm, seed, loss, role="report"):
+    told = {"final_val_loss": loss, "diverged": False}
+    return Run(f"adamw-{arm}-s{seed}", "", arm, role, "schedules", seed, seed, {}, {}, {}, told,
+               {}, {}, "finished")
 
-trials = [{"setting": {"optimizer.lr": 1e-3, "schedule.name": "wsd"}}]
-study = Study("schedules", [run("cosine", "schedules"), run("wsd", "schedules", "tuning")],
-              "cosine", None, ["cosine", "wsd"], {"arms": {"wsd": {"trials": trials}}}, ())
+runs = [run("cosine", seed, 3.0 + seed / 9) for seed in (1, 2, 3)]
+runs += [run("wsd", seed, 2.5 + seed / 9 + seed / 1000) for seed in (1, 2, 3)]
+trials = [{"setting": {"optimizer.lr": 1e-3, "schedule.name": "wsd"}, "loss": 2.5}]
+study = Study("schedules", [*runs, run("wsd", 101, 2.5, "tuning")], "cosine", None,
+              ["cosine", "wsd"], {"arms": {"wsd": {"trials": trials}}})
 for project in sys.argv[1:]:
-    report = wandb_report.build(study, None, "lab", project, "| arm |\\n| --- |\\n| wsd |")
     try:
-        print(wandb_report.publish(report))
+        print(wandb_report.publish(study, judge(study), "lab", project))
     except ReportError as error:
         print(error)
 """
@@ -59,7 +62,14 @@ def test_the_leaderboard_is_its_first_block(published):
     blocks = json.loads(published[1][0]["spec"])["blocks"]
     first = next(block for block in blocks if block["type"] != "paragraph")
     assert first["type"] == "markdown-block"
-    assert first["content"].startswith("| arm |\n| --- |\n| wsd |\n\n*Made 20")
+    lines = first["content"].splitlines()
+    table = lines[lines.index("## Leaderboard") :]
+    rows = [line.split(" | ") for line in table if line.startswith("| ")]
+    assert rows[0][:3] == ["| arm", "verdict", "final val loss"]
+    assert [row[:3] for row in rows[2:4]] == [
+        ["| wsd", "better", "2.7242"],
+        ["| cosine", "baseline", "3.2222"],
+    ]
 
 
 def test_run_sets_are_the_groups_of_the_contest(published):
@@ -107,5 +117,7 @@ def test_panels_of_a_grid_do_not_overlap(published):
 
 
 def test_a_project_that_is_not_there_is_said_in_one_line(published):
-    assert published[0][1].startswith("W&B has no project lab/nowhere that this account may write")
+    assert published[0][1].startswith(
+        "W&B has no project lab/nowhere that this account can write to"
+    )
     assert len(published[0]) == 2
