@@ -32,11 +32,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--metric", choices=METRICS, default="final_val_loss",
                    help="what is judged; lower is better (default: final_val_loss)")  # fmt: skip
     p.add_argument("--censor-diverged", action="store_true",
-                   help="leave diverged runs out of means, instead of counting them as infinite")  # fmt: skip
+                   help="leave diverged runs out of means (else: infinite)")  # fmt: skip
     p.add_argument("--wanted", type=float, action="append", default=[], metavar="DIFFERENCE",
-                   help="nats; how many seeds would show it? May be given several times")  # fmt: skip
+                   help="nats; how many seeds show it? Several times: several")  # fmt: skip
     p.add_argument("--out", type=Path, metavar="DIR",
-                   help="where the files go (default: the first PATH that is a folder, else .)")  # fmt: skip
+                   help="where the files go (default: the first folder in PATH)")  # fmt: skip
     p.add_argument("--wandb", metavar="ENTITY/PROJECT", help="publish a W&B report too")
     return p
 

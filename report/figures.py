@@ -25,6 +25,7 @@ BASELINE_COLOUR = "#7d8590"
 DASHES = ("solid", "dash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 MOST_POINTS, LEAST_POINTS = 500, 60  # per curve
+NOISY_POINTS = 200  # of a curve with a band: the line is a mean that the eye can follow
 ALL_POINTS = 6_000  # per figure: many arms get fewer each
 BINS = 60
 FAR_POINTS = 15  # slowest updates shown beside a box
@@ -103,7 +104,7 @@ def differences(study: Study, judgement: Judgement, look: dict[str, Style]) -> F
             f"<extra>{style.label}</extra>",
         )  # fmt: skip
     plot.add_vline(x=0, line={"color": BASELINE_COLOUR, "width": 1.5})
-    plot.update_layout(height=height(len(compared)), yaxis={"automargin": True})
+    lines(plot, len(compared))
     note = (
         "Diamonds: mean difference to the baseline with its 95 % t interval. Dots: the pairs, one "
         "per seed. An interval that holds zero is no evidence."
@@ -134,7 +135,7 @@ def final_losses(study: Study, judgement: Judgement, look: dict[str, Style]) -> 
             )  # fmt: skip
     if not shown:
         return None
-    plot.update_layout(height=height(len(shown)), yaxis={"automargin": True})
+    lines(plot, len(shown))
     note = (
         "Dots: runs. Bars: mean with its 95 % t interval, which counts the seeds' common luck too."
     )
@@ -164,8 +165,8 @@ def speedups(study: Study, judgement: Judgement, look: dict[str, Style]) -> Figu
         return None
     plot.add_vline(x=1, line={"color": BASELINE_COLOUR, "width": 1.5})
     plot.update_layout(
-        height=90 + 30 * len(AXES) + 12 * len(judgement.rows), yaxis={"automargin": True},
-        scattermode="group", scattergap=0.3,
+        height=90 + 30 * len(AXES) + 12 * len(judgement.rows), scattermode="group",
+        scattergap=0.3, yaxis={"range": [-0.6, len(AXES) - 0.4]},
     )  # fmt: skip
     note = (
         "What the baseline spends on its final loss over what the arm spends on the same loss: "
@@ -262,9 +263,9 @@ def curve(
     """One column of the updates over steps, for all arms."""
     plot, axes = new(yaxis={"title": axis, "type": "log" if log else "linear"}), {}
     tops, bottoms = [], []
-    arms = shown_runs(study)
+    arms, most = shown_runs(study), NOISY_POINTS if bands else MOST_POINTS
     for arm, runs in arms.items():
-        points = buckets(runs, column, pieces(len(arms)))
+        points = buckets(runs, column, min(pieces(len(arms)), most))
         if points is None:
             continue
         steps, mean, low, high, axes[arm] = points
@@ -455,7 +456,7 @@ def step_times(study: Study, judgement: Judgement, look: dict[str, Style]) -> Fi
     most = max(float(np.quantile(np.concatenate(runs), 0.99)) for runs in series.values())
     least = min(float(np.quantile(np.concatenate(runs), 0.01)) for runs in series.values())
     room = 0.08 * (most - least) or 0.01 * most
-    plot.update_layout(height=height(len(series)), yaxis={"automargin": True})
+    lines(plot, len(series))
     plot.update_layout(xaxis={"range": [least - room, most + room]})
     note = (
         "Box: quartiles. Whiskers: 1 % and 99 %. Dots: the slowest updates (double-click shows "
@@ -535,13 +536,14 @@ def new(**layout: Any) -> Any:
 
     plot = go.Figure()
     plot.update_layout(template=go.layout.Template(), showlegend=False, height=360, **layout)
+    plot.update_layout(yaxis={"automargin": True})
     plot.update_layout(margin={"l": 56, "r": 16, "t": 12, "b": 48}, hovermode="closest")
     return plot
 
 
-def height(rows: int) -> int:
-    """Pixels of a figure with one line per arm."""
-    return 90 + 34 * max(2, rows)
+def lines(plot: Any, rows: int) -> None:
+    """Height and room of a figure with one line per arm."""
+    plot.update_layout(height=90 + 34 * max(2, rows), yaxis={"range": [-0.6, rows - 0.4]})
 
 
 def faint(colour: str) -> str:

@@ -19,6 +19,9 @@
       "font.color": colour("--soft"),
       "font.size": 12,
       "font.family": getComputedStyle(document.body).fontFamily,
+      "modebar.bgcolor": "rgba(0,0,0,0)",
+      "modebar.color": colour("--soft"),
+      "modebar.activecolor": colour("--ink"),
       "hoverlabel.bgcolor": colour("--card"),
       "hoverlabel.bordercolor": line,
       "hoverlabel.font.color": colour("--ink"),
@@ -54,8 +57,8 @@
     const spec = JSON.parse(figure.querySelector("script").textContent);
     spec.layout.autosize = true;
     if (touch) spec.layout.dragmode = false; // a finger scrolls the page
-    const config = { responsive: true, displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const config = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+      modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
     await Plotly.newPlot(plot(figure), spec.data, spec.layout, config);
     figure.steps = plot(figure).data.map((trace) => trace.x);
     await Plotly.relayout(plot(figure), ink());

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from report.figures import BASELINE_COLOUR, Figure, axis_words, figures, styles
 from report.runs import Run, Study, value_at
@@ -26,7 +26,8 @@ ASSETS = Path(__file__).parent
 SHOWN_PROBLEMS = 200  # lines; more are counted, and all are in results.csv by run
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True)
+class Cell:
     """Text of a table's cell. kind: a class of style; arm: whose row it begins."""
 
     text: str
@@ -34,12 +35,15 @@ class Cell(NamedTuple):
     arm: str | None = None
 
 
+Line = list[str | Cell]
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of strings or Cells."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
+    rows: Sequence[Line]
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,9 @@ def leaderboard(judgement: Judgement) -> Section:
     name = judgement.metric.replace("_", " ")
     columns = (
         "arm", "verdict", name, "95 %", "std", "n", "difference", "95 % of it", "p (Holm)",
-        "speed-up: tokens", "seconds", "lr factor: mean", "last",
+        "speed-up: tokens", "speed-up: seconds", "lr factor: mean", "lr factor: last",
     )  # fmt: skip
-    rows = []
+    rows: list[Line] = []
     for row in judgement.rows:
         c = row.comparison
         fast = {axis: row.speedups[axis].words if axis in row.speedups else "–" for axis in AXES}
@@ -200,7 +204,7 @@ def comparisons(judgement: Judgement) -> Section | None:
         return None
     columns = ("arm", "verdict", "difference", "95 % t", "95 % BCa", "p", "p (Holm)", "method",
                "pairs", "to know")  # fmt: skip
-    table = [
+    table: list[Line] = [
         [
             arm_cell(row), call_cell(row), signed(c.difference), interval(c.low, c.high, signed),
             interval(c.bca_low, c.bca_high, signed), probability(c.p), probability(c.p_holm),
@@ -226,7 +230,9 @@ def speedup_table(judgement: Judgement) -> Section | None:
     rows = [row for row in judgement.rows if row.speedups]
     if not rows:
         return None
-    table = [[arm_cell(row), *(speedup_cell(row, axis) for axis in AXES)] for row in rows]
+    table: list[Line] = [
+        [arm_cell(row), *(speedup_cell(row, axis) for axis in AXES)] for row in rows
+    ]
     text = (
         "What the baseline spends on its mean final val loss over what the arm spends on the same "
         "loss, interpolated on the mean val curves; 95 % bootstrap over seeds. 0 in an interval: "
@@ -251,7 +257,9 @@ def target_table(judgement: Judgement) -> Section | None:
     if judgement.target is None or not rows:
         return None
     names = ("steps_to_target", "tokens_to_target", "seconds_to_target")
-    table = [[arm_cell(row), *(ranged(row.to_target.get(name)) for name in names)] for row in rows]
+    table: list[Line] = [
+        [arm_cell(row), *(ranged(row.to_target.get(name)) for name in names)] for row in rows
+    ]
     text = (
         f"At the first evaluation with val loss at or below {judgement.target:.4f}, median (lowest "
         "to highest) over seeds. The default target is the baseline's mean final val loss, which "
@@ -289,8 +297,8 @@ def tuning(study: Study, judgement: Judgement) -> Section | None:
     rows = [row for row in judgement.rows if row.tuned]
     tables = []
     if rows:
-        columns = ("arm", "setting", "trials", "at the edge", "tuned", "default", "gap")
-        tables.append(Table(columns, [tuned_row(row) for row in rows]))
+        titles = ("arm", "setting", "trials", "at the edge", "tuned", "default", "gap")
+        tables.append(Table(titles, [tuned_row(row) for row in rows]))
     if judgement.sensitivity:
         lines = [
             [arm, loss(s.score), loss(min(s.losses.values())), str(len(s.losses)), s.note or "–"]
@@ -308,7 +316,7 @@ def tuning(study: Study, judgement: Judgement) -> Section | None:
     return Section("tuning", "Tuning", text, tables) if tables else None
 
 
-def tuned_row(row: Row) -> list[str | Cell]:
+def tuned_row(row: Row) -> Line:
     """One arm of the ledger."""
     t = row.tuned
     assert t is not None
@@ -333,7 +341,9 @@ COST_TITLES = {
 def costs(judgement: Judgement) -> Section:
     """Time and memory."""
     names = [name for name in COSTS if any(name in row.costs for row in judgement.rows)]
-    table = [[arm_cell(row), *(ranged(row.costs.get(n)) for n in names)] for row in judgement.rows]
+    table: list[Line] = [
+        [arm_cell(row), *(ranged(row.costs.get(n)) for n in names)] for row in judgement.rows
+    ]
     text = "Median (lowest to highest) over the runs of an arm, diverged and unfinished ones too."
     columns = ["arm", *(COST_TITLES[name] for name in names)]
     return Section("costs", "Costs", text, [Table(columns, table)])
@@ -350,7 +360,7 @@ def scores(judgement: Judgement) -> Section:
         "avg_loss": "average loss",
         "avg_grad_norm": "average gradient norm",
     }
-    table = [
+    table: list[Line] = [
         [arm_cell(row), str(row.diverged), *(ranged(row.scores.get(name)) for name in names)]
         for row in judgement.rows
     ]
@@ -366,7 +376,7 @@ def runs_table(study: Study) -> Section:
     """Every run, whatever became of it."""
     columns = ("run", "arm", "role", "seed", "data seed", "status", "final val loss", "steps",
                "weights", "batches")  # fmt: skip
-    rows: list[list[str | Cell]] = [
+    rows: list[Line] = [
         [
             run.name, run.arm, run.role, str(run.seed), str(run.data_seed),
             Cell("diverged" if run.diverged else run.status, "" if run.done else "worse"),
@@ -384,7 +394,7 @@ FACTS = ("device", "cpu", "host", "python", "cuda", "dtype", "world_size", "thre
 
 def provenance(study: Study, command: str) -> Section:
     """Where the numbers come from, and how to have them again."""
-    rows: list[list[str | Cell]] = []
+    rows: list[Line] = []
     for name in FACTS:
         rows.append([name, counted(run.environment.get(name) for run in study.runs)])
     for package in ("torch", "numpy", "wandb"):
@@ -475,8 +485,9 @@ def results(study: Study) -> str:
     ))  # fmt: skip
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["run", "contest", "arm", "role", "seed", "data_seed", "status", "diverged",
-                     *numbers, *keys, "weights_hash", "batches_hash", "source", "problems"])  # fmt: skip
+    first = ["run", "contest", "arm", "role", "seed", "data_seed", "status", "diverged"]
+    last = ["weights_hash", "batches_hash", "source", "problems"]
+    writer.writerow([*first, *numbers, *keys, *last])
     for run in study.runs:
         identity = [run.name, run.contest, run.arm, run.role, run.seed, run.data_seed, run.status]
         writer.writerow([safe(v) for v in (
@@ -592,7 +603,7 @@ def html_table(table: Table) -> str:
     )
 
 
-def html_row(row: Sequence[str | Cell]) -> str:
+def html_row(row: Line) -> str:
     """A table's row; that of an arm can be hidden with it."""
     first = row[0]
     arm = first.arm if isinstance(first, Cell) else None
@@ -620,7 +631,8 @@ def html_figure(figure: Figure) -> str:
 
     data = plotly.io.to_json(figure.plot, validate=False).replace("<", "\\u003c")
     return (
-        f'<figure id="fig-{figure.id}"><figcaption><h3>{html.escape(figure.title)}</h3></figcaption>'
+        f'<figure id="fig-{figure.id}">'
+        f"<figcaption><h3>{html.escape(figure.title)}</h3></figcaption>"
         f'<div class="plot" style="height:{figure.plot.layout.height}px"></div>'
         f"<p>{html.escape(figure.note)}</p>"
         f'<script type="application/json">{data}</script></figure>'

@@ -800,25 +800,23 @@ def headline(study: Study, rows: Sequence[Row], metric: str) -> str:
         return f"No verdict: one arm, nothing to compare it with{tail}."
     groups: dict[str, list[str]] = {}
     for r in rows:
-        if r.comparison:
-            c = r.comparison
-            size = f" ({c.difference:+.4f})" if c.difference is not None else ""
-            told = f"{r.arm}{size}" if c.call in ("better", "worse") else r.arm
-            groups.setdefault(c.call, []).append(told)
+        if c := r.comparison:
+            size = f" ({c.difference:+.4f})".replace("-", "−") if c.difference is not None else ""
+            groups.setdefault(c.call, []).append(r.arm + size * (c.call in ("better", "worse")))
+    endings = {
+        "better": ("is better", "are better"),
+        "worse": ("is worse", "are worse"),
+        "no evidence": ("shows no evidence of a difference", "show no evidence of a difference"),
+        "diverged": ("diverged", "diverged"),
+        "no verdict": ("has no verdict yet", "have no verdict yet"),
+        "refused": ("cannot be compared", "cannot be compared"),
+    }
     parts = [
-        f"{verb} {listed(groups[call])}"
-        for call, verb in (
-            ("better", "better:"),
-            ("worse", "worse:"),
-            ("no evidence", "no evidence of a difference:"),
-            ("diverged", "diverged:"),
-            ("no verdict", "no verdict (too few runs):"),
-            ("refused", "refused, since not comparable:"),
-        )
+        f"{listed(groups[call])} {ending[len(groups[call]) > 1]}"
+        for call, ending in endings.items()
         if call in groups
     ]
-    said = "; ".join(parts)
-    return f"Against {study.baseline}, by {name}: {said}."
+    return f"Against {study.baseline}, by {name}: {'; '.join(parts)}."
 
 
 def listed(names: Sequence[str]) -> str:

@@ -38,7 +38,9 @@ def curve(seed, steps, gain, noise=0.002):
     """A falling loss: the same noise for the same seed, so that pairs are correlated."""
     t = np.arange(steps + 1)
     shared = np.random.default_rng(seed).standard_normal()
-    return 3 + 2.5 * (1 + 10 * t / steps) ** -0.8 - gain * t / steps + 5 * noise * shared * t / steps
+    return (
+        3 + 2.5 * (1 + 10 * t / steps) ** -0.8 - gain * t / steps + 5 * noise * shared * t / steps
+    )
 
 
 def write_run(folder, config, losses, *, own=0.0, hashes=None, status="finished", upto=None,
@@ -47,12 +49,22 @@ def write_run(folder, config, losses, *, own=0.0, hashes=None, status="finished"
     total, every = config["train"]["total_steps"], config["eval"]["every"]
     last = total if upto is None else upto
     rng = np.random.default_rng([config["seed"], len(str(folder))])
-    hashes = hashes or {"weights": f"{config['seed']:08d}{HASH}", "batches": f"b{config['seed']}{HASH}"}
+    hashes = hashes or {
+        "weights": f"{config['seed']:08d}{HASH}",
+        "batches": f"b{config['seed']}{HASH}",
+    }
     options = WandbOptions(mode="disabled", project="p", name=folder.name)
     log = RunLog(folder, config_toml=tomli_w.dumps(config), config=config, resume_offset=None,
                  wandb=options)  # fmt: skip
-    log.record(hashes=hashes, environment={"device": "cpu", "versions": {"torch": "2.13.0"},
-                                           "host": "node", "git": {"commit": "abc", "dirty": False}})
+    log.record(
+        hashes=hashes,
+        environment={
+            "device": "cpu",
+            "versions": {"torch": "2.13.0"},
+            "host": "node",
+            "git": {"commit": "abc", "dirty": False},
+        },
+    )
     stream, clock = StreamMetrics(total), 0.0
     for t in range(last + 1):
         if t % every == 0 or t == total:
@@ -116,7 +128,9 @@ def write_contest(home, gains, *, seeds=(1, 2, 3), steps=40, every=10, noise=0.0
 def tune(home, arm, number, gain, steps, every, entries):
     trials = []
     for rate, loss in ((3e-4, 0.1), (1e-3, 0.0), (3e-3, 0.3)):
-        config = configuration(arm, 101, steps=steps, every=every, contest=f"{home.name}-tuning", lr=rate)
+        config = configuration(
+            arm, 101, steps=steps, every=every, contest=f"{home.name}-tuning", lr=rate
+        )
         name = f"adamw-{arm}-s101-{number:04x}{round(rate * 1e6):04x}"
         summary = write_run(home / "tuning" / name, config, curve(101, steps, gain - loss))
         entries.append({"id": name, "arm": arm, "role": "tuning", "seed": 101, "data_seed": 101,

@@ -1,0 +1,61 @@
+"""A real headless Chromium on a page, without a network."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+
+@contextmanager
+def browser(width: int, height: int, *, dark: bool = False, touch: bool = False) -> Iterator[Any]:
+    """A selenium driver; skips with the reason where there is no Chromium."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver (Debian: chromium, chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    if touch:
+        metrics = {"width": width, "height": height, "pixelRatio": 2.0}
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        flags = (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}")
+        for flag in flags:
+            options.add_argument(flag)
+        service = webdriver.ChromeService(executable_path=driver)
+        session = webdriver.Chrome(options=options, service=service)
+        try:
+            if dark:
+                scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
+                session.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+            yield session
+        finally:
+            session.quit()
+
+
+def open_page(session: Any, path: Path, seconds: float = 30) -> None:
+    """Open a file and wait until every figure is drawn."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    session.get(path.resolve().as_uri())
+    WebDriverWait(session, seconds).until(
+        lambda d: d.execute_script("return document.documentElement.dataset.drawn") == "1"
+    )
