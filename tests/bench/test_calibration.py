@@ -16,7 +16,7 @@ def pool():
 def test_contest_by_contest_the_report_calls_the_same(pool, paired, monkeypatch):
     monkeypatch.setattr(verdict, "bca", lambda _: None)  # decides nothing, and takes its time
     rng = np.random.default_rng(2)
-    losses = calibration.draw(pool, (24, 3, 3), paired, calibration.WIDTH, rng)
+    losses = calibration.draw(pool, (24, 3, 3), paired, rng)
     losses[::2, 1] -= 2 * calibration.sigma(pool, paired)  # so that some are called
     ours = calibration.called(calibration.p_values(losses, paired))
 
@@ -35,12 +35,11 @@ def test_contest_by_contest_the_report_calls_the_same(pool, paired, monkeypatch)
     assert 0 < sum(theirs) < len(theirs)
 
 
-@pytest.mark.parametrize("width", [0.0, calibration.WIDTH])
-def test_draws_have_the_covariance_of_the_recorded_runs(pool, width):
+def test_draws_have_the_covariance_of_the_recorded_runs(pool):
     """Pairs keep the noise that the arms of a seed share; drawn apart they have none of it."""
     two, rng = pool[:2], np.random.default_rng(0)
     for paired in (True, False):
-        losses = calibration.draw(two, (40_000, 2, 1), paired, width, rng)[..., 0]
+        losses = calibration.draw(two, (40_000, 2, 1), paired, rng)[..., 0]
         want = np.cov(two, bias=True)
         variances = np.mean(np.diag(want))  # the roles change places
         assert losses.var(axis=0) == pytest.approx([variances] * 2, rel=0.05)
@@ -50,5 +49,5 @@ def test_draws_have_the_covariance_of_the_recorded_runs(pool, width):
 
 def test_without_a_difference_few_are_called_and_with_a_large_one_nearly_all():
     normal = np.random.default_rng(0).standard_normal((10, 400))
-    assert calibration.false_positives(normal, 5, True, 0.0, 2000) < 0.06
-    assert calibration.power(normal, 5, True, 9000, pooled=True) == pytest.approx(0.8, abs=0.03)
+    assert calibration.false_positives(normal, 5, True, 2000) < 0.06
+    assert calibration.power(normal, 5, True, 9000) == pytest.approx(0.8, abs=0.03)

@@ -14,6 +14,7 @@ import pytest
 from report.runlog import read_metrics, read_record, read_summary
 from report.wandb_source import settled
 from tests.jobs import ROOT
+from tests.report.conftest import WandbServer
 from tests.report.test_wandb_mirror import online
 
 # Streams small runs of a contest as the trainer does, tuning, a diverged and a foreign one too.
@@ -98,8 +99,6 @@ def read(folder, *paths, **env):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A server with the streamed runs, two to a page, and the folders that they came from."""
-    from tests.report.conftest import WandbServer
-
     server, folder = WandbServer(), tmp_path_factory.mktemp("lab")
     server.page_size = 2
     process(STREAM, folder, folder / "runs", **online(server))
