@@ -10,23 +10,28 @@ from tests.report.contest_folder import write_contest
 from tests.report.test_wandb_mirror import online
 from tests.report.test_wandb_source import process
 
+PUBLISH = """
+import sys
+from report.runs import ReportError, read
+from report.verdict import judge
+from report.wandb_report import publish
+study = read(sys.argv[1:])
+judged = judge(study)
+for project in ("bench", "nowhere"):
+    try:
+        print(publish(study, judged, "lab", project))
+    except ReportError as error:
+        print(error)
+"""
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """What `python -m report --wandb` said of two projects, what the server got, its address."""
+    """What was said of publishing to two projects, what the server got, its address."""
     server, home = WandbServer(), tmp_path_factory.mktemp("home")
     contest = write_contest(home / "schedules", {"cosine": 0.0, "wsd": 0.5}, tuning=True)
-    code = """if True:
-        import sys
-        from report.__main__ import main
-        sys.stderr = sys.stdout
-        for project in ("bench", "nowhere"):
-            print(main([sys.argv[1], "--wandb", f"lab/{project}"]))
-    """
-    lines = process(code, home, contest, **online(server)).splitlines()
-    ends = [i for i, line in enumerate(lines) if line in ("0", "2")]
-    assert [lines[i] for i in ends] == ["0", "2"]
-    yield [lines[i - 1] for i in ends], server.views, server.url
+    said = process(PUBLISH, home, contest, **online(server)).splitlines()
+    yield said, server.views, server.url
     server.stop()
 
 
@@ -104,5 +109,5 @@ def test_panels_of_a_grid_do_not_overlap(published):
 
 def test_a_project_that_is_not_there_is_said_in_one_line(published):
     said, views, _ = published
-    assert said[1].startswith("error: W&B has no project lab/nowhere that this account can write")
+    assert said[1].startswith("W&B has no project lab/nowhere that this account can write to")
     assert len(views) == 1

@@ -85,7 +85,7 @@ def process(code, folder, *words, **env):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     clean |= {"HOME": str(folder), "NETRC": str(folder / "netrc")} | env
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, env=clean,
-                          text=True, capture_output=True, timeout=100)  # fmt: skip
+                          text=True, capture_output=True, timeout=300)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
