@@ -8,8 +8,8 @@ written by the real RunLog into the folder that the plan gives it, line by line 
 does; only the numbers in it are made up: a power law, noise that a seed shares over all arms, an
 offset per arm, one run in a hundred diverged, one in a hundred stopped half-way.
 
-Printed: seconds and peak memory (GNU's maximum resident set size, of the process and what it
-waited for) of `python -m launch --dry-run`, of `--status` and of `python -m report`.
+Printed: seconds, seconds of CPU with those of child processes, and peak memory (the largest
+resident set of any one of them) of `python -m launch --dry-run`, of `--status` and of `python -m report`.
 """
 
 import argparse
@@ -121,7 +121,8 @@ def measure(name: str, *words: str) -> None:
     said = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    print(f"| {name} | {time.perf_counter() - began:.1f} | {used.ru_maxrss / 2**20:.2f} | {code} |")
+    wall, cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime
+    print(f"| {name} | {wall:.1f} | {cpu:.1f} | {used.ru_maxrss / 2**20:.2f} | {code} |")
     if code:
         print(said[-2000:])
 
@@ -140,7 +141,8 @@ def main() -> None:
     size = sum(p.stat().st_size for p in options.folder.rglob("metrics.jsonl"))
     print(f"{runs} runs of {options.steps} updates, {size / 2**20:.0f} MiB of metrics.jsonl, "
           f"written in {time.perf_counter() - began:.0f} s\n")  # fmt: skip
-    print("| | seconds | peak memory, GiB | exit code |\n| --- | ---: | ---: | ---: |")
+    print("| | seconds | of CPU | peak memory, GiB | exit code |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     out = ["--out", str(options.folder)]
     measure("plan (`--dry-run`)", "launch", str(path), "--dry-run", *out)
     measure("`--status`", "launch", str(path), "--status", *out)
