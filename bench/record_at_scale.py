@@ -9,7 +9,8 @@ does; only the numbers in it are made up: a power law, noise that a seed shares 
 offset per arm, one run in a hundred diverged, one in a hundred stopped half-way.
 
 Printed: seconds, seconds of CPU with those of child processes, and peak memory (the largest
-resident set of any one of them) of `python -m launch --dry-run`, of `--status` and of `python -m report`.
+resident set of any one of them) of `python -m launch --dry-run`, of `--status` and of
+`python -m report`.
 """
 
 import argparse
