@@ -128,7 +128,8 @@ class RunLog:
         write_atomically(self.directory / SUMMARY, text)
         self.facts["launches"][-1] |= {"ended": now(), "status": status}
         self.record()
-        self.mirror.finish(status, summary)
+        # what a reader of W&B needs to know that two arms may be compared
+        self.mirror.finish(status, {**summary, "hashes": self.facts.get("hashes")})
         self.record(wandb=self.mirror.facts)
         self._release()
 

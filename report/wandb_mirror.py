@@ -205,13 +205,13 @@ class Mirror:
         return f"see it with `wandb leet {files}`, upload it with `wandb sync {files}/{which}`"
 
 
-def start_service() -> Any:
-    """Start wandb-core, or find it running; returns W&B's session."""
+def start_service(**settings: Any) -> Any:
+    """Start wandb-core, or find it running; returns W&B's session. `settings`: more of W&B's."""
     # W&B's telemetry about itself costs a fifth of every log call; a user may turn it on
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    return wandb.setup(settings=wandb.Settings(silent=True))
+    return wandb.setup(settings=wandb.Settings(silent=True, **settings))
 
 
 def abandon() -> None:
