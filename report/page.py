@@ -573,7 +573,8 @@ def facts(study: Study, judgement: Judgement) -> str:
 def chip(arm: str, style: Style) -> str:
     """The switch of one arm; striped where its lines are dashed."""
     base, c = " base" if style.colour == BASELINE_COLOUR else "", style.colour
-    fill = c if style.dash == "solid" else f"repeating-linear-gradient(90deg,{c} 0 3px,#fff 3px 5px)"
+    stripes = f"repeating-linear-gradient(90deg,{c} 0 3px,#fff 3px 5px)"
+    fill = c if style.dash == "solid" else stripes
     return (
         f'<button type="button" class="chip{base}" data-arm="{html.escape(arm)}" '
         f'aria-pressed="true"><i style="background:{fill}"></i>{style.label}</button>'
