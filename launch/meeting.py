@@ -59,7 +59,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def meet(
     rank: int, world_size: int, facts: Mapping[str, str], seconds: float
 ) -> tuple[Any, list[str]]:
-    """The store (dist.Store, whose stubs lack `clone`) that all ranks share, and their hosts by rank.
+    """The store that all ranks share (a dist.Store; its stubs lack `clone`), and hosts by rank.
 
     Errors: RunError, on all ranks that came, when another is missing after `seconds` or differs.
     """
