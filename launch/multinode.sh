@@ -7,7 +7,7 @@
 #   NNODES           number of nodes; MIN:MAX makes the run elastic: nodes come and go, no NODE_RANK
 #   NPROC_PER_NODE   processes on each node; default: its GPUs (one process without)
 #   MAX_RESTARTS     how often to go on from the last checkpoint after a rank died; default 0, elastic 3
-#   JOIN_SECONDS     how long to wait for node 0; default 45, as launch.join_seconds
+#   JOIN_SECONDS     how long to wait for the other nodes; default 45, as launch.join_seconds
 #
 # Everything else is the trainer's. All nodes need the same code, data and --log.dir. docs/launch.md
 set -euo pipefail
@@ -30,9 +30,9 @@ else
     elastic=0 restarts=${MAX_RESTARTS:-0}
     [[ ${NODE_RANK:-} =~ ^[0-9]+$ ]] || mistake "NODE_RANK='${NODE_RANK:-}' is no number"
     ((NODE_RANK < NNODES)) || mistake "NODE_RANK=$NODE_RANK is not below NNODES=$NNODES"
-    ((NODE_RANK > 0)) || patience=0
 fi
-route=$("$python" -m launch.route "$MASTER_ADDR" "$port" "$patience")
+route=$("$python" -m launch.route "$MASTER_ADDR" "$port" "$patience" \
+    $( ((elastic)) || echo "$NNODES" "$NODE_RANK"))
 read -r interface own here <<<"$route"
 if [ "$interface" != - ]; then
     export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}
@@ -44,9 +44,8 @@ if ((elastic)); then
     meeting=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$port" --rdzv_id="${RDZV_ID:-gpt2}"
         --rdzv_conf="is_host=$here,join_timeout=50,last_call_timeout=5" --local_addr="$own")
 else
-    # The agents do not wait for each other: the ranks do, and name the node that does not come.
-    export TORCH_ELASTIC_WORKER_IDENTICAL=1
-    meeting=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$port")
+    meeting=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$port"
+        --rdzv_conf=timeout=60)
 fi
 exec "$python" -m torch.distributed.run --nnodes="$NNODES" --nproc_per_node="$NPROC_PER_NODE" \
     "${meeting[@]}" --max_restarts="$restarts" --shutdown_timeout="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-60}" \
