@@ -7,7 +7,8 @@
 
 Killed at any moment, the same command goes on from the last whole checkpoint to the same bits.
 Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 something to mend, said in one
-line; 3 diverged (a loss or gradient that is not finite). torchrun itself turns 2 and 3 into 1.
+line; 3 diverged (a loss or gradient that is not finite); 1 another rank was lost, which a line
+names. torchrun itself turns all but 0 into 1.
 """
 
 from __future__ import annotations
@@ -281,12 +282,14 @@ def main(argv: Sequence[str]) -> int:
         if speaks:
             print(text)
         return 0
-    except (ConfigError, DataError, runlog.RecordError, RunError, LostPeerError) as error:
+    except LostPeerError:
+        return 1
+    except (ConfigError, DataError, runlog.RecordError, RunError) as error:
         if speaks:
             print(f"error: {error}", file=sys.stderr)
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1:
             time.sleep(10)  # the first failure has torchrun end all ranks: let it be one that spoke
-        return 1 if isinstance(error, LostPeerError) else 2
+        return 2
 
 
 # ------------------------------------------------------------------------------------------- run

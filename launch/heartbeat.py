@@ -120,12 +120,16 @@ class Heartbeat:
             with contextlib.suppress(RuntimeError):
                 self.store.set("sentence", text)
             time.sleep(3 * TICK_SECONDS)  # rank 0 may keep the store
-        first = self.rank - self.local_rank  # of this node, which speaks unless it is the one lost
+        self.say(text)
+        os._exit(1)
+
+    def say(self, text: str) -> None:
+        """One line on each node: by its first rank, or the second if the first is the one lost."""
+        first = self.rank - self.local_rank
         if self.rank == first or (self.rank == first + 1 and self.name(first) in text):
             print(f"error: {text}", file=sys.stderr, flush=True)
         else:
             time.sleep(TICK_SECONDS)  # the first failure has torchrun end all ranks of a node
-        os._exit(1)
 
     def blame(self, error: BaseException) -> str | None:
         """Who is to blame for an error in a collective, after a roll call; None: this rank."""

@@ -28,7 +28,7 @@ COLLECTIVE_TIMEOUTS = 20
 
 
 class LostPeerError(RuntimeError):
-    """Another rank is gone or has failed; the message is one line that names it."""
+    """Another rank is gone or has failed; the message is one line that names it, and was said."""
 
 
 @dataclass
@@ -102,6 +102,7 @@ class Process:
             # torchrun sends SIGTERM as soon as it sees one rank dead, and waits 30 s.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if self.heartbeat and (culprit := self.heartbeat.blame(error)):
+                self.heartbeat.say(culprit)
                 raise LostPeerError(culprit) from error
             raise
 

@@ -103,7 +103,7 @@ def kill_group(process: subprocess.Popen[str], workers: Iterable[int]) -> None:
     process.communicate()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60, pause: float = 0.005) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120, pause: float = 0.005) -> None:
     """Poll; AssertionError when the time is over."""
     end = time.monotonic() + seconds
     while not condition():

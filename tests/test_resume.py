@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from report import checkpoints
-from report.runlog import RunLog, read_metrics, read_summary
+from report.runlog import RunLog, read_metrics, read_record, read_summary
 from tests.faults.kills import assert_same, result, steps_logged
 from tests.jobs import children, command, finish, job, only_run, wait_until
 from train_gpt2 import main
@@ -134,17 +134,28 @@ def test_finished_run_says_so_and_trains_nothing(tiny, tmp_path, capsys):
     assert (only_run(tmp_path / "runs") / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_world_size_goes_on_with_the_same_tokens(shards, tmp_path):
-    length = ["--train.total_steps", "30", "--checkpoint.every", "10"]
+@pytest.mark.parametrize("nproc", [0, 4])
+def test_interrupted_on_two_ranks_it_goes_on_with_another_number(shards, tmp_path, nproc):
+    """The same tokens: the loss stays that of a run on one rank for 20 more steps."""
+    length = ["--train.total_steps", "60", "--checkpoint.every", "0"]
     calm, runs = tmp_path / "calm", tmp_path / "runs"
     main(command(shards, calm) + length)
     arguments = command(shards, runs) + length
-    interrupted(arguments, at=10)
-    finish(job(arguments, nproc=2))
+    process = job(arguments, nproc=2)
+    wait_until(lambda: steps_logged(runs) > 6)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    at = read_summary(only_run(runs))["steps"]
+    assert at <= 40, "20 more steps are to follow"
+    finish(job(arguments, nproc=nproc))
     a, b = ([x["train/loss"] for x in read_metrics(only_run(d)) if "train/loss" in x]
             for d in (calm, runs))  # fmt: skip
-    assert len(a) == len(b) == 30
+    assert len(a) == len(b) == 60
     assert a == pytest.approx(b, abs=1e-4)
+    assert [x["environment"]["world_size"] for x in read_record(only_run(runs))["launches"]] == [
+        2,
+        nproc or 1,
+    ]
 
 
 def interrupted(arguments, at):
