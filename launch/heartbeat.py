@@ -24,7 +24,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 TICK_SECONDS = 1.0
-ROLL_CALL_TICKS = 5  # to tell, after a collective has failed, who is silent
+ROLL_CALL_TICKS = 6  # to tell, after a collective has failed, who is silent
 LEFT, FAILED = "left", "failed"  # last beats: of a rank that is through, of one with an error
 
 
@@ -134,21 +134,21 @@ class Heartbeat:
     def blame(self, error: BaseException) -> str | None:
         """Who is to blame for an error in a collective, after a roll call; None: this rank."""
         self.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        before, answers = dict(self.beats), self.answers
-        silent = self.others
-        for tick in range(ROLL_CALL_TICKS):
+        asked, before, silent = self.answers, {}, self.others
+        for _ in range(ROLL_CALL_TICKS):
             time.sleep(TICK_SECONDS)
             beats = self.beats
-            if len(beats) < len(self.others):  # not yet asked
+            if self.answers < asked + 2 or len(beats) < len(self.others):
+                continue  # what is known may be from before the error
+            if not before:
+                before = beats
                 continue
-            before = {**beats, **before}
             silent = [
-                r for r in self.others
-                if beats[r] not in (LEFT, FAILED) and beats[r] == before[r]
-            ]  # fmt: skip
-            if tick > 1 and not silent and self.first:
+                r for r in self.others if beats[r] == before[r] and beats[r] not in (LEFT, FAILED)
+            ]
+            if not silent and self.first:
                 break
-        if self.answers <= answers + 1:
+        if not before:
             return self.no_store()
         if silent:
             return f"lost {self.names(silent)} ({self.error})"

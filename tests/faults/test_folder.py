@@ -26,40 +26,40 @@ def disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def remount(disk: Path, mode: str) -> None:
-    """Read-only ("ro") as a file system becomes after an error, or writable ("rw")."""
-    # A plain remount is refused while a file is open for writing; that of the superblock is not.
-    command = ["mount", "-o", f"remount,{mode}", str(disk)]
-    if subprocess.run(command, capture_output=True).returncode:
-        subprocess.run(["mount", "-o", f"remount,bind,{mode}", str(disk)], check=True)
+def remount(folder: Path, mode: str) -> bool:
+    """With "ro" read-only, as a file system becomes after an error; False where it is busy."""
+    done = subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], capture_output=True)
+    return done.returncode == 0
 
 
 def test_read_only_run_folder_is_named_before_training(shards, disk, capsys):
     arguments = command(shards, disk / "runs")
-    remount(disk, "ro")
+    assert remount(disk, "ro")
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
     assert "Read-only file system" in line
     assert "--log.dir" in line
-    remount(disk, "rw")
+    assert remount(disk, "rw")
     assert main(arguments) == 0
 
 
 def test_folder_that_becomes_read_only_ends_the_run_and_loses_nothing(shards, disk, tmp_path):
-    length = ["--train.total_steps", "400", "--eval.every", "400", "--checkpoint.every", "20"]
+    length = ["--train.total_steps", "300", "--eval.every", "300", "--checkpoint.every", "20"]
     arguments = command(shards, disk / "runs") + length
     process = job(arguments)
     wait_until(lambda: steps_logged(disk / "runs") > 30)
-    remount(disk, "ro")
-    output, _ = process.communicate(timeout=60)
+    folder = str(only_run(disk / "runs") / "checkpoints")
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    wait_until(lambda: remount(Path(folder), "bind,ro"))  # it is busy during a checkpoint
+    output, _ = process.communicate(timeout=100)
+    subprocess.run(["umount", "--lazy", folder], check=True)
     assert process.returncode == 2, output
     line = output.splitlines()[-1]
     assert line.startswith("error: stopped at step")
     assert "Read-only file system" in line
-    remount(disk, "rw")
-    kept = checkpoints.newest_whole(only_run(disk / "runs") / "checkpoints")
+    kept = checkpoints.newest_whole(Path(folder))
     assert kept
     assert f"from step {int(kept.name[5:13])}" in finish(job(arguments))
     main(command(shards, tmp_path / "calm") + length)
