@@ -7,7 +7,8 @@
 
 Killed at any moment, the same command goes on from the last whole checkpoint to the same bits.
 Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 something to mend, said in one
-line; 3 diverged (a loss or gradient that is not finite). torchrun itself turns 2 and 3 into 1.
+line; 3 diverged (a loss or gradient that is not finite); 1 another rank was lost, which a line
+names. torchrun itself turns all but 0 into 1.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 import optim
 from configs import Batch, Config, ConfigError, Model, load, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
-from launch.process import Process, end_with_parent, stop_requests
+from launch.process import LostPeerError, Process, RunError, end_with_parent, stop_requests
 from report import checkpoints, runlog
 from report.hardware import environment, peak_flops, peak_memory_gib
 from report.metrics import StreamMetrics, summarize
@@ -179,11 +180,6 @@ class GPT(nn.Module):
 
 EXIT_CODES = {"finished": 0, "stopped": 0, "diverged": 3}  # 2: something to mend
 
-
-class RunError(RuntimeError):
-    """The run cannot start or go on; the message is one line for the user."""
-
-
 # ------------------------------------------------------------------------------------ evaluation
 
 
@@ -251,12 +247,6 @@ def build_optimizer(config: Config, model: GPT) -> optim.Optimizer:
     return optim.build_optimizer(name, groups, **config.optimizer.hyperparameters)
 
 
-def agree(process: Process, problem: str | None) -> None:
-    """Raise RunError on all ranks if rank 0 has a problem, so that none waits for another."""
-    if problem := process.broadcast(problem):
-        raise RunError(problem)
-
-
 def open_record(config: Config, directory: Path) -> tuple[runlog.RunLog, Path | None]:
     """Rank 0: the run's record, alone in its folder, and the checkpoint to go on from."""
     try:
@@ -292,6 +282,8 @@ def main(argv: Sequence[str]) -> int:
         if speaks:
             print(text)
         return 0
+    except LostPeerError:
+        return 1
     except (ConfigError, DataError, runlog.RecordError, RunError) as error:
         if speaks:
             print(f"error: {error}", file=sys.stderr)
@@ -325,15 +317,26 @@ def run(config: Config) -> int:
             print(f"{directory} has {summary['status']} already, see its summary.json; another "
                   "--seed is another run; remove the folder to repeat this one")  # fmt: skip
         return EXIT_CODES[summary["status"]]
+    process.join(config)
     log: runlog.RunLog | runlog.NoLog = runlog.NoLog()
-    checkpoint = None
-    if process.rank == 0:
-        log, checkpoint = open_record(config, directory)
+    checkpoint, problem = None, None
     try:
-        with log:
-            process.join()
+        with stop_requests() as signals:
+            if process.rank == 0:
+                try:
+                    log, checkpoint = open_record(config, directory)
+                except (RunError, runlog.RecordError) as error:
+                    problem = str(error)
+            process.agree(problem)
             checkpoint = process.broadcast(checkpoint)
-            status = train(config, process, batch, schedule, loader, validation, log, checkpoint)
+            if checkpoint and not checkpoint.exists():
+                problem = (
+                    f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
+                )
+            process.agree(problem)
+            with log, process.naming_lost_peers():
+                status = train(config, process, batch, schedule, loader, validation, log,
+                               checkpoint, signals)  # fmt: skip
     except RunError:  # on all ranks, or on rank 0 with nothing left to do for the others
         process.leave()
         raise
@@ -350,6 +353,7 @@ def train(
     validation: Validation,
     log: runlog.RunLog | runlog.NoLog,
     checkpoint: Path | None,
+    signals: list[str],
 ) -> runlog.Status:
     """Build or restore, loop, summarise; returns how the run ended."""
     # ---- model, optimizer, and where an earlier launch left them
@@ -421,7 +425,7 @@ def train(
         )
         if conflict := optimizer.check_schedule(schedule):
             print(f"warning: {conflict}")
-    agree(process, problem)
+    process.agree(problem)
 
     # ---- the loop
     start_step = progress.step
@@ -472,9 +476,9 @@ def train(
         if problem:
             problem = (f"stopped at step {progress.step}: {problem}; the checkpoints before it are "
                        "whole: make room, then give the same command again")  # fmt: skip
-        agree(process, problem)
+        process.agree(problem)
 
-    with stop_requests() as signals, screen, loader.batches(start_step, pin_memory=cuda) as batches:
+    with screen, loader.batches(start_step, pin_memory=cuda) as batches:
         while True:
             step = progress.step
             last = step == settings.total_steps

@@ -75,6 +75,17 @@ class Checkpoint(Strict):
     keep: int = Field(2, gt=0, description="newest checkpoints kept")
 
 
+class Launch(Strict):
+    """How ranks wait for each other; does not change results, so not part of the identity."""
+
+    join_seconds: float = Field(
+        45, gt=0, description="s for all ranks to come, and be found equal, before training"
+    )
+    timeout_seconds: float = Field(
+        90, gt=0, description="s without a sign of life from a rank after which the others end"
+    )
+
+
 class Log(Strict):
     """Output; does not change results, so it is not part of the run's identity."""
 
@@ -115,6 +126,7 @@ class Config(Strict):
     train: Train
     eval: Eval
     checkpoint: Checkpoint = Checkpoint()  # type: ignore[call-arg]
+    launch: Launch = Launch()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 
     def resolved(self, optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> Config:
@@ -136,7 +148,8 @@ class Config(Strict):
     @property
     def identity(self) -> str:
         """8 hex digits: a hash of everything that can change the result."""
-        table = {k: v for k, v in self.table().items() if k not in ("log", "checkpoint")}
+        outside = ("log", "checkpoint", "launch")
+        table = {k: v for k, v in self.table().items() if k not in outside}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

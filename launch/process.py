@@ -5,20 +5,33 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.typing import ConfigError
+from configs import Config, ConfigError
+from launch.heartbeat import Heartbeat
+from launch.meeting import RunError, facts, meet, store_address
+
+# What a collective waits, in units of launch.timeout_seconds: silence is noticed by Heartbeat, so
+# this is for ranks that live and do not get on. It bounds a checkpoint, which the others wait for.
+COLLECTIVE_TIMEOUTS = 20
 
 
-@dataclass(frozen=True)
+class LostPeerError(RuntimeError):
+    """Another rank is gone or has failed; the message is one line that names it, and was said."""
+
+
+@dataclass
 class Process:
     """This process's place: torchrun's environment variables, or a process on its own."""
 
@@ -26,6 +39,7 @@ class Process:
     local_rank: int
     world_size: int
     device: torch.device
+    heartbeat: Heartbeat | None = None
 
     @classmethod
     def from_environment(cls, device: str) -> Process:
@@ -42,17 +56,69 @@ class Process:
             )
         return cls(rank, local_rank, world_size, torch.device("cuda", local_rank))
 
-    def join(self) -> None:
-        """Meet the other processes."""
+    @property
+    def host(self) -> str:
+        """The name of this machine."""
+        return socket.gethostname()
+
+    def join(self, config: Config) -> None:
+        """Meet the other processes; RunError where one is missing, or was given something else."""
         torch.set_flush_denormal(True)  # on a CPU denormals make a step up to ten times slower
         gpu = self.device if self.device.type == "cuda" else None
         if gpu:
             torch.cuda.set_device(gpu)
+        if self.world_size == 1:
+            return
+        patience, limits = config.launch.join_seconds, config.launch
+        store, hosts = meet(self.rank, self.world_size, facts(config, self.device), patience)
+        Heartbeat.announce(store, self.rank)
+        late = threading.Timer(
+            patience, _cannot_connect, [f"{hosts[self.rank]} (rank {self.rank})"]
+        )
+        late.daemon = True
+        late.start()
+        dist.init_process_group(
+            "nccl" if gpu else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=timedelta(seconds=COLLECTIVE_TIMEOUTS * limits.timeout_seconds),
+            device_id=gpu,
+        )
+        dist.barrier()
+        late.cancel()
+        self.heartbeat = Heartbeat(store.clone(), self.rank, self.local_rank, hosts,
+                                   store_address(), limits.timeout_seconds)  # fmt: skip
+        self.heartbeat.start()
+
+    @contextmanager
+    def naming_lost_peers(self) -> Iterator[None]:
+        """An error that another rank is to blame for becomes a LostPeerError."""
+        try:
+            yield
+        except RunError:  # of all ranks
+            raise
+        except Exception as error:
+            # torchrun sends SIGTERM as soon as it sees one rank dead, and waits 30 s.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if self.heartbeat and (culprit := self.heartbeat.blame(error)):
+                self.heartbeat.say(culprit)
+                raise LostPeerError(culprit) from error
+            raise
+
+    def agree(self, problem: str | None) -> None:
+        """Raise RunError on all ranks if one has a problem, so that none waits for another."""
+        problems: list[str | None] = [problem]
         if self.world_size > 1:
-            dist.init_process_group("nccl" if gpu else "gloo", device_id=gpu)
+            problems = [None] * self.world_size
+            dist.all_gather_object(problems, problem)
+        for said in filter(None, problems):
+            raise RunError(said)
 
     def leave(self) -> None:
         """Part from the others; without the barrier gloo aborts now and then."""
+        if self.heartbeat:
+            self.heartbeat.stop()
         if self.world_size > 1:
             dist.barrier()
             dist.destroy_process_group()
@@ -74,6 +140,14 @@ class Process:
         """Wait until the device has done what was asked of it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _cannot_connect(who: str) -> None:
+    """The usual cause where processes find the store and not each other."""
+    print(f"error: {who} met the others at {store_address()} but cannot connect to them: set "
+          "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME to the interface between the nodes, and see "
+          "that no firewall closes its ports", file=sys.stderr, flush=True)  # fmt: skip
+    os._exit(1)
 
 
 @contextmanager

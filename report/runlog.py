@@ -80,6 +80,8 @@ class RunLog:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "resume_offset": resume_offset,
+            # by torchrun, after a rank died; 0 for a start by hand or by a scheduler
+            "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
         }
         self.facts["launches"] = [*old.get("launches", []), launch]
         self.mirror = Mirror(directory, wandb, config, self.facts.get("wandb", {}).get("id"))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +22,18 @@ def write_shard(path: Path, tokens: np.ndarray) -> None:
     header = np.zeros(256, dtype="<i4")
     header[:3] = 20240520, 1, len(tokens)
     path.write_bytes(header.tobytes() + tokens.astype("<u2").tobytes())
+
+
+def tiny_shards(folder: Path) -> Path:
+    """Bytes of this project's own source text: 40,000 training and 8,192 validation tokens."""
+    folder.mkdir(exist_ok=True)
+    text = b"".join(p.read_bytes() for p in sorted(ROOT.glob("*/*.py")))
+    tokens = np.frombuffer(text, dtype=np.uint8).astype(np.uint16)
+    assert len(tokens) > 48_193
+    write_shard(folder / "tiny_val_000000.bin", tokens[:8_193])
+    write_shard(folder / "tiny_train_000000.bin", tokens[8_193:30_000])
+    write_shard(folder / "tiny_train_000001.bin", tokens[30_000:48_193])
+    return folder
 
 
 def command(shards: Path, runs: Path) -> list[str]:
@@ -71,3 +88,24 @@ def only_run(runs: Path) -> Path:
     """The one run directory in `runs`."""
     (directory,) = runs.iterdir()
     return directory
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the direct children."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def kill_group(process: subprocess.Popen[str], workers: Iterable[int]) -> None:
+    """SIGKILL to the agent and, before they notice, to its workers (each its own session)."""
+    for pid in [process.pid, *workers]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120, pause: float = 0.005) -> None:
+    """Poll; AssertionError when the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(pause)

@@ -1,109 +1,17 @@
 """An interrupted run gives the same bits as one that was not, whatever interrupts it."""
 
-import contextlib
-import json
 import os
-import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from report import checkpoints
 from report.runlog import RunLog, read_metrics, read_record, read_summary
-from tests.jobs import command, finish, job, only_run
+from tests.faults.kills import assert_same, result, steps_logged
+from tests.jobs import children, command, finish, job, only_run, wait_until
 from train_gpt2 import main
-
-CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ
-
-
-def result(runs: Path):
-    """(metrics without the clocks, final state) of the only run."""
-    directory = only_run(runs)
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in line.items() if not k.startswith(CLOCKS)} for line in lines]
-    newest = checkpoints.newest_whole(directory / "checkpoints")
-    return metrics, torch.load(newest, weights_only=True)
-
-
-def assert_same(a, b):
-    metrics, state = a
-    assert metrics == b[0]
-    for part in ("model", "optimizer"):
-        assert_equal_trees(state[part], b[1][part])
-    for name in ("step", "evaluated", "metrics"):
-        assert_equal_trees(state["progress"][name], b[1]["progress"][name])
-
-
-def assert_equal_trees(a, b):
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal_trees(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal_trees(x, y)
-    else:
-        assert a == b
-
-
-def kill_group(process):
-    """SIGKILL to the agent and, before they notice, to its workers (each its own session)."""
-    workers = children(process.pid)
-    for pid in [process.pid, *workers]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
-def children(pid):
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def steps_logged(runs):
-    try:
-        return len((only_run(runs) / "metrics.jsonl").read_text().splitlines())
-    except (ValueError, FileNotFoundError):
-        return 0
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("nproc", "kills"), [(0, 10), (2, 4)])
-def test_killed_at_random_steps_it_ends_with_the_same_bits(shards, tmp_path, nproc, kills):
-    length = ["--train.total_steps", "120", "--eval.every", "30", "--checkpoint.every", "3"]
-    calm = command(shards, tmp_path / "calm") + length
-    finish(job(calm, nproc))
-    runs = tmp_path / "killed"
-    killed = command(shards, runs) + length
-    rng = random.Random(nproc)
-    for _ in range(kills):
-        before = steps_logged(runs)
-        process = job(killed, nproc)
-        # Some lines further than the last attempt came, at an arbitrary moment within a step.
-        target = before + rng.randint(1, 120 // kills - 3)
-        wait_until(lambda t=target, p=process: steps_logged(runs) >= t or p.poll() is not None)
-        time.sleep(rng.random() * 0.02)
-        kill_group(process)
-        assert read_summary(only_run(runs)) is None, "it ended before it could be killed"
-    finish(job(killed, nproc))
-    assert_same(result(tmp_path / "calm"), result(runs))
-    steps = [line["step"] for line in read_metrics(only_run(runs)) if "train/loss" in line]
-    assert steps == list(range(120))
-    launches = read_record(only_run(runs))["launches"]
-    assert len(launches) == kills + 1
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"])
@@ -226,17 +134,28 @@ def test_finished_run_says_so_and_trains_nothing(tiny, tmp_path, capsys):
     assert (only_run(tmp_path / "runs") / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_world_size_goes_on_with_the_same_tokens(shards, tmp_path):
-    length = ["--train.total_steps", "30", "--checkpoint.every", "10"]
+@pytest.mark.parametrize("nproc", [0, 4])
+def test_interrupted_on_two_ranks_it_goes_on_with_another_number(shards, tmp_path, nproc):
+    """The same tokens: the loss stays that of a run on one rank for 20 more steps."""
+    length = ["--train.total_steps", "60", "--checkpoint.every", "0"]
     calm, runs = tmp_path / "calm", tmp_path / "runs"
     main(command(shards, calm) + length)
     arguments = command(shards, runs) + length
-    interrupted(arguments, at=10)
-    finish(job(arguments, nproc=2))
+    process = job(arguments, nproc=2)
+    wait_until(lambda: steps_logged(runs) > 6)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    at = read_summary(only_run(runs))["steps"]
+    assert at <= 40, "20 more steps are to follow"
+    finish(job(arguments, nproc=nproc))
     a, b = ([x["train/loss"] for x in read_metrics(only_run(d)) if "train/loss" in x]
             for d in (calm, runs))  # fmt: skip
-    assert len(a) == len(b) == 30
+    assert len(a) == len(b) == 60
     assert a == pytest.approx(b, abs=1e-4)
+    assert [x["environment"]["world_size"] for x in read_record(only_run(runs))["launches"]] == [
+        2,
+        nproc or 1,
+    ]
 
 
 def interrupted(arguments, at):

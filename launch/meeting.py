@@ -1,0 +1,172 @@
+"""The ranks of a run meet at a store, and go on only if all are there and were given the same.
+
+A missing node, another world size, or other code or settings on one of the nodes would otherwise
+show as a collective that never returns. Here rank 0 compares what each rank says of itself, and all
+of them read its verdict: one line that names the node, on every node, within `join_seconds`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from configs import Config
+
+ROOT = Path(__file__).parent.parent
+CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "report")
+
+
+class RunError(RuntimeError):
+    """The run cannot start or go on; the message is one line for the user."""
+
+
+def facts(config: Config, device: torch.device) -> dict[str, str]:
+    """What must be equal on all ranks, by name. `log` may differ: only rank 0 writes."""
+    of_run = {
+        "device": device.type,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+    settings = dict(_flat({k: v for k, v in config.table().items() if k != "log"}))
+    code = {}
+    for part in CODE:
+        path = ROOT / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+            code[f"the code of {file.relative_to(ROOT)}"] = digest
+    return of_run | settings | code
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, repr(value)
+
+
+def meet(
+    rank: int, world_size: int, facts: Mapping[str, str], seconds: float
+) -> tuple[Any, list[str]]:
+    """The store that all ranks share (a dist.Store; its stubs lack `clone`), and hosts by rank.
+
+    Errors: RunError, on all ranks that came, when another is missing after `seconds` or differs.
+    """
+    address, end = store_address(), time.monotonic() + seconds
+    me = {"host": socket.gethostname(), "facts": {"the world size": str(world_size), **facts}}
+    try:
+        store = _store(rank, seconds)
+        if store.add(f"came/{rank}", 1) > 1:
+            raise RunError(f"{me['host']} comes as rank {rank}, which is there already: each node "
+                           "needs its own NODE_RANK")  # fmt: skip
+        store.set(f"rank/{rank}", json.dumps(me))
+        if rank == 0:
+            verdict = _compare(store, world_size, me, end)
+            store.set("verdict", json.dumps(verdict))
+            _until_read(store, verdict)
+        else:
+            # Longer than rank 0 waits, whose verdict names who is missing.
+            store.wait(["verdict"], timedelta(seconds=max(1.0, end - time.monotonic()) + 5))
+            verdict = json.loads(store.get("verdict"))
+            store.add("read", 1)
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0][:120]
+        raise RunError(
+            f"{me['host']} (rank {rank}) got no answer from rank 0's node at {address} within "
+            f"{seconds:g} s; is it up, and reachable? ({reason})"
+        ) from None
+    if verdict["problem"]:
+        raise RunError(verdict["problem"])
+    if len(verdict["hosts"]) != world_size:
+        raise RunError(f"{me['host']} comes as rank {rank} of {world_size}, but {address} runs "
+                       f"{len(verdict['hosts'])}: give all nodes the same NNODES")  # fmt: skip
+    return store, verdict["hosts"]
+
+
+def store_address() -> str:
+    """Where the environment says that the ranks meet."""
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
+def _store(rank: int, seconds: float) -> dist.Store:
+    """The agent's store where torchrun shares it, else one that rank 0 keeps.
+
+    torchrun's store outlives a restart of the ranks, with the keys of the attempt before: it needs
+    a prefix. Elastic runs must not share it (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), since their
+    agents count restarts differently.
+    """
+    of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=rank == 0 and not of_agent,
+        timeout=timedelta(seconds=seconds),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if of_agent else "0"
+    return dist.PrefixStore(f"attempt {attempt}", store)
+
+
+def _compare(store: dist.Store, world_size: int, me: dict[str, Any], end: float) -> dict[str, Any]:
+    """Rank 0: hosts by rank, and what keeps the run from starting."""
+    missing, hosts, began = [], [me["host"]], time.monotonic()
+    problem = None
+    for rank in range(1, world_size):
+        left = max(0.001, end - time.monotonic())
+        try:
+            store.wait([f"rank/{rank}"], timedelta(seconds=left))
+        except dist.DistStoreError:
+            missing.append(rank)
+            continue
+        other = json.loads(store.get(f"rank/{rank}"))
+        hosts.append(other["host"])
+        if problem := problem or _difference(me, rank, other):
+            break  # no need to wait for the rest
+    if missing and not problem:
+        waited = time.monotonic() - began
+        problem = (
+            f"{_nodes(missing)} did not come to {me['host']} ({store_address()}) within "
+            f"{waited:.0f} s: started, with the same NNODES? its own output may say why"
+        )
+    return {"problem": problem, "hosts": hosts}
+
+
+def _difference(me: dict[str, Any], rank: int, other: dict[str, Any]) -> str | None:
+    """One line on the first difference between another rank and rank 0."""
+    mine, its = me["facts"], other["facts"]
+    odd = [key for key in {**mine, **its} if mine.get(key) != its.get(key)]
+    if not odd:
+        return None
+    key, more = odd[0], f" and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+    return (
+        f"{other['host']} (rank {rank}) is not like {me['host']} (rank 0): {key} is "
+        f"{its.get(key, 'absent')} there and {mine.get(key, 'absent')} here{more}"
+    )
+
+
+def _nodes(ranks: list[int]) -> str:
+    """Ranks in words, with their nodes, if these have as many processes as this one."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    nodes = sorted({rank // here for rank in ranks})
+    return f"node {', '.join(map(str, nodes))} (rank {', '.join(map(str, ranks))})"
+
+
+def _until_read(store: dist.Store, verdict: dict[str, Any]) -> None:
+    """Stay until those who came know the problem, since rank 0 may keep the store."""
+    end = time.monotonic() + 5
+    while verdict["problem"] and time.monotonic() < end:
+        if store.add("read", 0) >= len(verdict["hosts"]) - 1:
+            break
+        time.sleep(0.1)

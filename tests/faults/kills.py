@@ -1,0 +1,189 @@
+"""Kill a run at random moments, again and again, and compare its end with an undisturbed one's.
+
+    python -m tests.faults.kills              # 20 kills within one run
+    python -m tests.faults.kills --long       # 100
+    python -m tests.faults.kills --nproc 2    # under torchrun: SIGKILL to the agent and all ranks
+
+SIGKILL comes at an arbitrary moment of an update, or, every other time, while a checkpoint is
+being written. The final weights, optimizer, metric state and metrics.jsonl (columns of time aside)
+must be the same bits, and no attempt may begin from a torn checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from report import checkpoints
+from report.runlog import read_metrics, read_record, read_summary
+from tests.jobs import children, command, finish, job, kill_group, only_run, wait_until
+
+CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ
+
+
+def result(runs: Path) -> tuple[list[dict], dict]:
+    """(metrics without the clocks, final state) of the only run."""
+    directory = only_run(runs)
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{k: v for k, v in line.items() if not k.startswith(CLOCKS)} for line in lines]
+    newest = checkpoints.newest_whole(directory / "checkpoints")
+    return metrics, torch.load(newest, weights_only=True)
+
+
+def assert_same(a: tuple, b: tuple) -> None:
+    """Two results are the same bits."""
+    metrics, state = a
+    assert metrics == b[0]
+    for part in ("model", "optimizer"):
+        assert_equal_trees(state[part], b[1][part])
+    for name in ("step", "evaluated", "metrics"):
+        assert_equal_trees(state["progress"][name], b[1]["progress"][name])
+
+
+def assert_equal_trees(a: object, b: object) -> None:
+    """Nested containers of tensors and plain values are equal, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal_trees(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal_trees(x, y)
+    else:
+        assert a == b
+
+
+def steps_logged(runs: Path) -> int:
+    """Lines of metrics.jsonl so far."""
+    try:
+        return len((only_run(runs) / "metrics.jsonl").read_text().splitlines())
+    except (ValueError, FileNotFoundError):
+        return 0
+
+
+class Forked:
+    """train_gpt2.py as a process of its own, forked where torch is loaded: it starts at once."""
+
+    context = multiprocessing.get_context("forkserver")
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.context.set_forkserver_preload(["train_gpt2", "torch._dynamo"])
+        self.process = self.context.Process(target=train, args=(arguments,))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def finish(self) -> None:
+        self.process.join(120)
+        assert self.process.exitcode == 0
+
+
+class Torchrun:
+    """A job under torchrun."""
+
+    def __init__(self, arguments: list[str], nproc: int) -> None:
+        self.process = job(arguments, nproc)
+        self.poll = self.process.poll
+
+    def kill(self) -> None:
+        kill_group(self.process, children(self.process.pid))
+
+    def finish(self) -> None:
+        finish(self.process)
+
+
+def train(arguments: list[str]) -> None:
+    """In the forked process."""
+    from train_gpt2 import main
+
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
+@dataclass
+class Outcome:
+    """How often it was killed, and how often in the middle of a checkpoint."""
+
+    kills: int = 0
+    torn: int = 0
+    seconds: float = 0.0
+
+
+def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 0) -> Outcome:
+    """A run in `folder`, killed that often; AssertionError where it ends unlike a calm one."""
+
+    def start(arguments: list[str]) -> Forked | Torchrun:
+        return Torchrun(arguments, nproc) if nproc else Forked(arguments)
+
+    steps = 12 * kills
+    length = ["--train.total_steps", str(steps), "--eval.every", "30", "--checkpoint.every", "2"]
+    length += ["--model.n_embd", "64"]  # 1.5 MB a checkpoint
+    start(command(shards, folder / "calm") + length).finish()
+    runs = folder / "killed"
+    arguments = command(shards, runs) + length
+    rng, outcome, began = random.Random(seed), Outcome(), time.monotonic()
+    for attempt in range(kills):
+        before = steps_logged(runs)
+        process = start(arguments)
+        # Some lines further than the last attempt came, so that it gets on.
+        target = before + rng.randint(1, 9)
+        wait_until(lambda p=process, t=target: steps_logged(runs) >= t or p.poll() is not None)
+        if attempt % 2:
+            partial = only_run(runs) / "checkpoints" / "partial"
+            wait_until(lambda p=process, f=partial: f.exists() or p.poll() is not None, pause=0)
+            time.sleep(rng.random() * 0.004)
+        else:
+            time.sleep(rng.random() * 0.02)
+        process.kill()
+        outcome.kills += 1
+        outcome.torn += (only_run(runs) / "checkpoints" / "partial").exists()
+        assert read_summary(only_run(runs)) is None, "it ended before it could be killed"
+    start(arguments).finish()
+    assert_same(result(folder / "calm"), result(runs))
+    logged = [line["step"] for line in read_metrics(only_run(runs)) if "train/loss" in line]
+    assert logged == list(range(steps))
+    assert len(read_record(only_run(runs))["launches"]) == kills + 1
+    assert not list((only_run(runs) / "checkpoints").glob("*.torn"))  # none was ever begun from
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--long", action="store_true", help="100 kills instead of 20")
+    parser.add_argument("--nproc", type=int, default=0, help="ranks under torchrun; 0: plain")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    from tests.jobs import tiny_shards
+
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        kills = 100 if options.long else 20
+        shards = tiny_shards(Path(folder) / "tokens")
+        outcome = torment(shards, Path(folder), kills, options.nproc, options.seed)
+    print(f"{outcome.kills} kills, {outcome.torn} of them in the middle of a checkpoint: the same "
+          f"bits at the end ({outcome.seconds:.0f} s)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One machine, two ranks: one dies, freezes or takes its time; somebody wants them to stop."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from report import checkpoints
+from report.runlog import read_metrics, read_record, read_summary
+from tests.faults.conftest import script
+from tests.faults.kills import assert_same, result, steps_logged
+from tests.jobs import ROOT, children, command, finish, job, only_run, wait_until
+from tests.report.test_wandb_mirror import inspect
+
+LONG = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
+
+
+def worker(agent, rank):
+    """Process id of a rank: torchrun starts them in order."""
+    return sorted(children(agent.pid))[rank]
+
+
+def test_a_killed_rank_is_named_and_the_run_goes_on_as_often_as_allowed(shards, tmp_path, host):
+    length = ["--train.total_steps", "200", "--eval.every", "200", "--checkpoint.every", "10"]
+    runs = tmp_path / "killed"
+    arguments = command(shards, runs) + length
+    process = script("run.sh", arguments, NPROC_PER_NODE=2, MAX_RESTARTS=1)
+    for rank, at in ((1, 25), (0, 80)):
+        wait_until(lambda at=at: steps_logged(runs) > at)
+        before, (first, second) = steps_logged(runs), sorted(children(process.pid))
+        began = time.monotonic()
+        os.kill((first, second)[rank], signal.SIGKILL)
+        if rank == 1:
+            wait_until(lambda: len(read_record(only_run(runs))["launches"]) > 1)
+            wait_until(lambda n=before: steps_logged(runs) > n)
+            print(f"restarted after {time.monotonic() - began:.1f} s")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1  # the second death is one too many
+    assert f"error: lost rank 1 on {host}" in output, output
+    assert f"error: lost rank 0 on {host}" in output
+    launches = read_record(only_run(runs))["launches"]
+    assert [x["restart"] for x in launches] == [0, 1]
+    assert launches[0]["status"] == "failed"
+    assert f"lost rank 1 on {host}" in launches[0]["error"]
+    assert launches[1]["environment"]["start_step"] > 0
+    finish(script("run.sh", arguments, NPROC_PER_NODE=2))
+    finish(script("run.sh", command(shards, tmp_path / "calm") + length, NPROC_PER_NODE=2))
+    assert_same(result(tmp_path / "calm"), result(runs))
+
+
+def test_a_rank_that_fails_of_itself_is_named_with_its_reason(shards, tmp_path, host):
+    """And shows its traceback, once; torchrun alone would show those of both."""
+    spy = tmp_path / "spy.py"
+    spy.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import train_gpt2\n"
+        "from data import Prefetcher\n"
+        "take = Prefetcher.__next__\n"
+        "def broken(self, seen=[]):\n"
+        "    seen.append(0)\n"
+        "    if os.environ['RANK'] == '1' and len(seen) == 5:\n"
+        "        raise MemoryError('no more')\n"
+        "    return take(self)\n"
+        "Prefetcher.__next__ = broken\n"
+        "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
+    )
+    process = job(command(shards, tmp_path / "runs"), nproc=2, program=str(spy))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"error: rank 1 on {host} failed: MemoryError: no more" in output
+    assert "lost rank" not in output
+    (launch,) = read_record(only_run(tmp_path / "runs"))["launches"]
+    assert "MemoryError: no more" in launch["error"]
+
+
+def test_a_frozen_rank_is_named_within_the_time_out(shards, tmp_path, host):
+    arguments = [*command(shards, tmp_path / "runs"), *LONG, "--launch.timeout_seconds", "4"]
+    process = script("run.sh", arguments, NPROC_PER_NODE=2, TORCH_ELASTIC_SHUTDOWN_TIMEOUT=3)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    began = time.monotonic()
+    os.kill(worker(process, 1), signal.SIGSTOP)
+    output, _ = process.communicate(timeout=60)
+    print(f"frozen: {time.monotonic() - began:.1f} s")
+    assert f"error: lost rank 1 on {host}: no sign of life for 4 s" in output
+    assert process.returncode == 1
+
+
+def test_checkpoint_and_evaluation_longer_than_the_time_out_are_waited_for(shards, tmp_path):
+    """The disk of rank 0 takes 6 s to sync a checkpoint, rank 1 as long to evaluate."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, sys, time\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import train_gpt2\n"
+        "from data import Validation\n"
+        "sync, batches, waits = os.fsync, Validation.batches, []\n"
+        "def slow_disk(file):\n"
+        "    if os.readlink(f'/proc/self/fd/{file}').endswith('partial'):\n"
+        "        time.sleep(6)\n"
+        "    sync(file)\n"
+        "def slow_eval(self, rows):\n"
+        "    if os.environ['RANK'] == '1' and not waits:\n"
+        "        waits.append(time.sleep(6))\n"
+        "    return batches(self, rows)\n"
+        "os.fsync, Validation.batches = slow_disk, slow_eval\n"
+        "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
+    )
+    flags = ["--launch.timeout_seconds", "2", "--train.total_steps", "4"]
+    finish(job(command(shards, tmp_path / "runs") + flags, nproc=2, program=str(slow)))
+    directory = only_run(tmp_path / "runs")
+    assert read_summary(directory)["status"] == "finished"
+    assert next(x for x in read_metrics(directory) if "val/loss" in x)["time/eval_seconds"] > 6
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+def test_a_signal_to_the_agent_of_run_sh_is_a_checkpoint_and_a_clear_last_line(
+    shards, tmp_path, name
+):
+    arguments = [*command(shards, tmp_path / "runs"), *LONG, "--log.wandb", "offline"]
+    process = script("run.sh", arguments, NPROC_PER_NODE=2)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    began = time.monotonic()
+    process.send_signal(signal.Signals[name])
+    directory = only_run(tmp_path / "runs")
+    wait_until(lambda: checkpoints.found(directory / "checkpoints"))
+    saved = time.monotonic() - began
+    output, _ = process.communicate(timeout=60)
+    print(
+        f"{name}: checkpoint after {saved:.1f} s, all over after {time.monotonic() - began:.1f} s"
+    )
+    ours = [x for x in output.splitlines() if x.startswith(("stopped", "step", "error"))]
+    assert f"stopped by {name} at step" in ours[-1]
+    assert "the same command goes on from here" in ours[-1]
+    assert process.returncode == 1  # torchrun's, whatever its ranks return
+    assert read_summary(directory)["status"] == "stopped"
+    assert [r["type"] for r in inspect(directory)].count("exit") == 1  # the W&B run is closed
+
+
+def test_ctrl_c_in_a_terminal_stops_a_plain_run_with_exit_code_0(shards, tmp_path):
+    process = job([*command(shards, tmp_path / "runs"), *LONG])
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert "stopped by SIGINT at step" in finish(process)
+
+
+def test_when_the_agent_is_killed_its_ranks_checkpoint_and_end(shards, tmp_path):
+    process = script("run.sh", [*command(shards, tmp_path / "runs"), *LONG], NPROC_PER_NODE=2)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
+    process.kill()
+    output, _ = process.communicate(timeout=30)  # the pipe closes when the last rank is gone
+    assert "stopped by SIGTERM" in output
+    assert len(checkpoints.found(only_run(tmp_path / "runs") / "checkpoints")) == 1
