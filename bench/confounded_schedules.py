@@ -1,0 +1,114 @@
+"""What a contest would claim whose arms share one model: the mistake of a 2024 study, on purpose.
+
+    python -m bench.confounded_schedules configs/contest/schedules_small.toml --json FILE
+
+Builds the model and the optimizer once, as that study did, and trains the arms of a contest file one
+after the other on them, in the order of the file and then, afresh, in the reverse order. All other
+settings are those of the contest: schedule, updates, batch, validation tokens, first seed, the
+contest's own peak rate. A fair contest would give an arm the same loss wherever it stands. Prints
+the two orders side by side, and Spearman's correlation of final validation loss with position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+
+import optim
+import train_gpt2
+from configs import Batch, Config, load
+from data import Loader, Validation, open_split
+from launch import contest as contests
+from launch.process import Process
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("contest", type=Path, metavar="CONTEST.toml")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
+    options = parser.parse_args(arguments)
+    contest = contests.read(options.contest)
+    seed = contest.table.seeds[0]
+    configs = {
+        arm.name: train_gpt2.resolve(load(contest.arguments(arm, seed))) for arm in contest.arms
+    }
+    torch.set_flush_denormal(True)
+    found: dict[str, Any] = {}
+    for order, names in (("file", list(configs)), ("reverse", list(reversed(configs)))):
+        found[order] = sequence({name: configs[name] for name in names})
+        rho = spearmanr(range(len(names)), [row["final"] for row in found[order].values()])
+        found[f"spearman of the {order} order"] = float(rho.statistic)
+    table(found)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def sequence(configs: dict[str, Config]) -> dict[str, dict[str, float]]:
+    """Validation loss, nats per token, before and after each arm, all on one model in this order."""
+    first = next(iter(configs.values()))
+    model = train_gpt2.GPT.initialised(first.model, first.seed)
+    optimizer = train_gpt2.build_optimizer(first, model)
+    losses = {}
+    for position, (name, config) in enumerate(configs.items(), 1):
+        start = validate(model, config)
+        train(model, optimizer, config)
+        losses[name] = {"position": position, "start": start, "final": validate(model, config)}
+        print(f"{position:3} {name:<22}{start:8.4f} -> {losses[name]['final']:.4f}", flush=True)
+    return losses
+
+
+def train(model: train_gpt2.GPT, optimizer: optim.Optimizer, config: Config) -> None:
+    """The loop of train_gpt2.py without its record, on weights and moments as they are."""
+    steps = config.train.total_steps
+    schedule = optim.build_schedule(config.schedule.name, steps, **config.schedule.hyperparameters)
+    batch = Batch.divide(config, 1)
+    tokens = open_split(config.data.dir, "train", vocab_size=config.model.vocab_size,
+                        format=config.data.format)  # fmt: skip
+    loader = Loader(tokens, batch_size=batch.size, data_seed=config.data_seed,
+                    block_size=config.model.block_size, rank=0, world_size=1)  # fmt: skip
+    with loader.batches(0, pin_memory=False) as batches:
+        for step in range(steps):
+            rows = next(batches)
+            for chunk in rows.split(batch.micro):
+                (model(chunk[:, :-1], chunk[:, 1:]) * len(chunk) / len(rows)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
+def validate(model: train_gpt2.GPT, config: Config) -> float:
+    """Mean loss on the contest's validation tokens."""
+    tokens = open_split(config.data.dir, "val", vocab_size=config.model.vocab_size,
+                        format=config.data.format)  # fmt: skip
+    validation = Validation(tokens, num_tokens=config.eval.tokens,
+                            block_size=config.model.block_size, rank=0, world_size=1)  # fmt: skip
+    alone = Process(0, 0, 1, torch.device("cpu"))
+    rows = Batch.divide(config, 1).micro
+    return train_gpt2.evaluate(model, validation, rows, alone, contextlib.nullcontext())
+
+
+def table(found: dict[str, Any]) -> None:
+    """Both orders side by side."""
+    print(f"\n{'arm':<22}{'place':>7}{'final':>9}{'place reversed':>16}{'final':>9}")
+    for name, row in found["file"].items():
+        other = found["reverse"][name]
+        print(f"{name:<22}{row['position']:7}{row['final']:9.4f}"
+              f"{other['position']:16}{other['final']:9.4f}")  # fmt: skip
+    for order in ("file", "reverse"):
+        print(f"Spearman of place and final loss, {order} order: "
+              f"{found[f'spearman of the {order} order']:+.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
