@@ -58,8 +58,8 @@ def header() -> str:
     """What the file says of itself."""
     return (
         "# Final validation loss of the contest's arms, nats per token: mean and sample std over\n"
-        f"# seeds, and the tolerance of the mean. Measured with Python {platform.python_version()}, "
-        f"torch {version('torch')}.\n"
+        "# seeds, and the tolerance of the mean. Measured with Python "
+        f"{platform.python_version()}, torch {version('torch')}.\n"
     )
 
 

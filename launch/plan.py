@@ -134,8 +134,9 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
     """Everything that is wrong with the runs and can be known before one starts: ConfigError."""
     owners: dict[str, str] = {}
     for arm in contest.arms:
-        trials = [tuning.own_setting(contest, arm)] if contest.tuned else []
-        for setting in [None, *arm.settings()] if contest.tuned else [None, *trials]:
+        if contest.tuned:
+            tuning.own_setting(contest, arm)  # are the tuned keys its own?
+        for setting in arm.settings() if arm.grid else []:
             build(contest, home, arm, arm.seeds[0], "report", setting)
         lengths = contest.table.branches.lengths if contest.table.branches else [None]
         for seed, length in itertools.product(arm.seeds, lengths):
@@ -144,7 +145,8 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
                 raise ConfigError(f"arms '{owner}' and '{arm.name}' are the same run {job.id}; "
                                   "change one, remove it, or, to compare an arm with itself, give "
                                   "one of them `seeds` of its own")  # fmt: skip
-            check_run(arm, job.config, nproc)
+            if seed == arm.seeds[0]:
+                check_run(arm, job.config, nproc)
     make(contest, home.parent)  # branches that do not fit
 
 

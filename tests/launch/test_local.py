@@ -47,9 +47,8 @@ def same(job, calm):
 def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeypatch):
     """One arm's class breaks in its first step, until it is mended."""
     module = tmp_path / "lab.py"
-    broken = (
-        "import torch\nclass Mine(torch.optim.AdamW):\n    def step(self): raise OSError('hm')\n"
-    )
+    broken = "import torch\nclass Mine(torch.optim.Adagrad):\n"
+    broken += "    def step(self): raise OSError('hm')\n"
     module.write_text(broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     arms = {"cosine": {}, "mine": {"optimizer.name": "lab.Mine", "optimizer.lr": 3e-3}}

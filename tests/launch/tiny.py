@@ -57,13 +57,13 @@ def planner(path, out, *flags):
     )  # fmt: skip
 
 
-def ends(process, code, timeout=120):
+def ends(process, code, timeout=400):
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == code, output
     return output
 
 
-def wait_until(condition, seconds=90):
+def wait_until(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"
