@@ -2,10 +2,10 @@
 
     python -m bench.confounded_schedules configs/contest/schedules_small.toml --json FILE
 
-Builds the model and the optimizer once, as that study did, and trains the arms of a contest file one
+Builds model and optimizer once, as that study did, and trains the arms of a contest file one
 after the other on them, in the order of the file and then, afresh, in the reverse order. All other
-settings are those of the contest: schedule, updates, batch, validation tokens, first seed, the
-contest's own peak rate. A fair contest would give an arm the same loss wherever it stands. Prints
+settings are those of the contest: schedule, updates, batch, validation tokens, first seed, its
+peak rate before tuning. A fair contest would give an arm the same loss wherever it stands. Prints
 the two orders side by side, and Spearman's correlation of final validation loss with position.
 """
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sequence(configs: dict[str, Config]) -> dict[str, dict[str, float]]:
-    """Validation loss, nats per token, before and after each arm, all on one model in this order."""
+    """Validation loss, nats per token, before and after each arm, all on one model."""
     first = next(iter(configs.values()))
     model = train_gpt2.GPT.initialised(first.model, first.seed)
     optimizer = train_gpt2.build_optimizer(first, model)
