@@ -307,14 +307,19 @@ def remaining(plan: Plan, states: Mapping[str, State]) -> int:
 
 
 def exit_code(code: int, attempt: Attempt, lines: list[str]) -> int:
-    """Of the run itself: negative, the signal, where it was ended from outside.
-
-    torchrun says 1 for whatever ends a rank, and names the signal in its last lines.
-    """
+    """Of the run itself: negative, the signal, where it was ended from outside."""
     if code > 0 and attempt.asked:
         return -signal.SIGTERM
-    killed = re.search(r"exitcode\s*:\s*(-\d+)", "\n".join(lines)) if attempt.slot.nproc else None
-    return int(killed.group(1)) if code > 0 and killed else code
+    return (killed_by(lines) if attempt.slot.nproc and code > 0 else None) or code
+
+
+def killed_by(lines: list[str]) -> int | None:
+    """Minus the signal that ended a rank, from torchrun's last lines: its exit code is always 1.
+
+    The root cause stands last, after the ranks that were ended because of it.
+    """
+    killed = re.findall(r"exitcode\s*:\s*(-\d+)", "\n".join(lines))
+    return int(killed[-1]) if killed else None
 
 
 def python_path() -> str:
