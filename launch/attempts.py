@@ -44,9 +44,12 @@ def note(home: Path, identity: str, started: str, code: int, lines: list[str]) -
 
 
 def killed_by(lines: list[str]) -> int | None:
-    """Minus the signal that ended a rank, from torchrun's last lines: its exit code is always 1."""
-    killed = re.search(r"exitcode\s*:\s*(-\d+)", "\n".join(lines))
-    return int(killed.group(1)) if killed else None
+    """Minus the signal that ended a rank, from torchrun's last lines: its exit code is always 1.
+
+    The root cause stands last, after the ranks that were ended because of it.
+    """
+    killed = re.findall(r"exitcode\s*:\s*(-\d+)", "\n".join(lines))
+    return int(killed[-1]) if killed else None
 
 
 def tail(path: Path, size: int = 65536) -> list[str]:

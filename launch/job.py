@@ -41,6 +41,11 @@ class Job:
     home: Path  # absolute; the contest's folder
 
     @property
+    def contestant(self) -> str:
+        """The arm without its length: what records and reports call it."""
+        return self.arm.removesuffix(f"@{self.length}")
+
+    @property
     def config(self) -> Config:
         """The resolved configuration."""
         return resolved(tuple(self.arguments))
@@ -53,7 +58,7 @@ class Job:
     def words(self) -> list[str]:
         """Everything train_gpt2.py is given."""
         group = self.home.name + ("" if self.role == "report" else f"-{self.role}")
-        where = {"dir": str(self.directory.parent), "group": group, "job_type": self.arm}
+        where = {"dir": str(self.directory.parent), "group": group, "job_type": self.contestant}
         return [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
 
     def command(self, nproc: int = 0) -> list[str]:

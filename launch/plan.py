@@ -44,16 +44,16 @@ class Plan:
             write_atomically(self.home / "tuning.json", text + "\n")
 
     def table(self) -> dict[str, Any]:
-        """plan.json."""
+        """plan.json: arms without their lengths, which the report tells apart by itself."""
         return {
             "contest": self.contest.name,
-            "baseline": self.baseline,
+            "baseline": self.contest.table.baseline,
             "target": self.contest.table.target,
-            "arms": self.arms,
+            "arms": [arm.name for arm in self.contest.arms],
             "runs": [
                 {
                     "id": job.id,
-                    "arm": job.arm,
+                    "arm": job.contestant,
                     "role": job.role,
                     "seed": job.seed,
                     "data_seed": job.data_seed,

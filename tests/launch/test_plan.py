@@ -265,5 +265,7 @@ def test_signal_that_ended_a_rank_is_found_in_torchruns_words(shards, tmp_path):
     attempt = Attempt(job, slot, None, "", 0.0, 0)
     said = ["  rank      : 1 (local_rank: 1)", "  exitcode  : -9 (pid: 4711)"]
     assert exit_code(1, attempt, said) == -signal.SIGKILL
+    ended_for_it = ["  exitcode  : -15 (pid: 4712)", "Root Cause (first observed failure):"]
+    assert exit_code(1, attempt, ended_for_it + said) == -signal.SIGKILL
     assert exit_code(1, attempt, ["  exitcode  : 2 (pid: 4711)"]) == 1
     assert exit_code(0, attempt, said) == 0
