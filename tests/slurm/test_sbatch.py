@@ -41,18 +41,6 @@ def reached(runs, step, launches):
     return False
 
 
-def again(cluster, number, runs, launches):
-    """Wait until a job that was disturbed has been requeued and has trained again."""
-    hurry(cluster, number)
-    wait_until(lambda: reached(runs, 20, launches), LIMIT, lambda: cluster.log(number))
-
-
-def hurry(cluster, number):
-    """A requeued job may start after seconds here, after 2 minutes by default: not for a test."""
-    cluster.wait(number, "PENDING")
-    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
-
-
 def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happened(
     cluster, shards, tmp_path
 ):
@@ -60,13 +48,12 @@ def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happe
     number = submit(cluster, tmp_path, *arguments)
     wait_until(lambda: reached(runs, 20, 1), LIMIT, lambda: cluster.log(number))
     cluster.run("scancel", "--signal=USR2", number)  # as SLURM does before the time limit
-    again(cluster, number, runs, 2)
+    wait_until(lambda: reached(runs, 20, 2), LIMIT, lambda: cluster.log(number))
     other = cluster.run(
         "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive",
         "--output=/dev/null", "--wrap", "srun true",
     ).strip()  # fmt: skip
     cluster.wait(other, "COMPLETED")
-    hurry(cluster, number)
     finish(job([*command(shards, tmp_path / "undisturbed"), *LONG], nproc=2), LIMIT)
     ended = cluster.wait(number)
 
