@@ -24,7 +24,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 TICK_SECONDS = 1.0
-ROLL_CALL_TICKS = 6  # to tell, after a collective has failed, who is silent
+ROLL_CALL_TICKS = 3  # to tell, after a collective has failed, who is silent
 LEFT, FAILED = "left", "failed"  # last beats: of a rank that is through, of one with an error
 
 
@@ -134,8 +134,9 @@ class Heartbeat:
     def blame(self, error: BaseException) -> str | None:
         """Who is to blame for an error in a collective, after a roll call; None: this rank."""
         self.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        asked, before, silent = self.answers, {}, self.others
-        for _ in range(ROLL_CALL_TICKS):
+        asked, silent, heard = self.answers, self.others, 0
+        before: dict[int, str] = {}
+        for _ in range(3 * ROLL_CALL_TICKS):
             time.sleep(TICK_SECONDS)
             beats = self.beats
             if self.answers < asked + 2 or len(beats) < len(self.others):
@@ -146,9 +147,10 @@ class Heartbeat:
             silent = [
                 r for r in self.others if beats[r] == before[r] and beats[r] not in (LEFT, FAILED)
             ]
-            if not silent and self.first:
+            heard += 1
+            if heard == ROLL_CALL_TICKS or (not silent and self.first):
                 break
-        if not before:
+        if not heard:
             return self.no_store()
         if silent:
             return f"lost {self.names(silent)} ({self.error})"

@@ -46,7 +46,7 @@ def test_read_only_run_folder_is_named_before_training(shards, disk, capsys):
 
 
 def test_folder_that_becomes_read_only_ends_the_run_and_loses_nothing(shards, disk, tmp_path):
-    length = ["--train.total_steps", "300", "--eval.every", "300", "--checkpoint.every", "20"]
+    length = ["--train.total_steps", "150", "--eval.every", "150", "--checkpoint.every", "20"]
     arguments = command(shards, disk / "runs") + length
     process = job(arguments)
     wait_until(lambda: steps_logged(disk / "runs") > 30)
@@ -86,13 +86,13 @@ def test_clock_that_goes_backwards_changes_nothing_but_the_dates(shards, tmp_pat
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if not library or not shutil.which("faketime"):
         pytest.skip("needs libfaketime (Debian: faketime)")
-    length = ["--train.total_steps", "150", "--eval.every", "150", "--checkpoint.every", "40"]
+    length = ["--train.total_steps", "60", "--eval.every", "60", "--checkpoint.every", "20"]
     offset = tmp_path / "offset"
     offset.write_text("+0d")
     fake = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset)}
     fake |= {"FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1"}
     process = job(command(shards, tmp_path / "runs") + length, env=os.environ | fake)
-    wait_until(lambda: steps_logged(tmp_path / "runs") > 20)
+    wait_until(lambda: steps_logged(tmp_path / "runs") > 5)
     offset.write_text("-2d")
     finish(process)
     (launch,) = read_record(only_run(tmp_path / "runs"))["launches"]
