@@ -24,7 +24,7 @@ from launch import estimate, local, slurm, watch
 from launch.attempts import attempts
 from launch.contest import Contest
 from launch.job import ENDED, State, state
-from launch.plan import Plan, check, make
+from launch.plan import Plan, check, make, written
 from report import runlog
 
 OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
@@ -76,6 +76,12 @@ def launch(options: argparse.Namespace) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     contest = contests.read(options.contest)
     home = options.out.absolute() / contest.name
+    if options.status:
+        plan = written(contest, options.out) or make(contest, options.out)
+        past = attempts(home)
+        disk = {job.id: state(job, past) for job in plan.jobs}
+        watch.show(plan, console, slurm.states(plan) if options.executor == "slurm" else disk)
+        return 0
     chosen = local.Options(options.jobs, options.gpus_per_run, options.nproc, options.retry_failed)
     gpus = local.visible_gpus()
     cluster = on_slurm(options) if options.executor == "slurm" else None
@@ -83,12 +89,6 @@ def launch(options: argparse.Namespace) -> int:
         places = [local.Slot("SLURM", {}, cluster.world_size)] * (cluster.jobs or 1)
     else:
         places = local.slots(chosen, gpus, local.cores())
-    if options.status:
-        plan = make(contest, options.out)
-        past = attempts(home)
-        disk = {job.id: state(job, past) for job in plan.jobs}
-        watch.show(plan, console, slurm.states(plan) if cluster else disk)
-        return 0
     check(contest, home, max(1, places[0].nproc))
     for notice in contest.notices:
         print(f"notice: {notice}", file=sys.stderr)

@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from configs import Config, ConfigError, load
 from launch.contest import Arm, Contest
 from launch.job import Job, job, resolved, schedule_factors
@@ -131,6 +129,8 @@ def prepare(source: Path, config: Config) -> None:
             evaluated = line["step"]
         text += runlog.encode(line) + b"\n"
     (partial / runlog.METRICS).write_bytes(text)
+    import torch
+
     state: dict[str, Any] = torch.load(checkpoint, "cpu", weights_only=True)
     state |= {"run": config.run_name, "config": config.toml()}
     state["progress"] |= {

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import optim
 from configs import Config, ConfigError, load
 from launch.attempts import attempts, tail
 from launch.contest import Arm, Contest
@@ -73,6 +72,8 @@ class Job:
 @functools.cache
 def resolved(arguments: tuple[str, ...]) -> Config:
     """The configuration of a command line, complete. Raises ConfigError."""
+    import optim  # and so torch, which takes seconds: what only looks goes without
+
     config = load(arguments)
     a, b = config.optimizer, config.schedule
     return config.resolved(
@@ -83,6 +84,8 @@ def resolved(arguments: tuple[str, ...]) -> Config:
 
 def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:
     """Factors of all updates; `schedule`: another one, by name and hyperparameters."""
+    import optim
+
     given = schedule or {"name": config.schedule.name, **config.schedule.hyperparameters}
     return optim.build_schedule(total_steps=config.train.total_steps, **given).factors[:-1]
 

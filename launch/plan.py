@@ -16,7 +16,7 @@ from configs import Batch, Config, ConfigError
 from launch import branches, tuning
 from launch.contest import Arm, Contest
 from launch.job import Job, State, attempts, build, schedule_factors, state
-from report.runlog import write_atomically
+from report import runlog
 
 __all__ = ["Job", "Plan", "State", "check", "make", "state"]
 
@@ -37,11 +37,12 @@ class Plan:
     def write(self) -> None:
         """contest.toml, plan.json and tuning.json in the contest's folder."""
         self.home.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.home / "contest.toml", self.contest.text)
-        write_atomically(self.home / "plan.json", json.dumps(self.table(), indent=1) + "\n")
+        runlog.write_atomically(self.home / "contest.toml", self.contest.text)
+        text = json.dumps(self.table(), indent=1) + "\n"
+        runlog.write_atomically(self.home / "plan.json", text)
         if self.tuned:
             text = json.dumps(tuning.ledger(self.contest, self.tuned), indent=1)
-            write_atomically(self.home / "tuning.json", text + "\n")
+            runlog.write_atomically(self.home / "tuning.json", text + "\n")
 
     def table(self) -> dict[str, Any]:
         """plan.json: arms without their lengths, which the report tells apart by itself."""
@@ -89,6 +90,21 @@ def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
         plan.jobs += branches.trunks(contest, home, ready) if contest.table.branches else []
         plan.jobs += [start.job for start in ready]
     plan.jobs = unique(plan)
+    return plan
+
+
+def written(contest: Contest, out: Path) -> Plan | None:
+    """The plan as it was last written, without working it out; None for another contest file."""
+    home = out.absolute() / contest.name
+    table, copy = runlog.read_json(home / "plan.json"), home / "contest.toml"
+    if table is None or not copy.exists() or copy.read_text(encoding="utf-8") != contest.text:
+        return None
+    plan = Plan(contest, home, *names(contest))
+    for row in table["runs"]:
+        label = f"{row['arm']}@{row['length']}" if row["role"] == "report" and row["length"] else ""
+        given = {"arm": label or row["arm"], "directory": home / row["directory"], "home": home}
+        plan.jobs.append(Job(**{**row, **given}))
+    plan.pending, plan.problems = table["pending"], table["problems"]
     return plan
 
 

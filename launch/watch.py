@@ -18,6 +18,7 @@ from launch.plan import Plan
 
 STYLES = {"finished": "green", "diverged": "red", "failed": "bold red", "running": "cyan",
           "stopped": "yellow", "waiting": "dim", "queued": "blue"}  # fmt: skip
+MOST_COLUMNS = 8  # seeds with a column each; more are counted
 EVERY = 60.0  # s between lines about how far it is, in a pipe
 
 
@@ -160,14 +161,19 @@ def table(
     for role in roles:
         shown.add_column(role)
     number = len(plan.contest.table.seeds)
-    for i in range(number):
+    if number > MOST_COLUMNS:
+        shown.add_column("runs")
+    for i in range(number if number <= MOST_COLUMNS else 0):
         shared = {arm.seeds[i] for arm in plan.contest.arms}
         shown.add_column(f"seed {shared.pop()}" if len(shared) == 1 else f"run {i + 1}")
     for label in plan.arms:
         own = [job for job in plan.jobs if label in (job.arm, f"{job.arm}@{job.length}")]
         own += [job for job in plan.jobs if job.role == "tuning" and job.arm == label.split("@")[0]]
         cells = [ratio([j for j in own if j.role == role], states, live) for role in roles]
-        runs = [cell(j, states[j.id], live.get(j.id)) for j in own if j.role == "report"]
+        reports = [j for j in own if j.role == "report"]
+        runs = [cell(j, states[j.id], live.get(j.id)) for j in reports]
+        if number > MOST_COLUMNS:
+            runs = [ratio(reports, states, live)]
         name = f"{label} (baseline)" if label == plan.baseline else label
         shown.add_row(name, *cells, *runs)
     return shown

@@ -117,7 +117,7 @@ def _expressible(hint: Any) -> Any:
         return hint if _expressible(args[0]) is not None else None
     if origin is tuple:
         items = [part if part is Ellipsis else _expressible(part) for part in args]
-        return None if None in items else hint
+        return None if None in items else tuple[tuple(items)]  # type: ignore[misc]
     return None
 
 

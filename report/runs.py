@@ -87,8 +87,8 @@ class Run:
 
     @property
     def total_steps(self) -> int | None:
-        """Updates it was configured for."""
-        return value_at(self.config, "train.total_steps")
+        """Updates it was configured for; of a run that has not begun, those of the plan."""
+        return value_at(self.config, "train.total_steps") or self.length
 
     @property
     def environment(self) -> dict[str, Any]:

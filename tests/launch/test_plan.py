@@ -9,9 +9,11 @@ import pytest
 from launch.contest import Range, Search
 from launch.job import Job, state
 from launch.local import Attempt, Options, Slot, exit_code, slots
-from launch.plan import check, make
+from launch.plan import check, make, written
 from launch.tuning import Study, at_edge
 from report import runlog
+from report.runs import read
+from report.verdict import judge
 from tests.jobs import ROOT
 from tests.launch import tiny
 
@@ -269,3 +271,28 @@ def test_signal_that_ended_a_rank_is_found_in_torchruns_words(shards, tmp_path):
     assert exit_code(1, attempt, ended_for_it + said) == -signal.SIGKILL
     assert exit_code(1, attempt, ["  exitcode  : 2 (pid: 4711)"]) == 1
     assert exit_code(0, attempt, said) == 0
+
+
+def test_a_plan_that_was_written_is_read_back(shards, tmp_path):
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3}
+    arms, branches = {"cosine": {}, "wsd": wsd}, {"arms": ["wsd"], "lengths": [20, 40]}
+    contest = tiny.parse(shards, arms, branches=branches)
+    assert written(contest, tmp_path) is None, "never written"
+    plan = make(contest, tmp_path)
+    plan.write()
+    again = written(contest, tmp_path)
+    assert again.jobs == plan.jobs
+    assert (again.arms, again.baseline) == (plan.arms, plan.baseline)
+    other = tiny.parse(shards, arms | {"linear": {"schedule.name": "linear"}}, branches=branches)
+    (tmp_path / "tiny/contest.toml").write_text(contest.text + "# another file now")
+    assert written(other, tmp_path) is None
+
+
+def test_a_report_compares_arms_of_one_length(shards, tmp_path):
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3}
+    arms, branches = {"cosine": {}, "wsd": wsd}, {"arms": ["wsd"], "lengths": [20, 40]}
+    plan = make(tiny.parse(shards, arms, branches=branches), tmp_path)
+    plan.write()
+    judgement = judge(read([str(plan.home)]))
+    compared = {row.arm: row.comparison.baseline for row in judgement.rows if row.comparison}
+    assert compared == {"wsd @ 20": "cosine @ 20", "wsd @ 40": "cosine @ 40"}

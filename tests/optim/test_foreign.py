@@ -102,7 +102,8 @@ def test_torchs_other_classes_work(parameters, groups, replay):
 
 
 def test_resolved_can_be_written_as_toml():
-    for name in ("Adamax", "Adafactor", "Adadelta", "ASGD", "Rprop", "Muon", "LBFGS"):
+    classes = {"Adamax", "Adafactor", "Adadelta", "ASGD", "Rprop", "Muon", "LBFGS"}
+    for name in sorted(classes | {"Adam", "AdamW", "SGD", "NAdam", "RAdam", "Adagrad", "RMSprop"}):
         resolved = resolve_optimizer(f"torch.optim.{name}", {})
         tomli_w.dumps(resolved)
         assert resolve_optimizer(f"torch.optim.{name}", resolved) == resolved
