@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     configs = {
         arm.name: train_gpt2.resolve(load(contest.arguments(arm, seed))) for arm in contest.arms
     }
-    torch.set_flush_denormal(True)
-    found: dict[str, Any] = {}
-    for order, names in (("file", list(configs)), ("reverse", list(reversed(configs)))):
-        found[order] = sequence({name: configs[name] for name in names})
+    orders = {"file": list(configs), "reverse": list(reversed(configs))}
+    with ProcessPoolExecutor(len(orders)) as pool:
+        each = pool.map(sequence, [{name: configs[name] for name in o} for o in orders.values()])
+        found: dict[str, Any] = dict(zip(orders, each, strict=True))
+    for order, names in orders.items():
         rho = spearmanr(range(len(names)), [row["final"] for row in found[order].values()])
         found[f"spearman of the {order} order"] = float(rho.statistic)
     table(found)
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def sequence(configs: dict[str, Config]) -> dict[str, dict[str, float]]:
     """Validation loss, nats per token, before and after each arm, all on one model."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     first = next(iter(configs.values()))
     model = train_gpt2.GPT.initialised(first.model, first.seed)
     optimizer = train_gpt2.build_optimizer(first, model)
