@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,14 @@ from tests.jobs import command, tiny_shards
 # One thread a process and no spinning: the suite runs on two cores, often several processes.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 os.environ |= {"WANDB_MODE": "offline", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+@pytest.fixture(autouse=True)
+def _denormals_as_found() -> Iterator[None]:
+    """The trainer flushes them, for the whole process: what follows must not notice."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
