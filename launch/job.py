@@ -50,6 +50,11 @@ class Job:
         return resolved(tuple(self.arguments))
 
     @property
+    def total_steps(self) -> int:
+        """Updates of the run; unlike `config` known without importing torch."""
+        return load(self.arguments).train.total_steps
+
+    @property
     def log(self) -> Path:
         """Its output, all attempts."""
         return self.home / "logs" / f"{self.id}.log"

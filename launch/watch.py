@@ -145,7 +145,7 @@ class Screen(Lines):
 
 def share(attempt: Attempt) -> str:
     """How far a run is, and its loss."""
-    percent = 100 * attempt.step / attempt.job.config.train.total_steps
+    percent = 100 * attempt.step / attempt.job.total_steps
     return f"{percent:.0f} %" + (f" {attempt.loss:.3f}" if attempt.loss is not None else "")
 
 
@@ -203,7 +203,7 @@ def cell(job: Job, now: State, attempt: Attempt | None) -> Text:
         return Text(f"{loss:.4f}" if good else "diverged", STYLES[now if good else "diverged"])
     if now in ("stopped", "running"):
         step, _ = progress(job)
-        return Text(f"{now} {100 * step / job.config.train.total_steps:.0f} %", style=STYLES[now])
+        return Text(f"{now} {100 * step / job.total_steps:.0f} %", style=STYLES[now])
     return Text(now, style=STYLES[now])
 
 
