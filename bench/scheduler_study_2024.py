@@ -275,7 +275,7 @@ learned from scratch, has the lowest, and an arm that started at {flat[0]:.2f} a
 higher. It is kept in the record under its name, and never ranks.
 
 Nothing here says which schedule is better. For that, every arm needs its own weights, its own optimizer and
-the same batches, which is what a contest does; its record holds hashes of all three."""
+the same batches, which is what a contest does; its record holds hashes of weights and batches."""
 
 
 def fill(paragraph: str) -> str:
