@@ -221,11 +221,7 @@ class Progress:
 
 def resolve(config: Config) -> Config:
     """The configuration with every hyperparameter of its optimizer and schedule."""
-    a, b = config.optimizer, config.schedule
-    return config.resolved(
-        optim.resolve_optimizer(a.name, a.hyperparameters),
-        optim.resolve_schedule(b.name, b.hyperparameters),
-    )
+    return config.resolved(optim.resolve_optimizer, optim.resolve_schedule)
 
 
 def load_checkpoint(path: Path, config: Config, mmap: bool = False) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.typing import ConfigError, Strict
+
+Resolve = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]  # a name's hyperparameters, all
 
 
 class Model(Strict):
@@ -129,11 +131,12 @@ class Config(Strict):
     launch: Launch = Launch()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 
-    def resolved(self, optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> Config:
-        """The same run with complete hyperparameters in place of those the user gave."""
+    def resolved(self, optimizer: Resolve, schedule: Resolve) -> Config:
+        """The same run with complete hyperparameters: optim.resolve_optimizer, resolve_schedule."""
+        given = {"optimizer": (optimizer, self.optimizer), "schedule": (schedule, self.schedule)}
         tables = {
-            "optimizer": Named(name=self.optimizer.name, **optimizer),
-            "schedule": Named(name=self.schedule.name, **schedule),
+            key: Named(name=named.name, **resolve(named.name, named.hyperparameters))
+            for key, (resolve, named) in given.items()
         }
         return self.model_copy(update=tables)
 

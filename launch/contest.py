@@ -36,7 +36,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from configs import ConfigError
-from configs.typing import Strict, nearest, validate
+from configs.typing import Strict, flat, nearest, validate
 
 Setting = dict[str, Any]  # dotted key -> plain value
 
@@ -218,17 +218,6 @@ def _validate(model: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
 def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
     settings = head.get("settings", {})
     return {"settings": flat(settings)} if isinstance(settings, dict) else {}
-
-
-def flat(table: Mapping[str, Any], prefix: str = "") -> Setting:
-    """Dotted keys and nested tables alike as {dotted key: value}."""
-    result: Setting = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
 
 
 def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:

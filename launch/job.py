@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import math
 import sys
@@ -79,12 +78,7 @@ def resolved(arguments: tuple[str, ...]) -> Config:
     """The configuration of a command line, complete. Raises ConfigError."""
     import optim  # and so torch, which takes seconds: what only looks goes without
 
-    config = load(arguments)
-    a, b = config.optimizer, config.schedule
-    return config.resolved(
-        optim.resolve_optimizer(a.name, a.hyperparameters),
-        optim.resolve_schedule(b.name, b.hyperparameters),
-    )
+    return load(arguments).resolved(optim.resolve_optimizer, optim.resolve_schedule)
 
 
 def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:
@@ -143,7 +137,7 @@ def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = Non
     """
     if not job.directory.exists():
         begun = False
-    elif locked(job.directory):
+    elif runlog.locked(job.directory):
         return "running"
     else:
         summary = runlog.read_summary(job.directory)
@@ -154,19 +148,6 @@ def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = Non
     if ended and ended[-1]["exit_code"] >= 0:  # below 0: the signal that killed it
         return "failed"
     return "stopped" if begun else "waiting"
-
-
-def locked(directory: Path) -> bool:
-    """Whether a live process holds the folder's lock."""
-    path = directory / runlog.LOCK
-    if not path.exists():
-        return False
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def progress(job: Job) -> tuple[int, float | None]:

@@ -13,7 +13,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from configs import Config
+from configs.typing import flat
 
 ROOT = Path(__file__).parent.parent
 CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "report")
@@ -38,7 +39,8 @@ def facts(config: Config, device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
     }
-    settings = dict(_flat({k: v for k, v in config.table().items() if k != "log"}))
+    given = flat({k: v for k, v in config.table().items() if k != "log"})
+    settings = {key: repr(value) for key, value in given.items()}
     code = {}
     for part in CODE:
         path = ROOT / part
@@ -46,14 +48,6 @@ def facts(config: Config, device: torch.device) -> dict[str, str]:
             digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
             code[f"the code of {file.relative_to(ROOT)}"] = digest
     return of_run | settings | code
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, repr(value)
 
 
 def meet(

@@ -72,7 +72,7 @@ def report(options: argparse.Namespace, command: str) -> int:
 
 def publish(study: Study, judgement: Judgement, where: str) -> None:
     """A W&B report with the same content."""
-    from report import wandb_report  # type: ignore[attr-defined, unused-ignore]
+    from report import wandb_report
 
     entity, slash, project = where.partition("/")
     if not (slash and entity and project):

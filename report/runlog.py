@@ -270,6 +270,18 @@ def lock(directory: Path, wait_seconds: float) -> IO[str]:
     return file
 
 
+def locked(directory: Path) -> bool:
+    """Whether a live process holds the run's directory; takes nothing away from one that comes."""
+    try:
+        with (directory / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that may be read
+        return False
+    return False
+
+
 def locked_message(file: IO[str], directory: Path, wait_seconds: float) -> str:
     """Name the owner of a lock that was not had, and close the file."""
     file.seek(0)

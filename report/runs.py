@@ -9,7 +9,6 @@ in every table. Only a path that holds no run at all is an error.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -134,7 +133,7 @@ def read(paths: Sequence[str]) -> Study:
 
 def read_wandb(path: str) -> Study:
     """A W&B project as a study; needs the package wandb."""
-    from report import wandb_source  # type: ignore[attr-defined, unused-ignore]
+    from report import wandb_source
 
     return study_of(path.removeprefix("wandb:"), wandb_source.read_wandb(path))
 
@@ -447,7 +446,7 @@ def status_of(
         if ended == "stopped":
             problems.append("stopped before its end; the same command goes on")
         return ended
-    if locked(folder):
+    if runlog.locked(folder):
         problems.append("still running")
         return "running"
     last = (facts.get("launches") or [{}])[-1]
@@ -456,18 +455,6 @@ def status_of(
         return "failed"
     problems.append("ended without a summary (killed?); the same command goes on")
     return "stopped"
-
-
-def locked(folder: Path) -> bool:
-    """Whether a live process holds the run's directory (report.runlog.lock)."""
-    try:
-        with (folder / runlog.LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def numbers_of(
