@@ -23,7 +23,7 @@ from report.statistics import RESAMPLES
 from report.verdict import AXES, COSTS, Comparison, Judgement, Row, Spread
 
 ASSETS = Path(__file__).parent
-SHOWN_PROBLEMS = 200  # lines; more are counted, and all are in results.csv by run
+SHOWN_PROBLEMS = 200  # lines; more are counted, and those of runs are in results.csv
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def problems(judgement: Judgement) -> Section | None:
     """What is wrong with the runs."""
     lines = judgement.problems[:SHOWN_PROBLEMS]
     if len(judgement.problems) > len(lines):
-        lines = [*lines, f"... and {len(judgement.problems) - len(lines)} more, in results.csv"]
+        lines = [*lines, f"... and {len(judgement.problems) - len(lines)} more; those of runs are in results.csv"]
     text = "Nothing was left out without a line here."
     return (
         Section("problems", f"Problems ({len(judgement.problems)})", text, [], lines)
@@ -278,7 +278,8 @@ def planner(judgement: Judgement) -> Section | None:
     need: list[Line] = [[short(d), many(a), many(b)] for d, (a, b) in p.needed.items()]
     text = (
         f"Pooled std {loss(p.sigma)} between seeds, {loss(p.sigma_paired)} between paired "
-        "differences. At 80 % power and alpha 0.05, two-sided, for one comparison."
+        "differences. At 80 % power and alpha 0.05, two-sided, for one comparison. Unpaired is "
+        "Student's formula: Welch's test, which decides, sees somewhat less with few seeds."
     )
     tables = [
         Table(("seeds per arm", "smallest difference shown, unpaired", "paired"), shows),

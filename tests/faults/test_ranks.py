@@ -50,7 +50,6 @@ def test_a_killed_rank_is_named_and_the_run_goes_on_as_often_as_allowed(shards, 
 
 
 def test_a_rank_that_fails_of_itself_is_named_with_its_reason(shards, tmp_path, host):
-    """And shows its traceback, once; torchrun alone would show those of both."""
     spy = tmp_path / "spy.py"
     spy.write_text(
         "import os, sys\n"
