@@ -188,7 +188,8 @@ def problems(judgement: Judgement) -> Section | None:
     """What is wrong with the runs."""
     lines = judgement.problems[:SHOWN_PROBLEMS]
     if len(judgement.problems) > len(lines):
-        lines = [*lines, f"... and {len(judgement.problems) - len(lines)} more; those of runs are in results.csv"]
+        more = len(judgement.problems) - len(lines)
+        lines = [*lines, f"... and {more} more; those of runs are in results.csv"]
     text = "Nothing was left out without a line here."
     return (
         Section("problems", f"Problems ({len(judgement.problems)})", text, [], lines)
