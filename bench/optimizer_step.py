@@ -9,11 +9,12 @@ timing ends with a synchronisation. Compilation and the first step are reported 
 
 The floor is the traffic that no implementation can avoid (gradient and state read, parameter and
 state written, once each: 12 bytes a parameter and twice the state, less what is only read) at the
-machine's bandwidth: the best of three probes in the same run, a copy, a product in place and
-x <- x + a * b. "own" is the floor of a method that needs a sum over a tensor before it can move it,
-and so has to read some of it twice. Methods whose work is not memory traffic (Muon, SOAP) have the
-floor too, for what it says about them. Compared are medians, and the fastest step with the fastest
-probe, which is what the machine does when nobody else is at work.
+machine's bandwidth: that of a copy, a product in place or x <- x + a * b, whichever is highest.
+These probes are timed in turn with the steps as well, since the bandwidth of a machine that others
+use changes by half within minutes: the median step is compared with the median probe, the fastest
+with the fastest. "own" is the floor of a method that needs a sum over a tensor before it can move
+it, and so has to read some of it twice. Methods whose work is not memory traffic (Muon, SOAP) have
+the floor too, for what it says about them.
 
 On a machine that others use too, --cpu-time with OMP_NUM_THREADS=1 measures the seconds that the
 process was at work instead of those that have passed; only its ratios mean something.
@@ -98,27 +99,23 @@ def main(arguments: list[str] | None = None) -> int:
     groups = parameters(options.size, device)
     clock = time.process_time if options.cpu_time else time.perf_counter
     probes = Probes(device, clock)
-    rows = []
+    rows: list[dict[str, Any]] = []
     print(heading())
     for name in options.names or list(OPTIMIZERS):
         kinds = ["ours", "package"] if options.packages and name in PACKAGES else ["ours"]
         for kind in kinds:
-            probes.take()
             try:
-                row = measured(name, kind, options, groups, device, clock)
+                row = measured(name, kind, options, groups, device, probes)
             except Exception as error:  # one that fails, or does not fit, is a row too
                 reason = f"{type(error).__name__}: {error}".split("\n")[0]
                 print(f"{name:<20} {kind:<8} {reason}", flush=True)
                 rows.append({"name": name, "kind": kind, "error": reason})
                 continue
             rows.append(row)
-            print(line(row, probes.best()), flush=True)
-    print(f"\nbandwidth, GB/s: {probes}; the floor is at {probes.best() / 1e9:.1f}")
-    print("Each line above has the floor of the probes until then; with all of them:\n")
-    print("\n".join([heading(), *(line(row, probes.best()) for row in rows if "error" not in row)]))
+            print(line(row), flush=True)
     record = {"command": " ".join(sys.argv), "machine": machine(device), "size": options.size}
     record["clock"] = "seconds of the process" if options.cpu_time else "wall"
-    record |= {"bandwidth_bytes_per_second": probes.found, "rows": rows}
+    record["rows"] = rows
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0
@@ -166,9 +163,10 @@ def measured(
     options: argparse.Namespace,
     groups: list[dict[str, Any]],
     device: torch.device,
-    clock: Clock,
+    probes: Probes,
 ) -> dict[str, Any]:
     """Times in seconds and sizes in bytes of one optimizer."""
+    clock = probes.clock
     gc.collect()
     params = tensors(groups)
     count = sum(p.numel() for p in params)
@@ -184,9 +182,12 @@ def measured(
         optimizer.step()
         reference.step()
     steps, references = [], []
+    bandwidth: dict[str, list[float]] = {}
     for _ in range(options.steps):
         references.append(clocked(reference.step, device, clock))
         steps.append(clocked(optimizer.step, device, clock))
+        for probe, rate in probes.take().items():
+            bandwidth.setdefault(probe, []).append(rate)
     zero = []
     for _ in range(20):
         zero.append(clocked(lambda: optimizer.zero_grad(set_to_none=True), device, clock))
@@ -204,6 +205,7 @@ def measured(
         "first_step_seconds": first,
         "step_seconds": steps,
         "adamw_step_seconds": references,
+        "bandwidth_bytes_per_second": bandwidth,
         "zero_grad_seconds": zero,
         "kernels": kernels(optimizer.step) if device.type == "cuda" else None,
         "notices": sorted({str(n.message) for n in notices if n.category is RuntimeWarning}),
@@ -279,35 +281,25 @@ def kernels(call: Callable[[], Any]) -> int:
 
 
 class Probes:
-    """Bytes per second that plain operations reach; the best of all times they were taken."""
+    """Bytes per second that plain operations reach."""
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
         self.clock = clock
         elements = 1 << 25  # 128 MiB a tensor, above any cache
         self.device = device
         self.x, self.a, self.b = (torch.ones(elements, device=device) for _ in range(3))
-        self.found = dict.fromkeys(("copy", "product in place", "x + a * b"), 0.0)
 
-    def take(self) -> None:
-        """Five times each."""
-        for name, streams, call in self._calls():
-            for _ in range(5):
-                moved = 4 * streams * self.x.numel()
-                self.found[name] = max(
-                    self.found[name], moved / clocked(call, self.device, self.clock)
-                )
+    def take(self) -> dict[str, float]:
+        """Each once, by name."""
+        return {
+            name: 4 * streams * self.x.numel() / clocked(call, self.device, self.clock)
+            for name, streams, call in self._calls()
+        }
 
     def _calls(self) -> Iterator[tuple[str, int, Callable[[], Any]]]:
         yield "copy", 2, lambda: self.x.copy_(self.a)
         yield "product in place", 2, lambda: self.x.mul_(1.0)
         yield "x + a * b", 4, lambda: self.x.addcmul_(self.a, self.b, value=0.0)
-
-    def best(self) -> float:
-        """Bytes per second of the fastest."""
-        return max(self.found.values())
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {value / 1e9:.1f}" for name, value in self.found.items())
 
 
 # ---------------------------------------------------------------- the table
@@ -317,18 +309,18 @@ def heading() -> str:
     """Names of the columns: milliseconds, except for the last two, which are seconds."""
     return (
         f"{'optimizer':<20} {'':<8}{'median':>9}{'p99':>9}{'best':>9}{'/ AdamW':>9}{'GB/s':>7}"
-        f"{'/ floor':>9}{'best/fl':>9}{'best/own':>9}{'B/param':>9}{'zero_grad':>11}{'compile':>9}"
+        f"{'/ floor':>9}{'/ own':>8}{'best/own':>9}{'B/param':>9}{'zero_grad':>11}{'compile':>9}"
         f"{'first':>9}"
     )
 
 
-def line(row: dict[str, Any], bandwidth: float) -> str:
+def line(row: dict[str, Any]) -> str:
     """One row of the table."""
-    figures = summary(row, bandwidth)
+    figures = summary(row)
     return (
         f"{row['name']:<20} {row['kind']:<8}{figures['median']:9.1f}{figures['p99']:9.1f}"
         f"{figures['best']:9.1f}{figures['to_adamw']:9.2f}{figures['gigabytes']:7.1f}"
-        f"{figures['to_floor']:9.2f}{figures['best_to_floor']:9.2f}{figures['best_to_own']:9.2f}"
+        f"{figures['to_floor']:9.2f}{figures['to_own']:8.2f}{figures['best_to_own']:9.2f}"
         f"{row['state_bytes'] / row['parameters']:9.3f}"
         f"{1e3 * statistics.median(row['zero_grad_seconds']):11.2f}"
         f"{row['compile_seconds']:9.1f}{row['first_step_seconds']:9.2f}"
@@ -337,21 +329,23 @@ def line(row: dict[str, Any], bandwidth: float) -> str:
     )
 
 
-def summary(row: dict[str, Any], bandwidth: float) -> dict[str, float]:
-    """Milliseconds and ratios of a row, with the floor at `bandwidth` bytes per second."""
+def summary(row: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds and ratios of a row."""
     steps = sorted(row["step_seconds"])
     median, best = statistics.median(steps), steps[0]
-    floor = row["traffic_bytes"] / bandwidth
-    own = floor + row.get("second_pass_bytes", 0) / bandwidth
+    rates = row["bandwidth_bytes_per_second"].values()
+    usual, highest = max(map(statistics.median, rates)), max(map(max, rates))
+    own = row["traffic_bytes"] + row["second_pass_bytes"]
     return {
         "median": 1e3 * median,
         "p99": 1e3 * steps[min(len(steps) - 1, round(0.99 * len(steps)))],
         "best": 1e3 * best,
         "to_adamw": median / statistics.median(row["adamw_step_seconds"]),
+        "bandwidth": usual / 1e9,
         "gigabytes": row["traffic_bytes"] / median / 1e9,
-        "to_floor": median / floor,
-        "best_to_floor": best / floor,
-        "best_to_own": best / own,
+        "to_floor": median * usual / row["traffic_bytes"],
+        "to_own": median * usual / own,
+        "best_to_own": best * highest / own,
     }
 
 

@@ -244,8 +244,9 @@ class UpdateRule(Optimizer):
                 state.update(step=0, **self.init_state(p, group))
             state["step"] += steps
             key = (index, group["kind"], state["step"], p.dtype, p.device)
-            batch = batches.setdefault(key, Batch(group, state["step"], index))
-            batch.append(p, grad, state)
+            if key not in batches:
+                batches[key] = Batch(group, state["step"], index)
+            batches[key].append(p, grad, state)
         return list(batches.values())
 
     def _entries(self) -> Iterator[tuple[Tensor, str, int, dict[str, Any]]]:
@@ -255,26 +256,30 @@ class UpdateRule(Optimizer):
             kinds: dict[str, dict[str, Any]] = {}
             for p, name in zip(group["params"], _names(group), strict=True):
                 kind = self.kind(p, name, group)
-                yield p, name, index, kinds.setdefault(kind, {**known, "kind": kind})
+                if kind not in kinds:
+                    kinds[kind] = {**known, "kind": kind}
+                yield p, name, index, kinds[kind]
 
     def _examples(self) -> list[Batch]:
         """Batches as of a first step, of tensors of ones: enough to compile every later one."""
-        batches: dict[tuple[Any, ...], Batch] = {}
-        seen = set()
+        alike: dict[tuple[Any, ...], list[Tensor]] = {}
+        groups = {}
         for p, _, index, group in self._entries():
-            kind = group["kind"]
-            if not self.warms(kind):
-                continue
-            shape = one_pass.example_shape(p, self.flat(kind))
-            key = (index, kind, shape, p.dtype, p.device)
-            if shape is None or (p.device.type == "cpu" and key in seen):
-                continue
-            seen.add(key)
-            example = torch.nn.Parameter(torch.ones(shape, dtype=p.dtype, device=p.device))
-            example.grad = torch.ones_like(example)
-            batch = batches.setdefault((index, kind, p.dtype, p.device), Batch(group, 1, index))
-            batch.append(example, example.grad, self.init_state(example, group))
-        return list(batches.values())
+            if self.warms(group["kind"]):
+                key = (index, group["kind"], p.dtype, p.device)
+                alike.setdefault(key, []).append(p)
+                groups[key] = group
+        batches = []
+        for key, params in alike.items():
+            index, kind, dtype, device = key
+            batch = Batch(groups[key], 1, index)
+            for shape in one_pass.example_shapes(params, self.flat(kind)):
+                example = torch.nn.Parameter(torch.ones(shape, dtype=dtype, device=device))
+                example.grad = torch.ones_like(example)
+                batch.append(example, example.grad, self.init_state(example, groups[key]))
+            if batch.params:
+                batches.append(batch)
+        return batches
 
 
 def _look_first(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

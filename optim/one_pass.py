@@ -4,11 +4,13 @@ An optimizer's step is bound by memory: AdamW has to move 28 bytes per parameter
 `torch._foreach_*` operations, run one after the other, move five times as much. torch.compile
 fuses them. The update is one function either way; here is how it is called:
 
-- on a CPU, large tensors one by one, as rows of a fixed width, through one kernel compiled for any
-  number of rows. Measured for AdamW's update on GPT-2 124M, two cores: 3 to 10 seconds of
-  compilation and a step as long as torch's fused one. All 148 tensors in one graph: 75 seconds,
-  and a slower step. A kernel for each of the nine shapes: 4 to 16 seconds, no faster. Small tensors
-  go as one list through the plain operations: starting a kernel for each would take longer.
+- on a CPU, large tensors one after the other, as rows of a fixed width, through one kernel compiled
+  for any number of rows, and one for TOGETHER tensors of a size: between two kernels memory idles
+  while Python, whose own code has just been driven out of the cache, prepares the next. Measured
+  for AdamW's update on GPT-2 124M, two cores: 3 to 10 seconds of compilation and a step as long as
+  torch's fused one. All 148 tensors in one graph: 75 seconds, and a slower step. A kernel for each
+  of the nine shapes: 4 to 16 seconds, no faster. Small tensors go as one list through the plain
+  operations: starting a kernel for each would take longer.
 - on a GPU, the lists as they are, which become a few kernels over many tensors: a kernel for each
   tensor would be bound by its launch.
 
@@ -22,8 +24,10 @@ import functools
 import math
 import types
 import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -36,7 +40,11 @@ Update = Callable[
 ]
 
 SMALL = 1 << 15  # elements; below it a tensor's operations cost their start, not their memory
+TOGETHER = 4  # large tensors of a size in one kernel
 WIDTH = 1 << 12  # elements; torch.compile sums up to so many without a data structure for it
+
+
+Item = tuple[Tensor, Tensor, dict[str, Tensor]]  # parameter, gradient, state
 
 
 @dataclass
@@ -52,16 +60,19 @@ class Batch:
 
     def append(self, p: Tensor, grad: Tensor, state: Mapping[str, Any]) -> None:
         """Add a parameter with its state, of which `step` is left out."""
-        self.params.append(p.data)
-        self.grads.append(grad.data)
+        self.params.append(p)
+        self.grads.append(grad)
         for name, value in state.items():
             if name != "step":
                 self.state.setdefault(name, []).append(value)
 
-    def items(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+    def item(self, i: int) -> Item:
+        """One of the parameters."""
+        return self.params[i], self.grads[i], {k: values[i] for k, values in self.state.items()}
+
+    def items(self) -> Iterator[Item]:
         """One parameter after the other."""
-        for i, (p, grad) in enumerate(zip(self.params, self.grads, strict=True)):
-            yield p, grad, {name: values[i] for name, values in self.state.items()}
+        return map(self.item, range(len(self.params)))
 
     def constants(self) -> dict[str, Any]:
         """What an update sees of the group: all but lr, which reaches it as a coefficient."""
@@ -106,22 +117,41 @@ def _one_by_one(
     update: Update, batch: Batch, coefficients: Mapping[str, Any], constants: Any, flat: bool
 ) -> Batch:
     """Update the large tensors; returns a batch of the others."""
+    if all(p.numel() < SMALL for p in batch.params):
+        return batch
     rest = Batch(batch.group, batch.step, batch.index)
     scalars = _tensors(coefficients, batch.params[0].dtype)
     names = (tuple(batch.state), tuple(coefficients))
-    for p, grad, state in batch.items():
-        tensors = [p, grad, *state.values()]
-        if p.numel() < SMALL or not all(t.is_contiguous() for t in tensors):
-            rest.append(p, grad, state)
+    alike: dict[Hashable, list[tuple[int, list[Tensor]]]] = {}
+    columns = [batch.params, batch.grads, *batch.state.values()]
+    for i, tensors in enumerate(map(list, zip(*columns, strict=True))):
+        p, grad = tensors[:2]
+        numel = p.numel()
+        if numel < SMALL or not all([t.is_contiguous() for t in tensors]):
+            rest.append(*batch.item(i))
             continue
-        whole = [t.shape == p.shape for t in tensors]
-        shape = rows(p.numel()) if flat else p.shape
-        if flat:  # without .data a view would be guarded, and recompiled, by what it is a view of
-            tensors = [t.view(shape).data if w else t for t, w in zip(tensors, whole, strict=True)]
-        key = (tuple(whole), shape[1:], p.dtype, grad.dtype)
-        if not _compiled(update, constants, names, key, flat)([tensors], scalars):
-            rest.append(p, grad, state)
+        whole = tuple([t.numel() == numel for t in tensors])
+        shape = rows(numel) if flat else p.shape
+        if flat:
+            tensors = [t.view(shape) if w else t for t, w in zip(tensors, whole, strict=True)]
+        else:
+            tensors = [t.data for t in tensors]
+        alike.setdefault((whole, shape, p.dtype, grad.dtype), []).append((i, tensors))
+    for (whole, shape, *dtypes), found in alike.items():
+        for some in together(found, flat):
+            key = (len(some), whole, shape[1:], *dtypes)
+            function = _compiled(update, constants, names, key, flat)
+            if not function([tensors for _, tensors in some], scalars):
+                for i, _ in some:
+                    rest.append(*batch.item(i))
     return rest
+
+
+def together(alike: list[Any], flat: bool) -> Iterator[list[Any]]:
+    """Tensors of a size as they are updated: so many at once, and what is left one by one."""
+    whole = len(alike) - len(alike) % TOGETHER if flat else 0
+    yield from (alike[i : i + TOGETHER] for i in range(0, whole, TOGETHER))
+    yield from ([x] for x in alike[whole:])
 
 
 def rows(numel: int) -> tuple[int, int]:
@@ -130,23 +160,27 @@ def rows(numel: int) -> tuple[int, int]:
     return (numel // width, width) if width >= 64 else (1, numel)
 
 
-def example_shape(p: Tensor, flat: bool) -> torch.Size | None:
-    """Of a tensor for which the same function is compiled as for `p`; None if none is for it."""
-    if p.device.type != "cpu":
-        return p.shape
-    if p.numel() < SMALL:
-        return None
+def example_shapes(params: list[Tensor], flat: bool) -> list[torch.Size]:
+    """Of tensors for which the same functions are compiled as for `params`, all of one kind."""
+    if params[0].device.type != "cpu":
+        return [p.shape for p in params]
+    large = [p for p in params if p.numel() >= SMALL]
     if not flat:
-        return p.shape
-    number, width = rows(p.numel())
-    return torch.Size([width * (2 * SMALL // width + 1 if number > 1 else 1)])
+        return list(dict.fromkeys(p.shape for p in large))
+    sizes = Counter(p.numel() for p in large)
+    numbers: dict[torch.Size, set[int]] = {}  # by shape: how many are updated at once
+    for numel, count in sizes.items():
+        number, width = rows(numel)
+        shape = torch.Size([width * (2 * SMALL // width + 1 if number > 1 else 1)])
+        numbers.setdefault(shape, set()).update(len(x) for x in together([None] * count, flat))
+    return [shape for shape, counts in numbers.items() for _ in range(sum(counts))]
 
 
 def _lists(update: Update, batch: Batch, coefficients: Mapping[str, Any], constants: Any) -> bool:
     """Update the whole lists at once; False where no compiler works."""
     scalars = _tensors(coefficients, batch.params[0].dtype)
     names = (tuple(batch.state), tuple(coefficients))
-    tensors = [[p, grad, *state.values()] for p, grad, state in batch.items()]
+    tensors = [[p.data, grad.data, *state.values()] for p, grad, state in batch.items()]
     key = tuple((p.shape, p.dtype, p.device, g.dtype) for p, g, *_ in tensors)
     return _compiled(update, constants, names, key, False)(tensors, scalars)
 
@@ -161,17 +195,41 @@ def _tensors(coefficients: Mapping[str, Any], dtype: torch.dtype) -> list[Tensor
 
 
 class _Compiled:
-    """A compiled update, called with [p, grad, *state] of each parameter and the coefficients."""
+    """A compiled update, called with [p, grad, *state] of each parameter and the coefficients.
 
-    def __init__(self, call: Callable[[list[list[Tensor]], list[Tensor]], None]) -> None:
-        self.call = call
+    What torch.compile does around a compiled graph at every call takes 50 us, longer than a small
+    matrix takes. It is left out after the first call, where tensors are `flat`, so that there is
+    nothing to check: the graph is called with what is given in the order in which it took it.
+    """
+
+    def __init__(
+        self,
+        update: Callable[[list[list[Tensor]], list[Tensor]], None],
+        options: dict[str, Any],
+        flat: bool,
+    ) -> None:
+        self.flat = flat
         self.works: bool | None = None  # None: not called yet
+        self.graph: Callable[..., Any] | None = None
+        self.inputs: tuple[Any, ...] = ()  # of the graph, at the first call
+        self.order: list[int | None] = []  # of what it is given in these; None: the rows
+        backend: Any = functools.partial(self._compile, options.copy()) if flat else "inductor"
+        if flat:
+            options = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+        self.call = torch.compile(update, fullgraph=True, backend=backend, options=options)
 
     def __call__(self, tensors: list[list[Tensor]], scalars: list[Tensor]) -> bool:
         """Do the update; False where it cannot be compiled, and nothing was done."""
-        if self.works is None:
+        if self.order:
+            assert self.graph is not None
+            given = [*chain.from_iterable(tensors), *scalars]
+            rows = given[0].shape[0]
+            self.graph(*[rows if i is None else given[i] for i in self.order])
+        elif self.works is None:
+            # A view would be guarded, and recompiled, by what it is a view of; .data has forgotten it.
+            tensors = [[t.data for t in each] for each in tensors]
             try:
-                for t in tensors[0] if len(tensors) == 1 else []:
+                for t in chain.from_iterable(tensors) if self.flat or len(tensors) == 1 else []:
                     torch._dynamo.maybe_mark_dynamic(t, 0)
                 self.call(tensors, scalars)
             except Exception as error:  # no compiler, or one of a hundred ways it can fail
@@ -185,9 +243,34 @@ class _Compiled:
                 )
             else:
                 self.works = True
+                self._learn_order([*chain.from_iterable(tensors), *scalars])
         elif self.works:
             self.call(tensors, scalars)
         return self.works
+
+    def _compile(
+        self, patches: dict[str, Any], graph: torch.fx.GraphModule, examples: list[Any], **_: Any
+    ) -> Callable[..., Any]:
+        """The backend: torch.compile's own, which remembers what it has been called with."""
+        compiled = torch._inductor.compile(graph, examples, options=patches)
+        assert callable(compiled)
+
+        def remember(*inputs: Any) -> Any:
+            self.graph, self.inputs = compiled, inputs
+            return compiled(*inputs)
+
+        return remember
+
+    def _learn_order(self, given: list[Tensor]) -> None:
+        """Where each input of the graph comes from; nothing if one of them cannot be told."""
+        inputs, self.inputs = self.inputs, ()
+        order: list[int | None] = []
+        for x in inputs:
+            same = [i for i, t in enumerate(given) if x is t]
+            if not same and not (isinstance(x, int) and x == given[0].shape[0]):
+                return
+            order.append(same[0] if same else None)
+        self.order = order
 
 
 @functools.cache
@@ -206,9 +289,11 @@ def _compiled(
     state_names, coefficient_names = names
 
     def call(tensors: list[list[Tensor]], scalars: list[Tensor]) -> None:
-        params, grads, *state = (list(column) for column in zip(*tensors, strict=True))
-        named = dict(zip(state_names, state, strict=True))
-        update(params, grads, named, group, dict(zip(coefficient_names, scalars, strict=True)))
+        # One after the other, so that a second pass finds in the cache what the first has left.
+        for some in [[x] for x in tensors] if flat else [tensors]:
+            params, grads, *state = (list(column) for column in zip(*some, strict=True))
+            named = dict(zip(state_names, state, strict=True))
+            update(params, grads, named, group, dict(zip(coefficient_names, scalars, strict=True)))
 
     # torch.compile keeps what it has compiled with the code object, a few for each at most; a
     # code object of its own lets any number of optimizers live in a process.
@@ -217,6 +302,5 @@ def _compiled(
     # Whatever is needed in a second pass, after a norm, is computed again from its inputs: a
     # temporary of the size of the embedding costs more than the whole update.
     options: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 100}
-    if flat:  # whole, contiguous vectors of known dtype leave nothing to check at every call
-        options["guard_filter_fn"] = lambda guards: [False] * len(guards)
-    return _Compiled(torch.compile(own, fullgraph=True, options=options))
+    options["size_asserts"] = not flat  # rows of a fixed width leave nothing to check at a call
+    return _Compiled(own, options, flat)

@@ -52,9 +52,10 @@ class _ScaledSGD(UpdateRule):
         if momentum:
             b = state["momentum_buffer"]
             torch._foreach_lerp_(b, grads, 1 - momentum)  # leaves b = g as it is, at t = 1
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, coefficients["decay"])
         factors = torch._foreach_mul(state["scale"], coefficients["lr"])
-        torch._foreach_mul_(params, coefficients["decay"])
-        torch._foreach_sub_(params, torch._foreach_mul(b, factors))
+        torch._foreach_addcmul_(params, b, factors, value=-1)
 
 
 class SGDSaI(_ScaledSGD):

@@ -165,6 +165,34 @@ def test_closure_is_called_with_gradients_enabled(parameters):
     assert optimizer.step(closure).item() > optimizer.step(closure).item()
 
 
+@pytest.mark.parametrize("name", ["lion", "lamb"])
+def test_tensors_of_a_size_go_together_and_give_the_bits_of_one_by_one(name, monkeypatch):
+    """Nine of one size are two kernels of four and a single one, and another size its own."""
+    results = []
+    for number in (4, 1):
+        monkeypatch.setattr(one_pass, "TOGETHER", number)
+        generator = torch.Generator().manual_seed(5)
+        shapes = {f"h.{i}.weight": (300, 128) for i in range(9)} | {"wte.weight": (301, 128)}
+        named = {
+            key: torch.nn.Parameter(torch.randn(shape, generator=generator))
+            for key, shape in shapes.items()
+        }
+        optimizer = built(name, named)
+        optimizer.compile = True
+        calls = []
+        call = one_pass._Compiled.__call__
+        monkeypatch.setattr(
+            one_pass._Compiled, "__call__", lambda *x, f=call, c=calls: c.append(len(x[1])) or f(*x)
+        )
+        optimizer.warm_up()
+        calls.clear()
+        results.append(steps(optimizer, named, 3))
+        monkeypatch.undo()
+        assert calls == 3 * ([4, 4, 1, 1] if number == 4 else [1] * 10)
+    assert same_bits(*results)
+
+
+@torch.no_grad()
 def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
     """The way of a GPU, on the CPU: one function for the whole batch, through aot's tracing."""
     named = big()
