@@ -127,7 +127,7 @@ def _one_by_one(
     for i, tensors in enumerate(map(list, zip(*columns, strict=True))):
         p, grad = tensors[:2]
         numel = p.numel()
-        if numel < SMALL or not all([t.is_contiguous() for t in tensors]):
+        if numel < SMALL or not all(t.is_contiguous() for t in tensors):
             rest.append(*batch.item(i))
             continue
         whole = tuple([t.numel() == numel for t in tensors])
@@ -226,7 +226,7 @@ class _Compiled:
             rows = given[0].shape[0]
             self.graph(*[rows if i is None else given[i] for i in self.order])
         elif self.works is None:
-            # A view would be guarded, and recompiled, by what it is a view of; .data has forgotten it.
+            # A view is guarded, and recompiled, by what it is a view of; .data has forgotten it.
             tensors = [[t.data for t in each] for each in tensors]
             try:
                 for t in chain.from_iterable(tensors) if self.flat or len(tensors) == 1 else []:
