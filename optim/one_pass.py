@@ -5,7 +5,7 @@ An optimizer's step is bound by memory: AdamW has to move 28 bytes per parameter
 fuses them. The update is one function either way; here is how it is called:
 
 - on a CPU, large tensors one after the other, as rows of a fixed width, through one kernel compiled
-  for any number of rows, and one for TOGETHER tensors of a size: between two kernels memory idles
+  for any number of rows, and one for TOGETHER tensors of a shape: between two kernels memory idles
   while Python, whose own code has just been driven out of the cache, prepares the next. Measured
   for AdamW's update on GPT-2 124M, two cores: 3 to 10 seconds of compilation and a step as long as
   torch's fused one. All 148 tensors in one graph: 75 seconds, and a slower step. A kernel for each
@@ -40,7 +40,7 @@ Update = Callable[
 ]
 
 SMALL = 1 << 15  # elements; below it a tensor's operations cost their start, not their memory
-TOGETHER = 4  # large tensors of a size in one kernel
+TOGETHER = 4  # large tensors of a shape in one kernel
 WIDTH = 1 << 12  # elements; torch.compile sums up to so many without a data structure for it
 
 
@@ -122,33 +122,32 @@ def _one_by_one(
     rest = Batch(batch.group, batch.step, batch.index)
     scalars = _tensors(coefficients, batch.params[0].dtype)
     names = (tuple(batch.state), tuple(coefficients))
-    alike: dict[Hashable, list[tuple[int, list[Tensor]]]] = {}
+    alike: dict[tuple[Any, ...], list[tuple[int, Any]]] = {}
     columns = [batch.params, batch.grads, *batch.state.values()]
-    for i, tensors in enumerate(map(list, zip(*columns, strict=True))):
-        p, grad = tensors[:2]
-        numel = p.numel()
-        if numel < SMALL or not all(t.is_contiguous() for t in tensors):
+    for i, tensors in enumerate(zip(*columns, strict=True)):
+        if tensors[0].numel() < SMALL or not all(map(Tensor.is_contiguous, tensors)):
             rest.append(*batch.item(i))
-            continue
-        whole = tuple([t.numel() == numel for t in tensors])
-        shape = rows(numel) if flat else p.shape
-        if flat:
-            tensors = [t.view(shape) if w else t for t, w in zip(tensors, whole, strict=True)]
         else:
-            tensors = [t.data for t in tensors]
-        alike.setdefault((whole, shape, p.dtype, grad.dtype), []).append((i, tensors))
-    for (whole, shape, *dtypes), found in alike.items():
+            key = (tensors[0].shape, tensors[1].dtype, *map(Tensor.numel, tensors))
+            alike.setdefault(key, []).append((i, tensors))
+    for (shape, grad_dtype, *sizes), found in alike.items():
+        whole = tuple(size == sizes[0] for size in sizes)
+        view = rows(sizes[0]) if flat else shape
         for some in together(found, flat):
-            key = (len(some), whole, shape[1:], *dtypes)
-            function = _compiled(update, constants, names, key, flat)
-            if not function([tensors for _, tensors in some], scalars):
+            tensors = [
+                # without .data each Parameter would be compiled for itself
+                [t.view(view) if flat and w else t.data for t, w in zip(each, whole, strict=True)]
+                for _, each in some
+            ]
+            key = (len(some), whole, view[1:], batch.params[0].dtype, grad_dtype)
+            if not _compiled(update, constants, names, key, flat)(tensors, scalars):
                 for i, _ in some:
                     rest.append(*batch.item(i))
     return rest
 
 
 def together(alike: list[Any], flat: bool) -> Iterator[list[Any]]:
-    """Tensors of a size as they are updated: so many at once, and what is left one by one."""
+    """Tensors of a shape as they are updated: so many at once, and what is left one by one."""
     whole = len(alike) - len(alike) % TOGETHER if flat else 0
     yield from (alike[i : i + TOGETHER] for i in range(0, whole, TOGETHER))
     yield from ([x] for x in alike[whole:])
@@ -167,10 +166,9 @@ def example_shapes(params: list[Tensor], flat: bool) -> list[torch.Size]:
     large = [p for p in params if p.numel() >= SMALL]
     if not flat:
         return list(dict.fromkeys(p.shape for p in large))
-    sizes = Counter(p.numel() for p in large)
     numbers: dict[torch.Size, set[int]] = {}  # by shape: how many are updated at once
-    for numel, count in sizes.items():
-        number, width = rows(numel)
+    for whole, count in Counter(p.shape for p in large).items():
+        number, width = rows(whole.numel())
         shape = torch.Size([width * (2 * SMALL // width + 1 if number > 1 else 1)])
         numbers.setdefault(shape, set()).update(len(x) for x in together([None] * count, flat))
     return [shape for shape, counts in numbers.items() for _ in range(sum(counts))]

@@ -166,8 +166,8 @@ def test_closure_is_called_with_gradients_enabled(parameters):
 
 
 @pytest.mark.parametrize("name", ["lion", "lamb"])
-def test_tensors_of_a_size_go_together_and_give_the_bits_of_one_by_one(name, monkeypatch):
-    """Nine of one size are two kernels of four and a single one, and another size its own."""
+def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(name, monkeypatch):
+    """Nine of one shape are two kernels of four and a single one, and another shape its own."""
     results = []
     for number in (4, 1):
         monkeypatch.setattr(one_pass, "TOGETHER", number)
