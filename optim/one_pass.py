@@ -124,12 +124,12 @@ def _one_by_one(
     names = (tuple(batch.state), tuple(coefficients))
     alike: dict[tuple[Any, ...], list[tuple[int, Any]]] = {}
     columns = [batch.params, batch.grads, *batch.state.values()]
-    for i, tensors in enumerate(zip(*columns, strict=True)):
-        if tensors[0].numel() < SMALL or not all(map(Tensor.is_contiguous, tensors)):
+    for i, row in enumerate(zip(*columns, strict=True)):
+        if row[0].numel() < SMALL or not all(map(Tensor.is_contiguous, row)):
             rest.append(*batch.item(i))
         else:
-            key = (tensors[0].shape, tensors[1].dtype, *map(Tensor.numel, tensors))
-            alike.setdefault(key, []).append((i, tensors))
+            like = (row[0].shape, row[1].dtype, *map(Tensor.numel, row))
+            alike.setdefault(like, []).append((i, row))
     for (shape, grad_dtype, *sizes), found in alike.items():
         whole = tuple(size == sizes[0] for size in sizes)
         view = rows(sizes[0]) if flat else shape
@@ -224,8 +224,10 @@ class _Compiled:
             rows = given[0].shape[0]
             self.graph(*[rows if i is None else given[i] for i in self.order])
         elif self.works is None:
-            # A view is guarded, and recompiled, by what it is a view of; .data has forgotten it.
+            # A view is guarded, and recompiled, by what it is a view of, which .data has forgotten;
+            # and two arguments that are one tensor today would be taken for one for ever.
             tensors = [[t.data for t in each] for each in tensors]
+            scalars = [x.data for x in scalars]
             try:
                 for t in chain.from_iterable(tensors) if self.flat or len(tensors) == 1 else []:
                     torch._dynamo.maybe_mark_dynamic(t, 0)
@@ -244,17 +246,18 @@ class _Compiled:
                 self._learn_order([*chain.from_iterable(tensors), *scalars])
         elif self.works:
             self.call(tensors, scalars)
-        return self.works
+        return bool(self.works)
 
     def _compile(
         self, patches: dict[str, Any], graph: torch.fx.GraphModule, examples: list[Any], **_: Any
     ) -> Callable[..., Any]:
-        """The backend: torch.compile's own, which remembers what it has been called with."""
+        """The backend: torch.compile's own, which remembers what it was called with first."""
         compiled = torch._inductor.compile(graph, examples, options=patches)
         assert callable(compiled)
 
         def remember(*inputs: Any) -> Any:
-            self.graph, self.inputs = compiled, inputs
+            if self.works is None:
+                self.graph, self.inputs = compiled, inputs
             return compiled(*inputs)
 
         return remember
@@ -264,10 +267,10 @@ class _Compiled:
         inputs, self.inputs = self.inputs, ()
         order: list[int | None] = []
         for x in inputs:
-            same = [i for i, t in enumerate(given) if x is t]
-            if not same and not (isinstance(x, int) and x == given[0].shape[0]):
+            position = next((i for i, t in enumerate(given) if x is t), None)
+            if position is None and not (isinstance(x, int) and x == given[0].shape[0]):
                 return
-            order.append(same[0] if same else None)
+            order.append(position)
         self.order = order
 
 
