@@ -5,11 +5,13 @@
 The study that this project began from timed `optimizer.zero_grad` of SGD and of Adam on a GPT of
 one layer, 32 times each, and concluded from the sign of a difference. Here both are timed in turn,
 in the same process and on equal models, each call from an idle device to an idle device, and also
-`step`, which is where they differ. Samples that follow each other are alike, so the resampling is
+`step`, which is where they differ. zero_grad is timed a second time, after equal work for both that
+leaves nothing of the step in the cache: a difference that is gone then was the step's, and not that
+of zero_grad. Samples that follow each other are alike, so the resampling is
 of blocks: the intervals are of a circular block bootstrap of the means, with 1000 resamples, and
 the p value is of a permutation test that swaps SGD and Adam within whole blocks.
 
-The figure has, for each of the two calls: a box plot, the bootstrap's distribution of both means,
+The figure has, for each of them: a box plot, the bootstrap's distribution of both means,
 and a histogram of the differences between neighbours in time, SGD less Adam.
 """
 
@@ -18,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import train_gpt2
-from bench.optimizer_step import machine, synchronize
+from bench.optimizer_step import clocked, machine
 from configs import Model
 from optim import build_optimizer
 
@@ -37,7 +38,8 @@ SIZES = {  # vocabulary, context, layers, heads, width
     "124M": (50257, 1024, 12, 12, 768),
 }
 ARMS = {"SGD": ("sgd", {"lr": 1e-9}), "Adam": ("adam", {"lr": 1e-9})}
-CALLS = ("zero_grad", "step")
+CALLS = ("zero_grad", "zero_grad, cache cleared", "step")
+CLEARED = 1 << 24  # elements, 64 MiB: more than the caches hold
 RESAMPLES = 1000
 
 
@@ -84,21 +86,27 @@ def measured(
     # Gradients are put back by hand, so that no backward pass is measured or heats the machine.
     grads = {arm: [torch.full_like(p, 1e-3) for p in params[arm]] for arm in ARMS}
     seconds: dict[str, dict[str, list[float]]] = {call: {arm: [] for arm in ARMS} for call in CALLS}
+    scratch = torch.zeros(CLEARED, device=device)
     for i in range(warm_up + samples):
         for arm in list(ARMS)[:: 1 if i % 2 else -1]:
-            for p, grad in zip(params[arm], grads[arm], strict=True):
-                p.grad = grad
-            for call in reversed(CALLS):  # step, then zero_grad, as a training loop has them
-                synchronize(device)
-                began = time.perf_counter()
-                getattr(optimizers[arm], call)()
-                synchronize(device)
-                if i >= warm_up:
-                    seconds[call][arm].append(time.perf_counter() - began)
+            put_back(params[arm], grads[arm])
+            # step, then zero_grad, as a training loop has them
+            seconds["step"][arm].append(clocked(optimizers[arm].step, device))
+            seconds["zero_grad"][arm].append(clocked(optimizers[arm].zero_grad, device))
+            put_back(params[arm], grads[arm])
+            scratch.add_(1.0)
+            cleared = clocked(optimizers[arm].zero_grad, device)
+            seconds["zero_grad, cache cleared"][arm].append(cleared)
     return {
-        call: {arm: np.array(values) for arm, values in arms.items()}
+        call: {arm: np.array(values[warm_up:]) for arm, values in arms.items()}
         for call, arms in seconds.items()
     }
+
+
+def put_back(params: list[torch.nn.Parameter], grads: list[torch.Tensor]) -> None:
+    """The gradients that zero_grad has let go."""
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad
 
 
 # ---------------------------------------------------------------- statistics
@@ -157,7 +165,7 @@ def line(call: str, result: dict[str, Any]) -> str:
     """One result in words."""
     mean, median, (low, high) = result["mean"], result["median"], 1e6 * result["interval"]
     return (
-        f"{call:<10} SGD mean {1e6 * mean['SGD']:.2f} us (median {1e6 * median['SGD']:.2f}), Adam"
+        f"{call:<25} SGD mean {1e6 * mean['SGD']:.2f} us (median {1e6 * median['SGD']:.2f}), Adam"
         f" {1e6 * mean['Adam']:.2f} us ({1e6 * median['Adam']:.2f}); difference"
         f" {1e6 * result['difference']:+.2f} us, 95 % interval [{low:+.2f}, {high:+.2f}], p ="
         f" {result['p']:.4f}; lag-1 autocorrelation {result['autocorrelation']:+.2f}, blocks of"
@@ -170,8 +178,8 @@ def line(call: str, result: dict[str, Any]) -> str:
 
 def draw(times: dict[str, Any], results: dict[str, Any], out: Path) -> None:
     """A row for each call: box plot, means of the resamples, differences."""
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    for (call, result), row in zip(results.items(), figure.subplots(2, 3), strict=True):
+    figure = Figure(figsize=(10, 2.8 * len(results)), layout="constrained")
+    for (call, result), row in zip(results.items(), figure.subplots(len(results), 3), strict=True):
         boxes, means, differences = row
         samples = {arm: 1e6 * values for arm, values in times[call].items()}
         boxes.boxplot(list(samples.values()), tick_labels=list(samples), showfliers=False)
