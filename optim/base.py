@@ -177,7 +177,7 @@ class UpdateRule(Optimizer):
         """Compile what the steps need, on tensors of ones; changes no parameter and no state.
 
         The trainer calls it before its clock starts, after the parameters are on their device.
-        Takes memory for parameter, gradient and state of one tensor on a CPU, of all on a GPU.
+        Takes memory for parameter, gradient and state of a few tensors on a CPU, of all on a GPU.
         """
         if not self._compiles():
             return

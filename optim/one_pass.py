@@ -128,9 +128,10 @@ def _one_by_one(
         if row[0].numel() < SMALL or not all(map(Tensor.is_contiguous, row)):
             rest.append(*batch.item(i))
         else:
-            like = (row[0].shape, row[1].dtype, *map(Tensor.numel, row))
+            like = (row[0].shape, tuple(map(Tensor.numel, row)), tuple(t.dtype for t in row))
             alike.setdefault(like, []).append((i, row))
-    for (shape, grad_dtype, *sizes), found in alike.items():
+    precision = tuple(x.dtype for x in scalars)
+    for (shape, sizes, dtypes), found in alike.items():
         whole = tuple(size == sizes[0] for size in sizes)
         view = rows(sizes[0]) if flat else shape
         for some in together(found, flat):
@@ -139,7 +140,7 @@ def _one_by_one(
                 [t.view(view) if flat and w else t.data for t, w in zip(each, whole, strict=True)]
                 for _, each in some
             ]
-            key = (len(some), whole, view[1:], batch.params[0].dtype, grad_dtype)
+            key = (len(some), whole, view[1:], dtypes, precision)
             if not _compiled(update, constants, names, key, flat)(tensors, scalars):
                 for i, _ in some:
                     rest.append(*batch.item(i))
@@ -160,7 +161,10 @@ def rows(numel: int) -> tuple[int, int]:
 
 
 def example_shapes(params: list[Tensor], flat: bool) -> list[torch.Size]:
-    """Of tensors for which the same functions are compiled as for `params`, all of one kind."""
+    """Of tensors for which the same functions are compiled as for `params`, all of one kind.
+
+    One by itself always: where some of four have no gradient, the others go one by one.
+    """
     if params[0].device.type != "cpu":
         return [p.shape for p in params]
     large = [p for p in params if p.numel() >= SMALL]
@@ -171,7 +175,7 @@ def example_shapes(params: list[Tensor], flat: bool) -> list[torch.Size]:
         number, width = rows(whole.numel())
         shape = torch.Size([width * (2 * SMALL // width + 1 if number > 1 else 1)])
         numbers.setdefault(shape, set()).update(len(x) for x in together([None] * count, flat))
-    return [shape for shape, counts in numbers.items() for _ in range(sum(counts))]
+    return [shape for shape, counts in numbers.items() for _ in range(sum(counts | {1}))]
 
 
 def _lists(update: Update, batch: Batch, coefficients: Mapping[str, Any], constants: Any) -> bool:
@@ -196,8 +200,9 @@ class _Compiled:
     """A compiled update, called with [p, grad, *state] of each parameter and the coefficients.
 
     What torch.compile does around a compiled graph at every call takes 50 us, longer than a small
-    matrix takes. It is left out after the first call, where tensors are `flat`, so that there is
-    nothing to check: the graph is called with what is given in the order in which it took it.
+    matrix takes. Where tensors are `flat`, and so their layout is known, it is left out: what the
+    graph takes, and in which order, is learned from a call with copies, and from then on it is
+    called with that.
     """
 
     def __init__(
@@ -218,35 +223,38 @@ class _Compiled:
 
     def __call__(self, tensors: list[list[Tensor]], scalars: list[Tensor]) -> bool:
         """Do the update; False where it cannot be compiled, and nothing was done."""
-        if self.order:
+        if self.works is None:
+            self.works = self._first(tensors, scalars)
+        elif self.works and not self.flat:
+            self.call(tensors, scalars)
+        if self.works and self.flat:
             assert self.graph is not None
             given = [*chain.from_iterable(tensors), *scalars]
             rows = given[0].shape[0]
             self.graph(*[rows if i is None else given[i] for i in self.order])
-        elif self.works is None:
-            # A view is guarded, and recompiled, by what it is a view of, which .data has forgotten;
-            # and two arguments that are one tensor today would be taken for one for ever.
-            tensors = [[t.data for t in each] for each in tensors]
-            scalars = [x.data for x in scalars]
-            try:
-                for t in chain.from_iterable(tensors) if self.flat or len(tensors) == 1 else []:
-                    torch._dynamo.maybe_mark_dynamic(t, 0)
-                self.call(tensors, scalars)
-            except Exception as error:  # no compiler, or one of a hundred ways it can fail
-                self.works = False
-                reason = " ".join(f"{type(error).__name__}: {error}".split("\n")[:2])
-                warnings.warn(
-                    "optimizer steps are not compiled and so take several times as long;"
-                    f" torch.compile needs g++ on a CPU and triton on a GPU ({reason})",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            else:
-                self.works = True
-                self._learn_order([*chain.from_iterable(tensors), *scalars])
-        elif self.works:
+        return self.works
+
+    def _first(self, tensors: list[list[Tensor]], scalars: list[Tensor]) -> bool:
+        """Compile: by doing the update, or if flat by one of copies, which are no views."""
+        if self.flat:
+            tensors = [[t.clone() for t in each] for each in tensors]
+            scalars = [x.clone() for x in scalars]
+        try:
+            for t in chain.from_iterable(tensors) if self.flat or len(tensors) == 1 else []:
+                torch._dynamo.maybe_mark_dynamic(t, 0)
             self.call(tensors, scalars)
-        return bool(self.works)
+            if self.flat:
+                self._learn_order([*chain.from_iterable(tensors), *scalars])
+        except Exception as error:  # no compiler, or one of a hundred ways it can fail
+            reason = " ".join(f"{type(error).__name__}: {error}".split("\n")[:2])
+            warnings.warn(
+                "optimizer steps are not compiled and so take several times as long;"
+                f" torch.compile needs g++ on a CPU and triton on a GPU ({reason})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return False
+        return True
 
     def _compile(
         self, patches: dict[str, Any], graph: torch.fx.GraphModule, examples: list[Any], **_: Any
@@ -263,15 +271,16 @@ class _Compiled:
         return remember
 
     def _learn_order(self, given: list[Tensor]) -> None:
-        """Where each input of the graph comes from; nothing if one of them cannot be told."""
+        """Where each input of the graph comes from; raises if one of them cannot be told."""
         inputs, self.inputs = self.inputs, ()
-        order: list[int | None] = []
+        rows = given[0].shape[0]
         for x in inputs:
             position = next((i for i, t in enumerate(given) if x is t), None)
-            if position is None and not (isinstance(x, int) and x == given[0].shape[0]):
-                return
-            order.append(position)
-        self.order = order
+            if position is None and not (isinstance(x, int) and x == rows):
+                raise RuntimeError(f"the graph takes {x!r}, which it was not given")
+            self.order.append(position)
+        if rows > 1 and None not in self.order:
+            raise RuntimeError(f"the graph is for {rows} rows only")
 
 
 @functools.cache

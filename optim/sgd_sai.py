@@ -55,7 +55,7 @@ class _ScaledSGD(UpdateRule):
         if group["weight_decay"]:
             torch._foreach_mul_(params, coefficients["decay"])
         factors = torch._foreach_mul(state["scale"], coefficients["lr"])
-        torch._foreach_addcmul_(params, b, factors, value=-1)
+        torch._foreach_sub_(params, torch._foreach_mul(b, factors))
 
 
 class SGDSaI(_ScaledSGD):

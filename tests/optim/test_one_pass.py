@@ -192,6 +192,59 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(name, mo
     assert same_bits(*results)
 
 
+def test_views_of_one_buffer_first_and_other_sizes_after_them():
+    """As DDP's buckets are; without a warm-up, which would meet tensors of their own."""
+    results = []
+    for compiled in (True, False):
+        named = {}
+        for rows in (75, 301):
+            buffer, gradients = torch.ones(2, 3 * rows, 512)
+            params = [torch.nn.Parameter(x) for x in buffer.chunk(3)]
+            optimizer = build_optimizer("signum", params, lr=0.01)
+            optimizer.compile = compiled
+            for p, grad in zip(params, gradients.chunk(3), strict=True):
+                p.grad = grad
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                optimizer.step()
+                optimizer.step()
+            named |= {f"{rows}.{i}": p for i, p in enumerate(params)}
+        results.append(named)
+    assert torch.allclose(results[1]["301.2"], torch.full((301, 512), 0.98))
+    for key, p in results[0].items():
+        assert torch.allclose(p, results[1][key], rtol=1e-6), key
+
+
+def test_state_of_another_dtype_is_not_read_as_the_parameters():
+    p = torch.nn.Parameter(torch.ones(301, 128))
+    optimizer = build_optimizer("lion", [p])
+    optimizer.compile = True
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["exp_avg"] = saved["state"][0]["exp_avg"].bfloat16()
+    optimizer.load_state_dict(saved)
+    warnings.simplefilter("ignore")  # that it cannot be compiled
+    with pytest.raises(RuntimeError, match="dtype"):
+        optimizer.step()
+
+
+def test_after_its_first_call_a_function_is_called_without_torch_compile(monkeypatch):
+    used = []
+    call = one_pass._Compiled.__call__
+    monkeypatch.setattr(one_pass._Compiled, "__call__", lambda *x: used.append(x[0]) or call(*x))
+    named = big(torch.float32)
+    optimizer = built("lion", named)
+    optimizer.compile = True
+    steps(optimizer, named, 1)
+    before = copies(named)
+    for function in used:
+        monkeypatch.setattr(function, "call", None)
+    steps(optimizer, named, 1)
+    assert len(used) == 4
+    assert not same_bits(before, named)
+
+
 @torch.no_grad()
 def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
     """The way of a GPU, on the CPU: one function for the whole batch, through aot's tracing."""
