@@ -1,10 +1,12 @@
-# make train: everything from nothing to a trained small GPT-2; make test: the tests.
+# make train: everything from nothing to a trained small GPT-2; make test: the tests; make test-all: slow ones too.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# one more than there are cores: many tests wait for processes they have started
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 STDLIB := data/tokens/stdlib/meta.json
 
-.PHONY: train contest test lint types format clean
+.PHONY: train contest test test-all lint types format clean
 train: .venv/installed $(STDLIB)
 	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
 
@@ -14,7 +16,10 @@ contest: .venv/installed $(STDLIB)
 	$(BIN)/python -m launch.expected runs/quickstart docs/results/expected.toml
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-all: .venv/installed-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .

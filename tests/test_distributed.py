@@ -28,7 +28,7 @@ def train(shards, runs, nproc, micro, steps=20):
     }
 
 
-@pytest.mark.parametrize(("nproc", "micro"), [(2, 8), (4, 2)])
+@pytest.mark.parametrize(("nproc", "micro"), [(2, 8), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_rows_that_the_ranks_are_given_make_up_the_same_global_batches(
     shards, tmp_path, nproc, micro
 ):
@@ -66,7 +66,13 @@ def alone(shards, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("nproc", "micro"),
-    [(0, 4), (1, 16), pytest.param(2, 4), pytest.param(4, 2), pytest.param(8, 2)],
+    [
+        (0, 4),
+        (1, 16),
+        (2, 4),
+        pytest.param(4, 2, marks=pytest.mark.slow),
+        pytest.param(8, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_ranks_and_micro_batches_see_the_same_tokens_and_agree(
     shards, tmp_path, alone, nproc, micro
@@ -101,7 +107,6 @@ def test_each_rank_trains_on_its_own_slice(shards, tmp_path, alone):
     assert two["norm"][0] == pytest.approx(alone["norm"][0], rel=1e-4)
 
 
-@pytest.mark.slow
 def test_compiled_run_agrees_with_the_eager_one_and_compiles_outside_the_clock(shards, tmp_path):
     losses = []
     for compiled in ("true", "false"):

@@ -32,7 +32,10 @@ def final_state(runs):
     return torch.load(newest, weights_only=True)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize(
+    "name",
+    [x if x == "sophia_g" else pytest.param(x, marks=pytest.mark.slow) for x in ARMS],
+)
 def test_learns_alike_with_one_rank_and_with_two(name, shards, tmp_path):
     assert main(words(shards, tmp_path / "one", name)) == 0
     finish(job(words(shards, tmp_path / "two", name), 2))

@@ -14,7 +14,19 @@ from tests.jobs import children, command, finish, job, only_run, wait_until
 from train_gpt2 import main
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SIGTERM",
+        "SIGINT",
+        "SIGUSR1",
+        pytest.param("SIGUSR2", marks=SLOW),
+        pytest.param("SIGHUP", marks=SLOW),
+    ],
+)
 def test_signal_checkpoints_at_the_next_step_and_the_same_command_goes_on(shards, tmp_path, name):
     length = ["--train.total_steps", "200", "--eval.every", "200", "--checkpoint.every", "0"]
     arguments = command(shards, tmp_path / "runs") + length
@@ -46,7 +58,7 @@ def test_signal_to_one_rank_stops_both_at_the_same_step(shards, tmp_path):
     assert read_summary(only_run(tmp_path / "runs"))["status"] == "stopped"
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=SLOW)])
 def test_stopping_torchrun_stops_its_ranks_with_a_checkpoint(shards, tmp_path, name):
     length = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
     process = job(command(shards, tmp_path / "runs") + length, nproc=2)
@@ -134,7 +146,7 @@ def test_finished_run_says_so_and_trains_nothing(tiny, tmp_path, capsys):
     assert (only_run(tmp_path / "runs") / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("nproc", [0, 4])
+@pytest.mark.parametrize("nproc", [0, pytest.param(4, marks=SLOW)])
 def test_interrupted_on_two_ranks_it_goes_on_with_another_number(shards, tmp_path, nproc):
     """The same tokens: the loss stays that of a run on one rank for 20 more steps."""
     length = ["--train.total_steps", "60", "--checkpoint.every", "0"]

@@ -14,6 +14,7 @@ from tests.faults.conftest import processes_of
 from tests.faults.kills import steps_logged
 from tests.jobs import ROOT, command, only_run, wait_until
 
+SLOW = pytest.mark.slow
 LONG = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "50"]
 
 
@@ -38,7 +39,16 @@ def test_two_nodes_train_with_nothing_set_but_the_address(nodes, shards, tmp_pat
     assert launch["environment"]["world_size"] == 2
 
 
-@pytest.mark.parametrize("odd", ["setting", "code", "NNODES", "absent", "address"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "code",
+        "absent",
+        pytest.param("setting", marks=SLOW),
+        pytest.param("NNODES", marks=SLOW),
+        pytest.param("address", marks=SLOW),
+    ],
+)
 def test_a_node_unlike_the_others_ends_all_of_them_with_its_name(nodes, shards, tmp_path, odd):
     began = time.monotonic()
     arguments = command(shards, tmp_path / "runs")
@@ -73,7 +83,14 @@ def test_a_node_unlike_the_others_ends_all_of_them_with_its_name(nodes, shards, 
     assert not (tmp_path / "runs").exists()  # nothing was begun
 
 
-@pytest.mark.parametrize("loss", ["machine", "cable", "cable and frozen"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "machine",
+        pytest.param("cable", marks=SLOW),
+        pytest.param("cable and frozen", marks=SLOW),
+    ],
+)
 def test_a_lost_node_is_named_and_the_rest_ends_within_the_time_out(
     nodes, shards, tmp_path, loss, record_property
 ):
@@ -114,6 +131,7 @@ def host_of(pid):
     return subprocess.run(asked, capture_output=True, check=True, timeout=10).stdout.strip()
 
 
+@SLOW
 def test_elastic_run_goes_on_with_the_nodes_that_are_left(nodes, shards, tmp_path):
     length = ["--train.total_steps", "150", "--eval.every", "150", "--checkpoint.every", "10"]
     arguments = command(shards, tmp_path / "runs") + length

@@ -156,6 +156,7 @@ def test_branch_from_another_run_is_refused(shards, tmp_path):
         assert not job.directory.exists()
 
 
+@pytest.mark.slow
 def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
     path = tiny.write(tmp_path / "c.toml", shards, {"cosine": {}}, seeds=[1],
                       settings=LONG | {"checkpoint.every": 5})  # fmt: skip

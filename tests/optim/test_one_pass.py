@@ -14,7 +14,6 @@ from tests.jobs import ROOT
 from tests.optim.test_contract import OWN, copies, same_bits
 
 BIG = {"wte.weight": (300, 200), "h.0.attn.c_attn.weight": (600, 200), "ln.weight": (200,)}
-COMPILED_IN_EVERY_RUN = ["lion", "lamb"]  # element-wise, with a norm; the others are marked slow
 
 
 def big(dtype=torch.float64):
@@ -43,13 +42,7 @@ def steps(optimizer, named, count=4):
     return named
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in COMPILED_IN_EVERY_RUN else pytest.mark.slow)
-        for name in OWN
-    ],
-)
+@pytest.mark.parametrize("name", OWN)
 def test_compiled_and_plain_are_one_function(name):
     results = []
     for compiled in (True, False):
@@ -67,7 +60,7 @@ def test_compiled_and_plain_are_one_function(name):
         assert torch.allclose(p, results[1][key], rtol=1e-12, atol=1e-14), key
 
 
-@pytest.mark.parametrize("name", ["lion", pytest.param("sgd_sai", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["lion", "sgd_sai"])
 def test_warm_up_changes_nothing(name):
     named = big()
     optimizer = built(name, named)
@@ -165,8 +158,7 @@ def test_closure_is_called_with_gradients_enabled(parameters):
     assert optimizer.step(closure).item() > optimizer.step(closure).item()
 
 
-@pytest.mark.parametrize("name", ["lion", "lamb"])
-def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(name, monkeypatch):
+def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypatch):
     """Nine of one shape are two kernels of four and a single one, and another shape its own."""
     results = []
     for number in (4, 1):
@@ -177,7 +169,7 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(name, mo
             key: torch.nn.Parameter(torch.randn(shape, generator=generator))
             for key, shape in shapes.items()
         }
-        optimizer = built(name, named)
+        optimizer = built("lamb", named)
         optimizer.compile = True
         calls = []
         call = one_pass._Compiled.__call__

@@ -241,7 +241,6 @@ def big_contest(home, arms=10, seeds=3, steps=5000):
             (folder / "summary.json").write_text(json.dumps(end))
 
 
-@pytest.mark.slow
 def test_ten_arms_three_seeds_five_thousand_steps_open_in_three_seconds(tmp_path):
     big_contest(tmp_path)
     began = time.process_time()

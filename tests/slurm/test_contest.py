@@ -110,6 +110,7 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     assert_same_as_local(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_waits_for_tuning_and_for_a_trunk_is_submitted_by_the_same_command(
     submit, shards, tmp_path
 ):

@@ -67,6 +67,7 @@ def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happe
     assert numbers(directory) == numbers(reference)
 
 
+@pytest.mark.slow
 def test_rank_killed_in_an_elastic_run_is_restarted_in_place(cluster, shards, tmp_path):
     arguments, runs = [*command(shards, tmp_path / "runs"), *LONG], tmp_path / "runs"
     number = submit(cluster, tmp_path, *arguments, MAX_RESTARTS=1)
