@@ -13,7 +13,6 @@ from tests.faults.kills import assert_same, result, steps_logged
 from tests.jobs import children, command, finish, job, only_run, wait_until
 from train_gpt2 import main
 
-
 SLOW = pytest.mark.slow
 
 
