@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# one more than there are cores: many tests wait for processes they have started
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+# more than there are cores: many tests wait for processes that they have started
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)')
 STDLIB := data/tokens/stdlib/meta.json
 
 .PHONY: train contest test test-all lint types format clean

@@ -81,6 +81,7 @@ def test_lock_of_a_dead_owner_holds_nobody_up(tiny, tmp_path, capsys):
     again.kill()
 
 
+@pytest.mark.slow
 def test_clock_that_goes_backwards_changes_nothing_but_the_dates(shards, tmp_path):
     """Two days back in the middle of the run, for all of C and Python; monotonic clocks go on."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)

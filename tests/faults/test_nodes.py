@@ -30,6 +30,7 @@ def errors(nodes, node):
     return [line for line in nodes.output(node).splitlines() if line.startswith("error: ")]
 
 
+@SLOW
 def test_two_nodes_train_with_nothing_set_but_the_address(nodes, shards, tmp_path):
     arguments = command(shards, tmp_path / "runs")
     codes, _ = ended([nodes.start(n, arguments) for n in (0, 1)], 60)
