@@ -116,7 +116,8 @@ def test_checkpoint_and_evaluation_longer_than_the_time_out_are_waited_for(shard
     assert next(x for x in read_metrics(directory) if "val/loss" in x)["time/eval_seconds"] > 6
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
 def test_a_signal_to_the_agent_of_run_sh_is_a_checkpoint_and_a_clear_last_line(
     shards, tmp_path, name
 ):

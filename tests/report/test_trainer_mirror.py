@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from report.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command, finish, job, only_run
 from tests.report.test_wandb_mirror import history, inspect, online
@@ -31,6 +33,7 @@ def test_wandb_file_of_a_two_rank_run_holds_every_metric(shards, tmp_path):
     assert begun["config"]["update"]["optimizer"]["name"] == "adamw"
 
 
+@pytest.mark.slow
 def test_training_goes_on_when_wandb_becomes_unreachable(shards, tmp_path, wandb_server):
     script = (
         "import sys, train_gpt2\n"
