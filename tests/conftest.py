@@ -34,10 +34,3 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(shards: Path, tmp_path: Path) -> list[str]:
     """Command line of a run that takes a second: two layers, 12 steps of 512 tokens."""
     return command(shards, tmp_path / "runs")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: for one that begins last all other workers wait."""
-    longest = {"slurm": 0, "faults": 1, "launch": 2}
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: longest.get(item.path.relative_to(tests).parts[0], 3))
