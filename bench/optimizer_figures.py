@@ -20,6 +20,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bench.optimizer_step import summary
+
 GIB = 2**30
 STYLES = {"ours": {"linestyle": "-", "marker": "o"}, "package": {"linestyle": ":", "marker": "x"}}
 
@@ -69,7 +71,7 @@ def draw(series: dict[tuple[str, str], dict[int, Any]], machine: str, out: Path)
         sizes = sorted(points)
         style = {**STYLES[kind], "color": colours[name], "linewidth": 1.3, "markersize": 4}
         label = name if kind == "ours" else f"{name} (package)"
-        times = [1e3 * to_adamw(points[n]) * statistics.median(adamw[n]) for n in sizes]
+        times = [1e3 * summary(points[n])["to_adamw"] * statistics.median(adamw[n]) for n in sizes]
         left.plot([n / 1e6 for n in sizes], times, label=label, **style)
         state = [points[n]["state_bytes"] / GIB for n in sizes]
         right.plot([n / 1e6 for n in sizes], state, **style)
@@ -83,11 +85,6 @@ def draw(series: dict[tuple[str, str], dict[int, Any]], machine: str, out: Path)
     figure.supxlabel(f"million parameters; {machine}", fontsize=9)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(out, dpi=90)
-
-
-def to_adamw(row: dict[str, Any]) -> float:
-    """Ratio of the median step to AdamW's in turn with it."""
-    return statistics.median(row["step_seconds"]) / statistics.median(row["adamw_step_seconds"])
 
 
 if __name__ == "__main__":

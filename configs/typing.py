@@ -31,17 +31,6 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return f"{guess}(valid: {', '.join(valid)})"
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and nested tables alike as {dotted key: value}."""
-    result: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
-
-
 def validate(model: type[M], table: Mapping[str, Any], prefix: str = "") -> M:
     """Build `model` from `table`; a ConfigError names the first offending key as `prefix.key`."""
     try:

@@ -36,7 +36,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from configs import ConfigError
-from configs.typing import Strict, flat, nearest, validate
+from configs.typing import Strict, nearest, validate
+from report.runlog import flat
 
 Setting = dict[str, Any]  # dotted key -> plain value
 

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from configs import Config
-from configs.typing import flat
+from report.runlog import flat
 
 ROOT = Path(__file__).parent.parent
 CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "report")

@@ -320,6 +320,17 @@ def decode(text: bytes) -> dict[str, Any]:
     return values | {name: float(v) for name, v in values.pop("nonfinite", {}).items()}
 
 
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and nested tables alike as {dotted key: value}."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file so that a reader, or a crash, sees the old text or the new, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -237,7 +237,7 @@ def declared(home: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
     """Dotted keys that contest.toml sets by arm."""
     try:
         table = tomllib.loads((home / CONTEST).read_text(encoding="utf-8"))
-        return {str(arm.get("name")): flat(arm) for arm in table.get("arm", [])}
+        return {str(arm.get("name")): runlog.flat(arm) for arm in table.get("arm", [])}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
@@ -627,14 +627,3 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as {dotted key: value}."""
-    result: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

@@ -1,4 +1,4 @@
-"""Intervals, tests, bootstrap and power: mostly thin over scipy and statsmodels.
+"""Intervals, tests, bootstrap and power: thin over scipy and statsmodels.
 
 Losses are compared two-sided at alpha 0.05; intervals are 95 %. Functions that need at least two
 values return None without them, so that nobody prints a made-up number.
@@ -112,11 +112,9 @@ def mean_difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
 
 def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for being a family (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    steps = np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted.tolist()
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(x) for x in multipletests(p, alpha=ALPHA, method="holm")[1]] if p else []
 
 
 def pooled_std(groups: Sequence[ArrayLike]) -> float | None:

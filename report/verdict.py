@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from report.runs import ReportError, Run, Study, flat, plain, value_at
+from report.runlog import flat
+from report.runs import ReportError, Run, Study, plain, value_at
 from report.statistics import (
     ALPHA,
     Floats,

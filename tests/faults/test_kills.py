@@ -5,7 +5,6 @@ import pytest
 from tests.faults.kills import torment
 
 
-@pytest.mark.slow
 def test_killed_twenty_times_it_ends_with_the_same_bits(shards, tmp_path):
     outcome = torment(shards, tmp_path, kills=20)
     assert outcome.torn >= 3, "hardly any was in the middle of a checkpoint"
