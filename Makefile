@@ -12,8 +12,8 @@ train: .venv/installed $(STDLIB)
 
 # three schedules x three seeds, and whether the numbers are those of docs/results/expected.toml
 contest: .venv/installed $(STDLIB)
-	$(BIN)/python -m launch configs/contest/quickstart.toml
-	$(BIN)/python -m launch.expected runs/quickstart docs/results/expected.toml
+	$(BIN)/python -m contest configs/contest/quickstart.toml
+	$(BIN)/python -m contest.expected runs/quickstart docs/results/expected.toml
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"

@@ -34,10 +34,10 @@ import optim
 from configs import Batch, Config, ConfigError, Model, load, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
 from launch.process import LostPeerError, Process, RunError, end_with_parent, stop_requests
-from report import checkpoints, runlog
-from report.hardware import environment, peak_flops, peak_memory_gib
-from report.metrics import StreamMetrics, summarize
-from report.screen import Screen, closing
+from record import checkpoints, runlog
+from record.hardware import environment, peak_flops, peak_memory_gib
+from record.metrics import StreamMetrics, summarize
+from record.screen import Screen, closing
 
 # ------------------------------------------------------------------------------------ the model
 

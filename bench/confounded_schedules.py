@@ -25,8 +25,8 @@ from scipy.stats import spearmanr
 import optim
 import train_gpt2
 from configs import Batch, Config, load
+from contest import file as contests
 from data import Loader, Validation, open_split
-from launch import contest as contests
 from launch.process import Process
 
 

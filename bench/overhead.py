@@ -25,7 +25,7 @@ TRAINER = """
 import atexit, sys, time
 import numpy as np
 import train_gpt2
-from report import metrics, runlog, screen
+from record import metrics, runlog, screen
 
 spent, current = [], [0.0]
 
@@ -77,7 +77,7 @@ def main() -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=True,
         )
-        from report.runlog import read_metrics
+        from record.runlog import read_metrics
 
         (directory,) = (work / "runs").iterdir()
         updates = [x for x in read_metrics(directory) if "train/loss" in x][10:]

@@ -9,7 +9,7 @@ does; only the numbers in it are made up: a power law, noise that a seed shares 
 offset per arm, one run in a hundred diverged, one in a hundred stopped half-way.
 
 Printed: seconds, seconds of CPU with those of child processes, and peak memory (the largest
-resident set of any one of them) of `python -m launch --dry-run`, of `--status` and of
+resident set of any one of them) of `python -m contest --dry-run`, of `--status` and of
 `python -m report`.
 """
 
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from report import metrics, runlog
-from report.wandb_mirror import WandbOptions
+from record import metrics, runlog
+from record.wandb_mirror import WandbOptions
 
 ROOT = Path(__file__).parent.parent
 ARMS = ["cosine", "linear", "constant", "wsd", "polynomial", "exponential", "step", "multistep"]
@@ -54,7 +54,7 @@ def curve(arm: int, seed: int, steps: int) -> np.ndarray:
     return trend + 0.03 * shared.normal(size=steps + 1)
 
 
-def write(job, arm: int) -> None:  # job: launch.job.Job
+def write(job, arm: int) -> None:  # job: contest.job.Job
     """One run's folder."""
     config = job.config
     steps, number = config.train.total_steps, job.seed * len(ARMS) + arm
@@ -104,9 +104,9 @@ def line(step, losses, norms, clock, stream):  # as train_gpt2.py logs an update
 
 def records(folder: Path, path: Path) -> int:
     """Write what the plan of `path` lacks; the number of runs."""
-    from launch import contest, plan
+    from contest import file, plan
 
-    made = plan.make(contest.read(path), folder)
+    made = plan.make(file.read(path), folder)
     made.write()
     todo = [job for job in made.jobs if not job.directory.exists()]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -145,8 +145,8 @@ def main() -> None:
     print("| | seconds | of CPU | peak memory, GiB | exit code |")
     print("| --- | ---: | ---: | ---: | ---: |")
     out = ["--out", str(options.folder)]
-    measure("plan (`--dry-run`)", "launch", str(path), "--dry-run", *out)
-    measure("`--status`", "launch", str(path), "--status", *out)
+    measure("plan (`--dry-run`)", "contest", str(path), "--dry-run", *out)
+    measure("`--status`", "contest", str(path), "--status", *out)
     page = str(options.folder / "page")
     measure("report", "report", str(options.folder / "scale"), "--out", page)
 

@@ -22,7 +22,7 @@ PER_NODE = 8
 EFFICIENCY = 0.8  # of a link's printed rate that a large all-reduce gets
 BACKWARD = 2 / 3  # of a micro-batch's time: two of three matrix products
 BUCKET = 25 * 2**20  # bytes; DDP's default bucket_cap_mb
-PEAKS = {"A100": 312e12, "H100/H200": 989.4e12}  # bfloat16, dense: report/hardware.py
+PEAKS = {"A100": 312e12, "H100/H200": 989.4e12}  # bfloat16, dense: record/hardware.py
 SIZES = {"124M": None, "350M": "gpt2_350m", "774M": "gpt2_774m", "1.5B": "gpt2_1558m"}
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from report.metrics import summarize
+from record.metrics import summarize
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RECORD = RESULTS / "scheduler_study_2024.json"
@@ -206,7 +206,7 @@ loss, gradient norm, learning rate and step time, which is more than most papers
 possible. Each arm reads the text {passes:.0f} times; there is no validation loss.
 
 The numbers below come from `python -m bench.scheduler_study_2024`, which puts that record
-([copy](scheduler_study_2024.json)) through this project's own metrics (`report/metrics.py`).
+([copy](scheduler_study_2024.json)) through this project's own metrics (`record/metrics.py`).
 {agreement}"""
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data.shards import write_shard  # noqa: E402
-from report.runlog import read_metrics, read_record  # noqa: E402
+from record.runlog import read_metrics, read_record  # noqa: E402
 
 
 def main() -> None:

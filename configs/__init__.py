@@ -2,6 +2,6 @@
 
 from configs.loading import load, usage
 from configs.schema import Batch, Config, Model
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 
 __all__ = ["Batch", "Config", "ConfigError", "Model", "load", "usage"]

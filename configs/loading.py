@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from configs.schema import Config, Named
-from configs.typing import ConfigError, nearest, validate
+from configs.validation import ConfigError, nearest, validate
 
 PRESETS = Path(__file__).parent
 DEFAULT = PRESETS / "gpt2_124m.toml"

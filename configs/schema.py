@@ -16,7 +16,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from configs.typing import ConfigError, Strict
+from configs.validation import ConfigError, Strict
 
 Resolve = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]  # a name's hyperparameters, all
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import read_json, write_json
+from storage import read_json, write_json
 
 INDEX = "index.json"
 KIND = "largest token ids"  # tells our index.json from a stranger's, which is left alone

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import read_json
 from data.console import shown
 from data.shards import (
     FORMATS,
@@ -22,6 +21,7 @@ from data.shards import (
     open_split,
 )
 from data.vocabulary import GPT2, Tokenizer, tokenizer_named
+from storage import read_json
 
 HELP = "check a directory of shards and show what is in it"
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.atomic import read_json, write_atomically
 from data.index import ScanIndex
+from storage import read_json, write_atomically
 
 MAGIC = 20240520  # llm.c's number for "GPT-2 tokens as uint16"
 LLAMA3_MAGIC = 20240801  # llm.c's number for uint32 tokens

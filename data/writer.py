@@ -8,8 +8,6 @@ source from which the next one starts.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import read_json, write_json
 from data.index import ScanIndex
 from data.shards import (
     HEADER_BYTES,
@@ -31,6 +28,7 @@ from data.shards import (
     shard_files,
     write_shard,
 )
+from storage import LockedError, lock, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -190,21 +188,13 @@ def write_documents(output: Output, split: str, encoded: Iterable[np.ndarray]) -
 def _locked(directory: Path) -> Iterator[None]:
     """Hold the directory's lock; the kernel lets go of it however the process ends."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY)
+        held = lock(directory)
+    except LockedError as error:
+        raise DataError(f"{error}; wait for it") from None
     except OSError as error:
         raise DataError(f"{directory} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise DataError(f"another `python -m data` is writing {directory}; wait for it") from None
-    except OSError:
-        pass  # a file system without locks: go on as if alone
-    try:
+    with held:
         yield
-    finally:
-        os.close(handle)
 
 
 def _is_complete(directory: Path, recipe: Recipe) -> bool:

@@ -1,1 +1,1 @@
-"""Processes: this one among others, and the scripts that start them."""
+"""How one run starts, and how its processes stand among each other."""

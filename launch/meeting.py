@@ -22,10 +22,10 @@ import torch
 import torch.distributed as dist
 
 from configs import Config
-from report.runlog import flat
+from record.runlog import flat
 
 ROOT = Path(__file__).parent.parent
-CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "report")
+CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "record", "storage")
 
 
 class RunError(RuntimeError):

@@ -19,17 +19,18 @@ from typing import Any
 
 import torch
 
-from configs.typing import ConfigError, nearest
-from optim import foreign, schedules, torch_optimizers
+from configs.validation import ConfigError, nearest
+from optim import schedules, torch_optimizers
 from optim.adam_mini import AdamMini
 from optim.ademamix import AdEMAMix
 from optim.adopt import ADOPT
 from optim.apollo import APOLLO
-from optim.base import Optimizer, optimizer_state_bytes
 from optim.cautious import CautiousAdamW, CautiousLion
+from optim.core import foreign
+from optim.core.base import Optimizer, optimizer_state_bytes
+from optim.core.hyperparameters import complete
 from optim.dion import Dion
 from optim.galore import GaLore
-from optim.hyperparameters import complete
 from optim.lamb import LAMB
 from optim.lars import LARS
 from optim.lion import Lion
@@ -144,7 +145,7 @@ def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: A
         hyperparameters: the keyword arguments of the class; the rest take their defaults.
 
     Returns:
-        An instance of the class, with the hooks of `optim.base.Optimizer`.
+        An instance of the class, with the hooks of `optim.core.base.Optimizer`.
 
     Raises:
         ConfigError: as `resolve_optimizer`, or when the class refuses the values; one line.

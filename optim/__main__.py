@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.typing import ConfigError, nearest
+from configs.validation import ConfigError, nearest
 from optim import OPTIMIZERS, SCHEDULES, Schedule, build_schedule, listing
-from optim.hyperparameters import schema
+from optim.core.hyperparameters import schema
 
 _COLUMNS = 6  # panels in a row of the picture
 

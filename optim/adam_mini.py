@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim import adamw_update
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, Count, NonNegative
-from optim.norms import row_sums
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, Count, NonNegative
+from optim.core.norms import row_sums
 
 
 class AdamMini(UpdateRule):
@@ -79,14 +79,14 @@ class AdamMini(UpdateRule):
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """The momentum, and v: as `p` for elements, otherwise (blocks, 1)."""
         if group["kind"] == "elements":
-            return adamw_update.init_state(p)
+            return adamw.init_state(p)
         rows = p.new_zeros(len(p) if p.ndim > 1 else 1, 1)
         blocks = torch.zeros_like(_block_means(rows, group))
         return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": blocks}
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """As AdamW's."""
-        return adamw_update.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+        return adamw.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
 
     @staticmethod
     def update(
@@ -98,7 +98,7 @@ class AdamMini(UpdateRule):
     ) -> None:
         """As in the class docstring."""
         if group["kind"] == "elements":
-            adamw_update.update(params, grads, state, group, coefficients)
+            adamw.update(params, grads, state, group, coefficients)
             return
         (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
         torch._foreach_mul_(params, coefficients["decay"])
@@ -112,7 +112,7 @@ class AdamMini(UpdateRule):
             _by_row(d, p, group).view(-1, *[1] * (p.ndim - 1))
             for d, p in zip(denominator, params, strict=True)
         ]
-        adamw_update.subtract_ratio(params, m, spread, coefficients["step_size"])
+        adamw.subtract_ratio(params, m, spread, coefficients["step_size"])
 
 
 def _row_means(g: Tensor) -> Tensor:

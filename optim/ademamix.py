@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optim import adamw_update
-from optim.base import UpdateRule
-from optim.hyperparameters import Beta, NonNegative
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Beta, NonNegative
 
 _Open = Annotated[float, Field(gt=0, lt=1)]  # a decay whose logarithm is taken
 
@@ -65,7 +65,7 @@ class AdEMAMix(UpdateRule):
 
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both averages and the second moment."""
-        return {**adamw_update.init_state(p), "exp_avg_slow": torch.zeros_like(p)}
+        return {**adamw.init_state(p), "exp_avg_slow": torch.zeros_like(p)}
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """alpha and beta3 of this step, and Adam's corrections."""
@@ -97,7 +97,7 @@ class AdEMAMix(UpdateRule):
         torch._foreach_lerp_(m1, grads, 1 - group["betas"][0])
         torch._foreach_mul_(m2, coefficients["slow"])
         torch._foreach_add_(m2, torch._foreach_mul(grads, coefficients["slow_rest"]))
-        denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         mix = torch._foreach_mul(m1, coefficients["scale"])
         torch._foreach_add_(mix, torch._foreach_mul(m2, coefficients["alpha"]))
-        adamw_update.subtract_ratio(params, list(mix), denominator, coefficients["lr"])
+        adamw.subtract_ratio(params, list(mix), denominator, coefficients["lr"])

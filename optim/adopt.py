@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, NonNegative
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, NonNegative
 
 
 class ADOPT(UpdateRule):

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Betas, Count, NonNegative
-from optim.matrix import MatrixRule, at_least_float32, bias_correction, random_matrix
-from optim.one_pass import Batch
+from optim.core.hyperparameters import Betas, Count, NonNegative
+from optim.core.matrix import MatrixRule, at_least_float32, bias_correction, random_matrix
+from optim.core.one_pass import Batch
 
 _EPS = 1e-8
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim import adamw_update
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, NonNegative
-from optim.norms import once, total
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, NonNegative
+from optim.core.norms import once, total
 
 
 class CautiousAdamW(UpdateRule):
@@ -46,11 +46,11 @@ class CautiousAdamW(UpdateRule):
 
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both moments."""
-        return adamw_update.init_state(p)
+        return adamw.init_state(p)
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """As AdamW's."""
-        return adamw_update.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+        return adamw.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
 
     @staticmethod
     def update(
@@ -69,9 +69,9 @@ class CautiousAdamW(UpdateRule):
         scales = [once(1 / (total(mask) / mask.numel()).clamp(min=1e-3)) for mask in masks]
         numerator = torch._foreach_mul(m, masks)
         torch._foreach_mul_(numerator, scales)
-        denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         step_size = coefficients["step_size"]
-        adamw_update.subtract_ratio(params, list(numerator), denominator, step_size)
+        adamw.subtract_ratio(params, list(numerator), denominator, step_size)
 
 
 class CautiousLion(UpdateRule):

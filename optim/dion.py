@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
-from optim.matrix import MatrixRule, add_product_, at_least_float32, random_matrix
-from optim.one_pass import Batch
+from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
+from optim.core.matrix import MatrixRule, add_product_, at_least_float32, random_matrix
+from optim.core.one_pass import Batch
 
 
 class Dion(MatrixRule):

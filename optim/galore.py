@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Betas, Count, NonNegative
-from optim.matrix import MatrixRule, add_product_, at_least_float32, bias_correction
-from optim.one_pass import Batch
+from optim.core.hyperparameters import Betas, Count, NonNegative
+from optim.core.matrix import MatrixRule, add_product_, at_least_float32, bias_correction
+from optim.core.one_pass import Batch
 
 
 class GaLore(MatrixRule):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim import adamw_update
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, NonNegative
-from optim.norms import norms, once
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, NonNegative
+from optim.core.norms import norms, once
 
 
 class LAMB(UpdateRule):
@@ -69,7 +69,7 @@ class LAMB(UpdateRule):
 
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both moments."""
-        return adamw_update.init_state(p)
+        return adamw.init_state(p)
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """lr and Adam's corrections."""
@@ -92,7 +92,7 @@ class LAMB(UpdateRule):
         m, adapted = state["exp_avg"], group["kind"] == "adapted"
         torch._foreach_mul_(m, group["betas"][0])
         torch._foreach_add_(m, grads, alpha=1 - group["betas"][0])
-        denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         u = list(torch._foreach_div(m, denominator))
         torch._foreach_mul_(u, coefficients["scale"])
         if adapted:

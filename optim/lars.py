@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Beta, NonNegative
-from optim.norms import norms, once
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Beta, NonNegative
+from optim.core.norms import norms, once
 
 
 class LARS(UpdateRule):

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes
-from optim.base import Optimizer
-from optim.hyperparameters import schema
+from optim.core.base import Optimizer
+from optim.core.hyperparameters import schema
 
 PRESETS = Path(__file__).parent.parent / "configs" / "optimizer"
 _SIDE = 256  # of the matrix

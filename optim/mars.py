@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim import adamw_update
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, NonNegative
-from optim.norms import norms, once
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, NonNegative
+from optim.core.norms import norms, once
 
 
 class MARS(UpdateRule):
@@ -66,14 +66,14 @@ class MARS(UpdateRule):
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both moments, and the last gradient."""
         last = {"last_grad": torch.zeros_like(p)} if group["kind"] == "corrected" else {}
-        return {**adamw_update.init_state(p), **last}
+        return {**adamw.init_state(p), **last}
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """As AdamW's, with the lr and betas of the kind."""
         lr, betas, decay = group["lr"], group["betas"], group["weight_decay"]
         if group["kind"] == "plain":
             lr, betas = lr * group["vector_lr_ratio"], group["vector_betas"]
-        return adamw_update.coefficients(lr, betas, decay, step)
+        return adamw.coefficients(lr, betas, decay, step)
 
     @staticmethod
     def update(
@@ -86,7 +86,7 @@ class MARS(UpdateRule):
         """As in the class docstring."""
         if group["kind"] == "plain":
             betas = group["vector_betas"]
-            adamw_update.update(params, grads, state, {**group, "betas": betas}, coefficients)
+            adamw.update(params, grads, state, {**group, "betas": betas}, coefficients)
             return
         beta1, last = group["betas"][0], state["last_grad"]
         weight = group["gamma"] * beta1 / (1 - beta1)
@@ -95,4 +95,4 @@ class MARS(UpdateRule):
         torch._foreach_add_(c, grads)
         torch._foreach_mul_(c, [once(1 / norm.clamp(min=1.0)) for norm in norms(c)])
         torch._foreach_copy_(last, grads)
-        adamw_update.update(params, list(c), state, group, coefficients)
+        adamw.update(params, list(c), state, group, coefficients)

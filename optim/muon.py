@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.matrix import MatrixRule, matrices, orthogonalised
-from optim.one_pass import Batch
+from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
+from optim.core.matrix import MatrixRule, matrices, orthogonalised
+from optim.core.one_pass import Batch
 
 
 class Muon(MatrixRule):

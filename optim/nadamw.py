@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim import adamw_update
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, NonNegative
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, NonNegative
 
 
 class NAdamW(UpdateRule):
@@ -45,11 +45,11 @@ class NAdamW(UpdateRule):
 
     def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both moments."""
-        return adamw_update.init_state(p)
+        return adamw.init_state(p)
 
     def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """As AdamW's."""
-        return adamw_update.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+        return adamw.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
 
     @staticmethod
     def update(
@@ -63,6 +63,6 @@ class NAdamW(UpdateRule):
         (beta1, _), m = group["betas"], state["exp_avg"]
         torch._foreach_mul_(params, coefficients["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
-        denominator = adamw_update.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
         n = torch._foreach_lerp(m, grads, 1 - beta1)
-        adamw_update.subtract_ratio(params, list(n), denominator, coefficients["step_size"])
+        adamw.subtract_ratio(params, list(n), denominator, coefficients["step_size"])

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.matrix import MatrixRule, at_least_float32, matrices
+from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
+from optim.core.matrix import MatrixRule, at_least_float32, matrices
+from optim.core.one_pass import Batch
 from optim.muon import momentum_orthogonalised
-from optim.one_pass import Batch
 
 _EPS = 1e-10
 

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Beta, Betas, NonNegative
-from optim.one_pass import Batch
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Beta, Betas, NonNegative
+from optim.core.one_pass import Batch
 
 if TYPE_CHECKING:
     from optim import Schedule

@@ -25,9 +25,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Beta, NonNegative
-from optim.one_pass import Batch
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Beta, NonNegative
+from optim.core.one_pass import Batch
 
 if TYPE_CHECKING:
     from optim import Schedule

@@ -27,8 +27,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from configs.typing import ConfigError
-from optim.hyperparameters import Count, PositiveRatio, PositiveSteps, Ratio, Steps
+from configs.validation import ConfigError
+from optim.core.hyperparameters import Count, PositiveRatio, PositiveSteps, Ratio, Steps
 
 _ROUNDING = 1e-9  # steps; 0.07 * 100 is 7.000000000000001, which must not become 8
 

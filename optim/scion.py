@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Beta, Count, NonNegative
-from optim.matrix import matrices, orthogonalised, split_kind
-from optim.one_pass import Batch
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Beta, Count, NonNegative
+from optim.core.matrix import matrices, orthogonalised, split_kind
+from optim.core.one_pass import Batch
 
 _EPS = 1e-8
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Beta, NonNegative
-from optim.one_pass import Batch
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Beta, NonNegative
+from optim.core.one_pass import Batch
 
 
 class _ScaledSGD(UpdateRule):

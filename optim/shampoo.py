@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Betas, Count, NonNegative
-from optim.matrix import MatrixRule, at_least_float32, eigen
-from optim.one_pass import Batch
+from optim.core.hyperparameters import Betas, Count, NonNegative
+from optim.core.matrix import MatrixRule, at_least_float32, eigen
+from optim.core.one_pass import Batch
 
 
 class Shampoo(MatrixRule):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.matrix import MatrixRule, at_least_float32, bias_correction, eigen
-from optim.one_pass import Batch
+from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
+from optim.core.matrix import MatrixRule, at_least_float32, bias_correction, eigen
+from optim.core.one_pass import Batch
 
 
 class SOAP(MatrixRule):

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optim.base import UpdateRule
-from optim.hyperparameters import Betas, Count, NonNegative
+from optim.core.base import UpdateRule
+from optim.core.hyperparameters import Betas, Count, NonNegative
 
 Positive = Annotated[float, Field(gt=0)]
 

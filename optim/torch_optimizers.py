@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from optim.base import Optimizer
-from optim.hyperparameters import Beta, Betas, NonNegative
+from optim.core.base import Optimizer
+from optim.core.hyperparameters import Beta, Betas, NonNegative
 
 _FLOAT32_EPS = 2.0**-23
 

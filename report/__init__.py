@@ -1,1 +1,1 @@
-"""The record of a run: written by the trainer, read by anyone."""
+"""What a reader concludes from the records of many runs."""

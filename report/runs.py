@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from report import runlog
-from report.metrics import summarize
+from record import runlog
+from record.metrics import summarize
+from storage import is_locked
 
 Role = Literal["report", "tuning", "trunk"]
 Status = Literal["finished", "stopped", "diverged", "running", "failed", "missing"]
@@ -48,7 +49,7 @@ class Run:
 
     train: columns of the lines with train/loss, by their full names, plus "step"; NaN where null.
     val: columns of the lines with val/loss: "step", "val/loss", "time/eval_seconds".
-    summary: report.metrics.summarize, and what the trainer added (docs/record.md).
+    summary: record.metrics.summarize, and what the trainer added (docs/record.md).
     length: updates, where its arm was trained at several lengths; None otherwise.
     """
 
@@ -173,7 +174,7 @@ def read_folder(path: str) -> Study:
     if not runs:
         raise ReportError(
             f"{path} holds no run (a folder with {', '.join(RUN_FILES)}); give the folder that "
-            "train_gpt2.py or `python -m launch` wrote"
+            "train_gpt2.py or `python -m contest` wrote"
         )
     loose = study_of(root.resolve().name, [run for run in runs if run.contest is None])
     if not studies:
@@ -386,7 +387,7 @@ def read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def restore(record: dict[str, Any]) -> dict[str, Any]:
-    """NaN and infinities put back, as report.runlog.decode does."""
+    """NaN and infinities put back, as record.runlog.decode does."""
     if odd := record.pop("nonfinite", None):
         record.update({name: float(value) for name, value in odd.items()})
     return record
@@ -446,7 +447,7 @@ def status_of(
         if ended == "stopped":
             problems.append("stopped before its end; the same command goes on")
         return ended
-    if runlog.locked(folder):
+    if is_locked(folder):
         problems.append("still running")
         return "running"
     last = (facts.get("launches") or [{}])[-1]

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from report.runlog import flat
+from record.runlog import flat
 from report.runs import ReportError, Run, Study, plain, value_at
 from report.statistics import (
     ALPHA,
@@ -565,7 +565,7 @@ def targets(runs: Sequence[Run], target: float | None) -> dict[str, Spread]:
 
 
 def to_target(run: Run, target: float) -> dict[str, float]:
-    """report.metrics.to_target, on columns."""
+    """record.metrics.to_target, on columns."""
     names = ("steps_to_target", "seconds_to_target", "tokens_to_target")
     reached = run.val.get("val/loss", np.array([])) <= target
     if not reached.any():

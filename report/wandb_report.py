@@ -8,10 +8,10 @@ leaderboard is a text, and says when it was made.
 from datetime import UTC, datetime
 from typing import Any
 
+from record.wandb_mirror import one_line
 from report import page
 from report.runs import ReportError, Study
 from report.verdict import Judgement
-from report.wandb_mirror import one_line
 from report.wandb_source import connect
 
 STEPS, TOKENS, SECONDS = "Step", "tokens", "time/train_seconds"

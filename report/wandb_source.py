@@ -1,6 +1,6 @@
 """Runs read back from Weights & Biases: `wandb:entity/project[/group]` as a source of the report.
 
-The mirror (report/wandb_mirror.py) sends there what a run's folder holds, so a run read from W&B
+The mirror (record/wandb_mirror.py) sends there what a run's folder holds, so a run read from W&B
 is the run read from its folder: all steps (scan_history, not W&B's sampled history), the
 configuration, the summary with the hashes; group and job type are contest and arm. What W&B does
 not hold is the rest of record.json (launches, environments).
@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from report.metrics import summarize
+from record.metrics import summarize
+from record.wandb_mirror import has_credentials, one_line, start_service
 from report.runs import ReportError, Role, Run, Status, check_lines, columns, named, value_at
-from report.wandb_mirror import has_credentials, one_line, start_service
 
 PREFIX = "wandb:"
 TIMEOUT = 30  # seconds for the server to accept the account

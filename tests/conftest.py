@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import command, tiny_shards
+from tests.wandb_server import WandbServer
 
 # One thread a process and no spinning: the suite runs on two cores, often several processes.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
@@ -34,3 +35,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(shards: Path, tmp_path: Path) -> list[str]:
     """Command line of a run that takes a second: two layers, 12 steps of 512 tokens."""
     return command(shards, tmp_path / "runs")
+
+
+@pytest.fixture
+def wandb_server() -> Iterator[WandbServer]:
+    """A stand-in for W&B on loopback; requests still held back are answered before it stops."""
+    server = WandbServer()
+    yield server
+    server.awake.set()
+    server.stop()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from report import checkpoints
-from report.runlog import read_metrics, read_summary
+from record import checkpoints
+from record.runlog import read_metrics, read_summary
 from tests.jobs import ROOT, command, job, only_run, write_shard
 from train_gpt2 import GPT, main
 
@@ -128,7 +128,7 @@ def test_run_folder_that_cannot_be_written(tiny, capsys, tmp_path):
 
 
 def test_second_process_on_the_same_run_is_refused(tiny, capsys, monkeypatch):
-    import report.runlog as runlog
+    import record.runlog as runlog
 
     log, real = runlog.RunLog.log, runlog.lock
     answers = []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data import Loader, open_split
-from report.runlog import read_metrics, read_record, read_summary
+from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command, finish, job, only_run
 from train_gpt2 import main
 

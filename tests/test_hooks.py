@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from configs import Model
-from report import checkpoints
-from report.runlog import read_metrics
+from record import checkpoints
+from record.runlog import read_metrics
 from tests.jobs import command, finish, job, only_run
 from train_gpt2 import GPT, main
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from report import checkpoints
-from report.runlog import RunLog, read_metrics, read_record, read_summary
+from record import checkpoints
+from record.runlog import RunLog, read_metrics, read_record, read_summary
 from tests.faults.kills import assert_same, result, steps_logged
 from tests.jobs import children, command, finish, job, only_run, wait_until
 from train_gpt2 import main

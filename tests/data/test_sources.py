@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from data.console import count
 from data.stdlib import source_files
 from data.text import Corpus, cut
 from data.vocabulary import GPT2, Bytes, tokenizer_named
+from storage import lock
 
 from .conftest import ROOT
 
@@ -537,16 +539,10 @@ def test_small_source_that_was_interrupted_starts_again(tmp_path, monkeypatch):
 
 
 def test_two_writers_of_one_directory_are_refused(cli, tmp_path):
-    import fcntl
-
-    handle = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
+    with lock(tmp_path):
         result = cli("coinflip", "--out", tmp_path)
-    finally:
-        os.close(handle)
     assert result.returncode == 2
-    assert "another `python -m data`" in result.stderr
+    assert f"in use by host {socket.gethostname()} pid {os.getpid()}" in result.stderr
 
 
 def test_writers_leave_the_index_that_readers_need(cli, tmp_path, monkeypatch):

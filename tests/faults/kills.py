@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 
-from report import checkpoints
-from report.runlog import read_metrics, read_record, read_summary
+from record import checkpoints
+from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import children, command, finish, job, kill_group, only_run, wait_until
 
 CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from report import checkpoints
-from report.runlog import LOCK, read_metrics, read_record
+from record import checkpoints
+from record.runlog import LOCK, read_metrics, read_record
 from tests.faults.kills import Forked, assert_same, result, steps_logged
 from tests.jobs import command, finish, job, only_run, wait_until
 from train_gpt2 import main

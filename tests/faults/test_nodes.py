@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from report import checkpoints
-from report.runlog import read_metrics, read_record, read_summary
+from record import checkpoints
+from record.runlog import read_metrics, read_record, read_summary
 from tests.faults.conftest import processes_of
 from tests.faults.kills import steps_logged
 from tests.jobs import ROOT, command, only_run, wait_until

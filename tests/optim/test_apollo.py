@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import build_optimizer
-from optim.matrix import random_matrix
+from optim.core.matrix import random_matrix
 from tests.optim import oracles_matrix as oracles
 
 SHAPES = {"tall": (12, 8), "wide": (8, 12), "square": (8, 8)}

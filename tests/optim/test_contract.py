@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_gpt2
 from configs import Model
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes, resolve_optimizer
-from optim.base import Optimizer, UpdateRule
+from optim.core.base import Optimizer, UpdateRule
 
 PRESETS = Path(__file__).parents[2] / "configs" / "optimizer"
 OWN = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, UpdateRule)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optim import build_optimizer
-from optim.matrix import random_matrix
+from optim.core.matrix import random_matrix
 from tests.optim import oracles_matrix as oracles
 
 SHAPES = {"tall": (12, 8), "wide": (8, 12), "square": (8, 8), "one": (1, 1)}

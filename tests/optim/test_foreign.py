@@ -6,7 +6,7 @@ import pytest
 import tomli_w
 import torch
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import build_optimizer, resolve_optimizer
 
 MY_LAB = '''

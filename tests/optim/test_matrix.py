@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import OPTIMIZERS, build_optimizer, resolve_optimizer
-from optim.matrix import MatrixRule
+from optim.core.matrix import MatrixRule
 from tests.optim import oracles_matrix as oracles
 
 METHODS = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, MatrixRule)]

@@ -5,9 +5,9 @@ import importlib
 import pytest
 import torch
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import build_optimizer
-from optim.matrix import newton_schulz
+from optim.core.matrix import newton_schulz
 from tests.optim import oracles_matrix as oracles
 
 torch_muon = importlib.import_module("torch.optim._muon")

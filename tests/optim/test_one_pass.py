@@ -8,8 +8,9 @@ import warnings
 import pytest
 import torch
 
-from optim import OPTIMIZERS, build_optimizer, one_pass
-from optim.base import UpdateRule
+from optim import OPTIMIZERS, build_optimizer
+from optim.core import one_pass
+from optim.core.base import UpdateRule
 from tests.jobs import ROOT
 from tests.optim.test_contract import OWN, copies, same_bits
 

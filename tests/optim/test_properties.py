@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import build_optimizer, resolve_optimizer
 from tests.optim import oracles
 from tests.optim.test_update_rules import gradients, ours, rates, start, take

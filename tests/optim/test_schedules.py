@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedules
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import SCHEDULES, build_schedule, resolve_schedule
 from optim.schedules import DecayType
 

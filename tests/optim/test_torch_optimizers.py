@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from configs.typing import ConfigError
+from configs.validation import ConfigError
 from optim import build_optimizer, optimizer_state_bytes, resolve_optimizer
 
 CASES = [

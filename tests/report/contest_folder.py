@@ -1,4 +1,4 @@
-"""A contest's folder as `python -m launch` leaves it, written by the real RunLog."""
+"""A contest's folder as `python -m contest` leaves it, written by the real RunLog."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from report.metrics import StreamMetrics, summarize
-from report.runlog import RunLog, read_metrics
-from report.wandb_mirror import WandbOptions
+from record.metrics import StreamMetrics, summarize
+from record.runlog import RunLog, read_metrics
+from record.wandb_mirror import WandbOptions
 
 SHAPE = {"vocab_size": 257, "block_size": 128, "n_layer": 4, "n_head": 4, "n_embd": 128}
 PARAMETERS = 842_880

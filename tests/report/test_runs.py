@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from report.metrics import summarize
-from report.runlog import lock, read_metrics
+from record.metrics import summarize
+from record.runlog import lock, read_metrics
 from report.runs import ReportError, read
 from tests.jobs import command, finish, job
 from tests.report.contest_folder import configuration, curve, write_contest, write_run

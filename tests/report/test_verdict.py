@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from report import metrics
-from report.runlog import read_metrics
+from record import metrics
+from record.runlog import read_metrics
 from report.runs import ReportError, Run, Study, read
 from report.verdict import crossing, judge, sensitivity, to_target
 from tests.report.contest_folder import HASH, configuration, curve, write_contest, write_run

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from tests.report.conftest import WandbServer
+from tests.record.test_wandb_mirror import online
 from tests.report.contest_folder import write_contest
-from tests.report.test_wandb_mirror import online
 from tests.report.test_wandb_source import process
+from tests.wandb_server import WandbServer
 
 PUBLISH = """
 import sys

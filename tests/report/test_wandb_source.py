@@ -11,19 +11,19 @@ import sys
 import numpy as np
 import pytest
 
-from report.runlog import read_metrics, read_record, read_summary
+from record.runlog import read_metrics, read_record, read_summary
 from report.wandb_source import settled
 from tests.jobs import ROOT
-from tests.report.conftest import WandbServer
-from tests.report.test_wandb_mirror import online
+from tests.record.test_wandb_mirror import online
+from tests.wandb_server import WandbServer
 
 # Streams small runs of a contest as the trainer does, tuning, a diverged and a foreign one too.
 STREAM = """
 import math, sys
 from pathlib import Path
 import wandb
-from report.metrics import StreamMetrics, summarize
-from report.runlog import RunLog, WandbOptions, read_metrics
+from record.metrics import StreamMetrics, summarize
+from record.runlog import RunLog, WandbOptions, read_metrics
 
 def stream(folder, arm, seed, group, loss=None, steps=12):
     name = f"adamw-{arm}-s{seed}"

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from launch import slurm
+from contest import slurm
 from launch.__main__ import main
-from report.runlog import read_metrics, read_record, read_summary
+from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command
 from tests.slurm.cluster import wait_until
 
@@ -31,7 +31,7 @@ def write_contest(tmp_path, shards, head, arms, **settings):
 
 @pytest.fixture
 def submit(cluster, tmp_path, monkeypatch, capsys):
-    """`python -m launch small.toml --executor slurm` as a function of more flags: code, output."""
+    """`python -m contest small.toml --executor slurm` as a function of more flags: code, output."""
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
 
     def call(*flags):
@@ -53,7 +53,7 @@ def numbers(directory):
 def assert_same_as_local(tmp_path):
     """Runs the contest again on this machine, and compares plans and numbers."""
     subprocess.run(
-        [sys.executable, "-m", "launch", str(tmp_path / "small.toml"), "--jobs", "2",
+        [sys.executable, "-m", "contest", str(tmp_path / "small.toml"), "--jobs", "2",
          "--gpus-per-run", "0", "--out", str(tmp_path / "local")],
         cwd=ROOT, check=True, capture_output=True, timeout=300,
     )  # fmt: skip

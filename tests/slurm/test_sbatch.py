@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from report.runlog import read_metrics, read_record, read_summary
+from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command, finish, job, only_run
 from tests.slurm.cluster import wait_until
 

@@ -1,0 +1,346 @@
+"""A contest file: arms that are trained on the same model, data, tokens and seeds.
+
+    [contest]
+    name = "schedules"                 # of the folder in --out
+    base = ["configs/gpt2_124m.toml"]  # files of train_gpt2.py, merged left to right
+    baseline = "cosine"                # the arm that the others are compared with
+    seeds = [1, 2, 3]                  # reporting: each arm runs once with each
+    tuning_seeds = [101]               # tuning: disjoint from them
+    [contest.settings]                 # flags of train_gpt2.py for all arms
+    "train.total_steps" = 5000
+    [contest.tune]                     # or [contest.search]
+    "optimizer.lr" = [3e-4, 6e-4, 1.2e-3]
+    [[arm]]
+    name = "cosine"
+    "schedule.name" = "cosine"         # flags of this arm
+    [[arm]]
+    name = "muon"
+    configs = ["configs/optimizer/muon.toml"]  # overlays of this arm, after the base
+    tune = {"optimizer.lr" = [1e-3, 2e-3, 4e-3]}
+
+docs/contests.md says what every key means. Whatever is wrong is a ConfigError of one line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from configs import ConfigError
+from configs.validation import Strict, nearest, validate
+from record.runlog import flat
+
+Setting = dict[str, Any]  # dotted key -> plain value
+
+RESERVED = ("seed", "data_seed", "log.dir", "log.group", "log.job_type")  # the planner's own
+
+
+class Range(Strict):
+    """Where a hyperparameter is searched; two integers give integers."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low = {self.low} and high = {self.high} span no range")
+        return self
+
+
+class Search(Strict):
+    """[contest.search]: optuna in place of a grid."""
+
+    sampler: Literal["tpe", "random", "qmc", "cmaes"] = "tpe"
+    trials: int = Field(gt=0, description="per arm")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
+    ranges: dict[str, Range] = Field(min_length=1)
+
+
+class Branches(Strict):
+    """[contest.branches]: every arm at several lengths; some arms branch from one trunk."""
+
+    arms: tuple[str, ...] = Field(min_length=1, description="whose runs branch from a trunk")
+    lengths: tuple[int, ...] = Field(min_length=1, description="updates")
+
+
+class Table(Strict):
+    """[contest]."""
+
+    name: str
+    base: tuple[str, ...] = Field(min_length=1)
+    baseline: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    tuning_seeds: tuple[int, ...] = ()
+    target: float | None = None
+    settings: dict[str, Any] = Field({})
+    tune: dict[str, tuple[Any, ...]] = Field({})
+    search: Search | None = None
+    branches: Branches | None = None
+
+
+class ArmTable(Strict):
+    """The keys of [[arm]] that are not flags of train_gpt2.py."""
+
+    name: str = Field(min_length=1)
+    configs: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    tune: dict[str, Any] = Field({})
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contestant: files and flags over the base, and what is tuned."""
+
+    name: str
+    configs: tuple[str, ...]
+    overrides: Setting
+    seeds: tuple[int, ...]
+    grid: dict[str, tuple[Any, ...]]  # {} with a search, or without tuning
+    ranges: dict[str, Range]  # {} without a search
+
+    def settings(self) -> list[Setting]:
+        """All trials of the grid, in its order."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A contest file, checked as far as that goes without the configurations it names."""
+
+    table: Table
+    arms: tuple[Arm, ...]
+    text: str  # of the file
+    notices: tuple[str, ...]  # what the user should know, in words
+
+    @property
+    def name(self) -> str:
+        """Of the contest, its folder and its group of runs."""
+        return self.table.name
+
+    @property
+    def tuned(self) -> bool:
+        """Whether anything is tuned."""
+        return bool(self.table.tune or self.table.search)
+
+    @property
+    def trials(self) -> int:
+        """Trials per arm, equal for all; 0 without tuning."""
+        if self.table.search:
+            return self.table.search.trials
+        return math.prod(map(len, self.arms[0].grid.values())) if self.tuned else 0
+
+    def arguments(
+        self, arm: Arm, seed: int, *settings: Mapping[str, Any], without: str | None = None
+    ) -> list[str]:
+        """What train_gpt2.py is given for one run; later `settings` win over earlier ones.
+
+        without: beginning of keys that the contest, the arm and all but the last setting lose.
+        """
+        flags: Setting = {**self.table.settings, **arm.overrides}
+        for setting in settings:
+            if without and setting is settings[-1]:
+                flags = {k: v for k, v in flags.items() if not k.startswith(without)}
+            flags |= setting
+        flags |= {"seed": seed, "data_seed": seed}
+        words = [word for key, value in flags.items() for word in (f"--{key}", flag(value))]
+        return [*self.table.base, *arm.configs, *words]
+
+
+def flag(value: Any) -> str:
+    """`value` as configs.load reads it back from a command line."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return value
+    return json.dumps(value)  # "1e-3", quoted
+
+
+def read(path: Path) -> Contest:
+    """The contest in a TOML file. Raises ConfigError, one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except OSError as error:
+        known = [str(p) for p in Path("configs/contest").glob("*.toml")]
+        hint = nearest(str(path), known) if known else "give the path of a contest file"
+        raise ConfigError(f"cannot read {path}: {error.strerror}; {hint}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return parse(table, text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(table: Mapping[str, Any], text: str) -> Contest:
+    """The contest in a TOML document. Raises ConfigError, one line."""
+    for key in table:
+        if key not in ("contest", "arm"):
+            raise ConfigError(f"unknown table '{key}'; {nearest(key, ['contest', 'arm'])}")
+    if not isinstance(table.get("contest"), dict):
+        raise ConfigError("no [contest] table; it names base, baseline and seeds")
+    search = table["contest"].get("search")
+    if isinstance(search, Mapping) and isinstance(search.get("ranges"), Mapping):
+        for key, value in search["ranges"].items():  # here, where the key can be named
+            _range(value, f"contest.search.ranges.{key}")
+    head = _validate(Table, {**table["contest"], **_flat_settings(table["contest"])}, "contest")
+    rows = table.get("arm")
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError("no [[arm]]; a contest has at least two: the baseline and a rival")
+    _check_head(head)
+    arms = tuple(_arm(row, number, head) for number, row in enumerate(rows, 1))
+    _check_arms(head, arms)
+    return Contest(head, arms, text, tuple(_notices(head, arms)))
+
+
+def _validate(model: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
+    try:
+        return validate(model, table, prefix)
+    except ConfigError as error:  # its remedy for a missing key is the trainer's
+        raise ConfigError(str(error).partition("; give it in")[0]) from None
+
+
+def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
+    settings = head.get("settings", {})
+    return {"settings": flat(settings)} if isinstance(settings, dict) else {}
+
+
+def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
+    """One [[arm]]; `number` names it as long as it has no name."""
+    own = {key: value for key, value in row.items() if key in ArmTable.model_fields}
+    table = _validate(ArmTable, own, f"arm {row.get('name', number)}")
+    overrides = flat({key: value for key, value in row.items() if key not in own})
+    for key in overrides:
+        if "." not in key and key not in RESERVED:
+            hint = nearest(key, [*ArmTable.model_fields, "optimizer.name", "schedule.name"])
+            raise ConfigError(f"arm '{table.name}': unknown key '{key}'; {hint}; flags of "
+                              "train_gpt2.py are written with their dots")  # fmt: skip
+    _check_reserved(overrides, f"arm '{table.name}'")
+    if table.tune and not (head.tune or head.search):
+        raise ConfigError(f"arm '{table.name}' has a tune table, but the contest tunes nothing; "
+                          "give [contest.tune] or [contest.search] too")  # fmt: skip
+    grid: dict[str, tuple[Any, ...]] = {}
+    ranges: dict[str, Range] = {}
+    if head.search:
+        given = {key: dict(value) if isinstance(value, Mapping) else value
+                 for key, value in table.tune.items()}  # fmt: skip
+        own_ranges = f"arm '{table.name}': tune"
+        ranges = {key: _range(value, f"{own_ranges}.{key}") for key, value in given.items()}
+        ranges = ranges or head.search.ranges
+    else:
+        grid = {key: tuple(_values(value, key, table.name)) for key, value in table.tune.items()}
+        grid = grid or head.tune
+    _check_reserved({**grid, **ranges}, f"tune table of arm '{table.name}'")
+    return Arm(table.name, table.configs, overrides, table.seeds or head.seeds, grid, ranges)
+
+
+def _range(value: Any, where: str) -> Range:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{where} = {value!r} should be a range such as {{low = 1e-4, high = 1e-2, log = true}}"
+        )
+    return _validate(Range, value, where)
+
+
+def _values(value: Any, key: str, arm: str) -> Sequence[Any]:
+    if not isinstance(value, tuple) or not value:
+        raise ConfigError(f"arm '{arm}': tune.{key} = {value!r} should be a list of values")
+    return value
+
+
+def _check_reserved(keys: Mapping[str, Any], where: str) -> None:
+    if taken := [key for key in keys if key in RESERVED]:
+        raise ConfigError(f"{where} sets {taken[0]}, which is the planner's; seeds are given as "
+                          "`seeds` under [contest], or of one arm under its [[arm]]")  # fmt: skip
+
+
+def _check_head(head: Table) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", head.name):
+        raise ConfigError(f"contest.name = {head.name!r} names a folder; use letters, digits, .-_")
+    _check_reserved(head.settings, "[contest.settings]")
+    if head.tune and head.search:
+        raise ConfigError("both [contest.tune] and [contest.search] are given; keep one")
+    for key, values in head.tune.items():
+        if not values:
+            raise ConfigError(f"contest.tune.{key} is empty; give at least two values")
+    if (head.tune or head.search) and not head.tuning_seeds:
+        raise ConfigError("contest.tuning_seeds is missing; give seeds for tuning, such as [101], "
+                          "that are none of contest.seeds")  # fmt: skip
+    if head.tuning_seeds and not (head.tune or head.search):
+        raise ConfigError("contest.tuning_seeds is given, but nothing is tuned; give "
+                          "[contest.tune] or [contest.search], or leave it away")  # fmt: skip
+    for name in ("seeds", "tuning_seeds"):
+        _check_seeds(getattr(head, name), f"contest.{name}")
+
+
+def _check_seeds(seeds: Sequence[int], where: str) -> None:
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{where} = {list(seeds)} has a seed twice")
+    if bad := [seed for seed in seeds if not 0 <= seed < 2**31]:
+        raise ConfigError(f"{where}: seed {bad[0]} should be from 0 to 2147483647")
+
+
+def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two arms are named '{name}'; give each a name of its own")
+    if head.baseline not in names:
+        raise ConfigError(f"contest.baseline = '{head.baseline}' is no arm; "
+                          f"{nearest(head.baseline, names)}")  # fmt: skip
+    for arm in arms:
+        _check_seeds(arm.seeds, f"seeds of arm '{arm.name}'")
+        if len(arm.seeds) != len(head.seeds):
+            raise ConfigError(f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the "
+                              f"contest {len(head.seeds)}; give equal numbers")  # fmt: skip
+        if both := sorted({*arm.seeds} & {*head.tuning_seeds}):
+            raise ConfigError(f"seed {both[0]} is used for tuning and for reporting (arm "
+                              f"'{arm.name}'); what was tuned on a seed looks better on it than it "
+                              "is: make contest.tuning_seeds disjoint")  # fmt: skip
+    if head.tune:
+        counts = {arm.name: math.prod(map(len, arm.grid.values())) for arm in arms}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ConfigError(f"the arms have unequal numbers of trials: {said}; a fair contest "
+                              "tunes every arm with the same number")  # fmt: skip
+    if head.branches:
+        _check_branches(head.branches, names)
+
+
+def _check_branches(branches: Branches, names: Sequence[str]) -> None:
+    for name in branches.arms:
+        if name not in names:
+            raise ConfigError(f"contest.branches.arms: '{name}' is no arm; {nearest(name, names)}")
+    lengths = branches.lengths
+    if len(set(lengths)) < len(lengths) or min(lengths) < 1:
+        raise ConfigError(f"contest.branches.lengths = {list(lengths)} should be different numbers "
+                          "of updates")  # fmt: skip
+
+
+def _notices(head: Table, arms: Sequence[Arm]) -> list[str]:
+    said = []
+    if len(head.seeds) == 1:
+        said.append("one seed: no verdict will come of it, since a difference between two runs "
+                    "cannot be told from noise; give at least 3 seeds")  # fmt: skip
+    if len(arms) == 1:
+        said.append("one arm: there is nothing to compare it with")
+    own = [arm.name for arm in arms if set(arm.seeds) != set(head.seeds)]
+    if own:
+        said.append(f"seeds of their own: {', '.join(own)}; these arms are compared unpaired")
+    return said

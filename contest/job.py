@@ -1,0 +1,171 @@
+"""One run of a contest: what train_gpt2.py is given, where it leaves its record, how it stands."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from configs import Config, ConfigError, load
+from contest.attempts import attempts, tail
+from contest.file import Arm, Contest
+from record import runlog
+from storage import is_locked
+
+ROOT = Path(__file__).parent.parent
+
+Role = Literal["report", "tuning", "trunk"]
+State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting", "queued"]
+ENDED = ("finished", "diverged")  # never run again
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the trainer. `id` is unique in the contest and names its log."""
+
+    id: str
+    arm: str
+    role: Role
+    seed: int
+    data_seed: int
+    trial: Mapping[str, Any] | None  # tuned setting used
+    length: int | None  # updates, in a contest with [contest.branches]
+    after: str | None  # id of the trunk segment whose end this one begins from
+    directory: Path  # absolute; of the run
+    arguments: list[str]  # of train_gpt2.py, without --log.*
+    home: Path  # absolute; the contest's folder
+
+    @property
+    def contestant(self) -> str:
+        """The arm without its length: what records and reports call it."""
+        return self.arm.removesuffix(f"@{self.length}")
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return resolved(tuple(self.arguments))
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the run; unlike `config` known without importing torch."""
+        return load(self.arguments).train.total_steps
+
+    @property
+    def log(self) -> Path:
+        """Its output, all attempts."""
+        return self.home / "logs" / f"{self.id}.log"
+
+    def words(self) -> list[str]:
+        """Everything train_gpt2.py is given."""
+        group = self.home.name + ("" if self.role == "report" else f"-{self.role}")
+        where = {"dir": str(self.directory.parent), "group": group, "job_type": self.contestant}
+        return [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
+
+    def command(self, nproc: int = 0) -> list[str]:
+        """The process: plain python for 0, torchrun with `nproc` ranks else."""
+        launcher = [sys.executable]
+        if nproc:
+            launcher += ["-m", "torch.distributed.run", "--standalone"]
+            launcher += [f"--nproc_per_node={nproc}"]
+        return [*launcher, str(ROOT / "train_gpt2.py"), *self.words()]
+
+
+@functools.cache
+def resolved(arguments: tuple[str, ...]) -> Config:
+    """The configuration of a command line, complete. Raises ConfigError."""
+    import optim  # and so torch, which takes seconds: what only looks goes without
+
+    return load(arguments).resolved(optim.resolve_optimizer, optim.resolve_schedule)
+
+
+def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:
+    """Factors of all updates; `schedule`: another one, by name and hyperparameters."""
+    import optim
+
+    given = schedule or {"name": config.schedule.name, **config.schedule.hyperparameters}
+    return optim.build_schedule(total_steps=config.train.total_steps, **given).factors[:-1]
+
+
+def build(
+    contest: Contest,
+    home: Path,
+    arm: Arm,
+    seed: int,
+    role: Role,
+    trial: Mapping[str, Any] | None = None,
+    *,
+    label: str | None = None,
+    length: int | None = None,
+    after: str | None = None,
+) -> Job:
+    """The job of one run. Raises ConfigError that names the arm."""
+    steps = {"train.total_steps": length} if length else {}
+    arguments = contest.arguments(arm, seed, trial or {}, steps)
+    return job(home, label or arm.name, role, seed, arguments, trial, length=length, after=after)
+
+
+def job(
+    home: Path,
+    label: str,
+    role: Role,
+    seed: int,
+    arguments: list[str],
+    trial: Mapping[str, Any] | None,
+    *,
+    length: int | None,
+    after: str | None,
+) -> Job:
+    """The job of a command line. Raises ConfigError that names the arm, `label`."""
+    try:
+        run = resolved(tuple(arguments)).run_name
+    except ConfigError as error:
+        raise ConfigError(f"arm '{label}': {error}") from None
+    folder = home if role == "report" else home / role
+    # A reporting run may be what a trunk is as well, with a folder of its own.
+    name = f"trunk-{run}" if role == "trunk" else run
+    return Job(name, label, role, seed, seed, trial, length, after, folder / run, arguments, home)
+
+
+def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> State:
+    """How the run stands, from the disk only; `past` is attempts(job.home), if at hand.
+
+    waiting: never begun. stopped: it has begun and the same command goes on. failed: its last
+    attempt ended with an error of its own; only --retry-failed runs it again.
+    """
+    if not job.directory.exists():
+        begun = False
+    elif is_locked(job.directory):
+        return "running"
+    else:
+        summary = runlog.read_summary(job.directory)
+        if summary:
+            return summary["status"]
+        begun = True
+    ended = (attempts(job.home) if past is None else past).get(job.id)
+    if ended and ended[-1]["exit_code"] >= 0:  # below 0: the signal that killed it
+        return "failed"
+    return "stopped" if begun else "waiting"
+
+
+def progress(job: Job) -> tuple[int, float | None]:
+    """(updates done, last training loss) of a run that goes on, from the end of its metrics."""
+    for line in reversed(tail(job.directory / runlog.METRICS, 4096)):
+        try:
+            values = runlog.decode(line.encode())
+        except ValueError:
+            continue  # being written
+        if "train/loss" in values:
+            return values["step"] + 1, values["train/loss"]
+    return 0, None
+
+
+def final_loss(job: Job) -> float:
+    """Final validation loss of a run that ended, nats per token; infinite if it diverged."""
+    summary = runlog.read_summary(job.directory) or {}
+    loss = summary.get("final_val_loss")
+    bad = summary.get("status") == "diverged" or summary.get("diverged")
+    return math.inf if bad or loss is None else float(loss)

@@ -1,0 +1,1 @@
+"""What the optimizers share: the shape, one pass over memory, matrices, hyperparameters."""

@@ -1,0 +1,126 @@
+"""Somebody else's optimizer, named by its dotted path: import, check, add the hooks, construct."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from configs.validation import ConfigError, nearest
+from optim.core.base import Optimizer
+from optim.core.hyperparameters import schema
+
+
+def imported_class(path: str) -> type[torch.optim.Optimizer]:
+    """The torch-style optimizer class at `path`, such as "torch.optim.Adamax".
+
+    Raises:
+        ConfigError: it cannot be imported, is not an optimizer, or takes no `lr`; one line.
+    """
+    cls = _imported(path)
+    if not _is_optimizer(cls):
+        what = "a class" if inspect.isclass(cls) else f"of type {type(cls).__name__}"
+        raise ConfigError(
+            f"optimizer.name = '{path}' is {what}, not a subclass of torch.optim.Optimizer;"
+            " name the optimizer's class"
+        )
+    if "lr" not in schema(cls, positional=1):
+        raise ConfigError(
+            f"optimizer.name = '{path}': its constructor has no parameter 'lr', which the schedule"
+            " scales; name a class that has one"
+        )
+    return cls
+
+
+def _imported(path: str) -> Any:
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # an import runs somebody else's code
+        raise ConfigError(
+            f"optimizer.name = '{path}': cannot import '{module_name}' ({_line(error)}); install"
+            " it, or put its folder on PYTHONPATH"
+        ) from error
+    if not hasattr(module, attribute):
+        names = [key for key, value in vars(module).items() if _is_optimizer(value)]
+        raise ConfigError(
+            f"optimizer.name = '{path}': '{module_name}' has no '{attribute}';"
+            f" {nearest(attribute, names)}"
+        )
+    return getattr(module, attribute)
+
+
+def _is_optimizer(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+
+
+class _ForeignHooks(Optimizer):
+    """The hooks for somebody else's class: `train()` and `eval()`, where it has them."""
+
+    def train_mode(self) -> None:
+        getattr(self, "train", super().train_mode)()
+
+    def eval_mode(self) -> None:
+        getattr(self, "eval", super().eval_mode)()
+
+
+def with_hooks(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
+    """`cls` itself if it has the hooks; else a subclass of it, of the same name, that has them.
+
+    The hooks come last in the order of resolution, so that one that `cls` defines is kept.
+    """
+    if issubclass(cls, Optimizer):
+        return cls
+    names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls, _ForeignHooks), names)
+
+
+def construct(
+    name: str, cls: type[Optimizer], param_groups: Iterable[Any], values: dict[str, Any]
+) -> Optimizer:
+    """`cls(param_groups, **values)`, without writing into the caller's groups.
+
+    A class that refuses a group's extra keys ("names", "role") gets them after construction.
+
+    Raises:
+        ConfigError: the class refuses its arguments; one line.
+    """
+    groups = [_copy(group) for group in param_groups]
+    try:
+        return cls([_copy(group) for group in groups], **values)
+    except Exception as error:
+        refused = error
+    if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values
+        raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
+    known = {"params", *schema(cls, positional=1)}
+    bare = [_copy(group, known) for group in groups]
+    try:
+        optimizer = cls(bare, **values)
+    except Exception as error:
+        refused = error
+    else:
+        if len(optimizer.param_groups) != len(groups):
+            raise ConfigError(
+                f"optimizer '{name}' makes {len(optimizer.param_groups)} groups of {len(groups)}"
+                " and refuses extra keys in them, so their roles cannot be kept; let it accept them"
+            )
+        for built, given in zip(optimizer.param_groups, groups, strict=True):
+            built.update({key: given[key] for key in given if key not in known})
+        return optimizer
+    raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
+
+
+def _copy(group: Any, keys: set[str] | None = None) -> Any:
+    """A group's own dict and list of parameters; only its `keys`, if given."""
+    if not isinstance(group, dict):
+        return group
+    params = group["params"]
+    whole = {**group, "params": [params] if isinstance(params, torch.Tensor) else list(params)}
+    return {key: value for key, value in whole.items() if keys is None or key in keys}

@@ -1,0 +1,154 @@
+"""The signature of an optimizer or a schedule, as a strict schema.
+
+A keyword parameter's name, type and default are written once, in the code that uses them; from
+there come the validation, the complete recorded configuration and the listing for people.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from configs.validation import Strict, validate
+
+NonNegative = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]  # decay of an exponential moving average
+Betas = tuple[Beta, Beta]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+PositiveRatio = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _steps(value: int | float) -> int | float:
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise ValueError(
+            "a float is a fraction of the run, from 0 to below 1; "
+            "a number of steps is an integer, such as 1"
+        )
+    if value < 0:
+        raise ValueError("a number of steps should be 0 or more")
+    return value
+
+
+def _positive(value: int | float) -> int | float:
+    if value == 0:
+        raise ValueError("should be at least 1 step, or a fraction of the run above 0")
+    return value
+
+
+# An int counts steps, a float is a fraction of the run: 1 is one step, 1.0 is refused.
+Steps = Annotated[int | float, AfterValidator(_steps)]
+PositiveSteps = Annotated[int | float, AfterValidator(_steps), AfterValidator(_positive)]
+
+_SCALARS = (bool, int, float, str)
+_PLAIN = bool | int | float | str | tuple | None  # what a TOML file can say
+
+
+class Hyperparameters(Strict):
+    """Base of the models below; NaN and infinity are not hyperparameters."""
+
+    model_config = ConfigDict(allow_inf_nan=False, protected_namespaces=())
+
+
+def complete(
+    target: Callable[..., Any], given: Mapping[str, Any], prefix: str, positional: int
+) -> dict[str, Any]:
+    """`given`, validated against the signature of `target`, with the defaults filled in.
+
+    The first `positional` parameters of `target` are not hyperparameters. Values of None are
+    dropped: TOML cannot say them, and leaving the key away means the same.
+
+    Raises:
+        ConfigError: unknown key, missing key or wrong type; one line that names `prefix.key`.
+    """
+    model = _model(target, positional)
+    values = {name: getattr(validate(model, given, prefix), name) for name in model.model_fields}
+    return {name: value for name, value in values.items() if _writable(value)}
+
+
+@functools.cache  # building one takes milliseconds, and a contest of 1,000 runs asks for 2,000
+def _model(target: Callable[..., Any], positional: int) -> type[Hyperparameters]:
+    return create_model("Hyperparameters", __base__=Hyperparameters, **schema(target, positional))
+
+
+def schema(target: Callable[..., Any], positional: int) -> dict[str, Any]:
+    """(type, default) of each hyperparameter in the signature of `target`, in its order.
+
+    Our own signatures are annotated throughout. Those of others need not be: a type that TOML
+    cannot express (a tensor, a callable) is left out, and a missing one is read off the default.
+    """
+    hints = _hints(target)
+    fields: dict[str, Any] = {}
+    for parameter in list(inspect.signature(target).parameters.values())[positional:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue  # what a class does with **kwargs cannot be checked, so it is not offered
+        hint = _expressible(hints.get(parameter.name))
+        if parameter.default is parameter.empty:
+            fields[parameter.name] = (_PLAIN if hint is None else hint, ...)
+        elif _plain(parameter.default):
+            fields[parameter.name] = _typed_default(hint, parameter.default)
+    return fields
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # a name imported for the type checker only, in somebody else's module
+        return {}
+
+
+def _expressible(hint: Any) -> Any:
+    """`hint` without the branches that TOML cannot express; None if nothing is left."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _SCALARS or hint is type(None) or origin is Literal:
+        return hint
+    if origin in (Union, types.UnionType):
+        kept = [part for part in map(_expressible, args) if part is not None]
+        plain = [part for part in kept if part is not type(None)]
+        return Union[tuple(kept)] if plain else None  # noqa: UP007  # built from a list
+    if origin is Annotated:
+        return hint if _expressible(args[0]) is not None else None
+    if origin is tuple:
+        items = [part if part is Ellipsis else _expressible(part) for part in args]
+        return None if None in items else tuple[tuple(items)]  # type: ignore[misc]
+    return None
+
+
+def _typed_default(hint: Any, default: Any) -> tuple[Any, Any]:
+    if hint is None:
+        hint = _type_of(default)
+    try:
+        return hint, TypeAdapter(hint).validate_python(_tuple(default), strict=True)
+    except ValidationError:  # the author's own annotation excludes the author's default
+        return hint | _type_of(default), _tuple(default)
+
+
+def _type_of(default: Any) -> Any:
+    if isinstance(default, bool | str):
+        return type(default)
+    if isinstance(default, int | float):
+        return float if isinstance(default, float) else int | float  # `weight_decay=0`
+    if isinstance(default, list | tuple) and default:
+        return tuple[tuple(_type_of(item) for item in default)]  # type: ignore[misc]
+    return _PLAIN
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_plain(item) for item in value)
+    return value is None or isinstance(value, _SCALARS)
+
+
+def _writable(value: Any) -> bool:
+    return all(map(_writable, value)) if isinstance(value, tuple) else value is not None

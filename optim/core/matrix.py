@@ -1,0 +1,189 @@
+"""What the methods for matrices share: which parameters are theirs, and AdamW for the others.
+
+A method's own mathematics is for the matrices inside the network, whose rows and columns are
+neurons: parameters of two dimensions in a group of role "hidden", or in a group without a role.
+Embeddings, an untied head and vectors take AdamW's step with lr * adamw_lr_ratio: a ratio, so that
+a schedule, which acts on lr, reaches both.
+
+Random matrices come from a seed, an epoch and a shape, never from torch's global generator: they
+are equal on all ranks and after a resume, in any order of the parameters, and need no state.
+Matrices of equal shape share them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim.core import adamw
+from optim.core.base import UpdateRule
+from optim.core.one_pass import Batch
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of a x + b x^3 + c x^5: steep at 0
+SMALLEST_NORM = 1e-7
+
+
+class MatrixRule(UpdateRule):
+    """An optimizer of hidden matrices, with AdamW inside for all other parameters.
+
+    A subclass writes `__init__`, `matrix_state` and `matrix_step`; its hyperparameters include
+    "adamw_lr_ratio", "weight_decay" and either "betas" and "eps" or the same with "adamw_".
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        if all(group["kind"] == "adamw" for _, _, _, group in self._entries()):
+            raise ValueError(
+                f"{type(self).__name__} has no matrix to act on: none of the parameters has two"
+                " dimensions and the role 'hidden' (or no role); use adamw for these"
+            )
+
+    @abstractmethod
+    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Tensors to keep for the matrix `p`."""
+
+    @abstractmethod
+    def matrix_step(self, batch: Batch) -> None:
+        """One step of a batch of matrices, in place; not compiled as a whole."""
+
+    def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
+        """Either "adamw", "matrix", or with split_qkv also "qkv": three matrices in one."""
+        if p.ndim != 2 or group.get("role", "hidden") != "hidden":
+            return "adamw"
+        return split_kind(p, name, group)
+
+    def flat(self, kind: str) -> bool:
+        """AdamW has no use for shapes."""
+        return kind == "adamw"
+
+    def warms(self, kind: str) -> bool:
+        """Decompositions have nothing to compile, and a first step of them is the longest."""
+        return kind == "adamw"
+
+    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+        """AdamW's moments, or the method's own."""
+        if group["kind"] == "adamw":
+            return adamw.init_state(p)
+        return self.matrix_state(p, group)
+
+    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """AdamW's."""
+        lr = group["lr"] * group["adamw_lr_ratio"]
+        return adamw.coefficients(lr, group["betas"], group["weight_decay"], step)
+
+    update = staticmethod(adamw.update)
+
+    def advance(self, batches: list[Batch]) -> None:
+        """AdamW's step, or the method's own."""
+        for batch in batches:
+            if batch.group["kind"] != "adamw":
+                self.matrix_step(batch)
+                continue
+            inner = {
+                key: batch.group.get(f"adamw_{key}", batch.group.get(key))
+                for key in ("lr", "adamw_lr_ratio", "betas", "eps", "weight_decay", "kind")
+            }
+            batch = replace(batch, group=inner)
+            self.run(self.update, batch, self.coefficients(inner, batch.step))
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The precision of decompositions, and of what is accumulated for them."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def split_kind(p: Tensor, name: str, group: Mapping[str, Any]) -> str:
+    """The kind of a hidden matrix: "qkv" if it is to be split in three, otherwise "matrix"."""
+    module = name.removesuffix(".weight").rpartition(".")[2]
+    if not group.get("split_qkv") or module != "c_attn":
+        return "matrix"
+    if len(p) % 3:
+        raise ValueError(
+            f"'{name}' has {len(p)} rows, which are not Q, K and V; use split_qkv = false"
+        )
+    return "qkv"
+
+
+def matrices(tensors: list[Tensor], kind: str) -> list[Tensor]:
+    """Views of `tensors` as the matrices they are: a "qkv" is three."""
+    return [part for t in tensors for part in (t.chunk(3) if kind == "qkv" else (t,))]
+
+
+def bias_correction(betas: tuple[float, float], step: int) -> float:
+    """sqrt(1 - beta2^t) / (1 - beta1^t): of m / (sqrt(v) + eps), with eps outside of it."""
+    return math.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
+
+
+def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors; in float64 where float32 does not converge."""
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:
+        if not symmetric.isfinite().all():
+            raise RuntimeError(
+                "a second moment has no eigenvectors: a gradient of this step or an earlier one is"
+                " not finite"
+            ) from None
+        values, vectors = (t.to(symmetric.dtype) for t in torch.linalg.eigh(symmetric.double()))
+    return values, vectors
+
+
+def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float) -> None:
+    """p <- left * p + factor * a b, in one pass over `p` if all are of one dtype."""
+    if p.dtype == a.dtype:
+        p.addmm_(a, b, beta=left, alpha=factor)
+    else:
+        p.mul_(left).add_((a @ b).to(p.dtype), alpha=factor)
+
+
+def orthogonalised(tensors: list[Tensor], steps: int) -> list[Tensor]:
+    """Newton-Schulz for each matrix, those of equal shape in one go; in the dtype given."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for i, t in enumerate(tensors):
+        by_shape.setdefault(t.shape, []).append(i)
+    results = list(tensors)
+    for indices in by_shape.values():
+        stacked = newton_schulz(torch.stack([tensors[i] for i in indices]), steps)
+        for i, result in zip(indices, stacked, strict=True):
+            results[i] = result.to(tensors[i].dtype)
+    return results
+
+
+def newton_schulz(x: Tensor, steps: int) -> Tensor:
+    """Move the singular values of each matrix of `x` (batch, m, n) to about 1: [0.68, 1.13].
+
+    `steps` times x <- a x + b (x x^T) x + c (x x^T)^2 x, from x / ||x||_F; five steps do it for
+    singular values from 0.01 of the norm on, smaller ones end up smaller. In bfloat16 on a GPU,
+    where it is several times as fast and precise enough; otherwise in at least float32.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = x.to(at_least_float32(x.dtype))
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)
+    if x.is_cuda and x.dtype == torch.float32:
+        x = x.bfloat16()
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x
+    for _ in range(steps):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if tall else x
+
+
+@lru_cache(maxsize=64)
+def random_matrix(
+    rows: int, columns: int, seed: int, epoch: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Standard normal numbers, the same for the same arguments; not to be written to."""
+    mixed = seed
+    for part in (epoch, rows, columns):
+        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    generator = torch.Generator().manual_seed(mixed)
+    return torch.randn(rows, columns, generator=generator, dtype=dtype).to(device)

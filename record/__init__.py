@@ -1,0 +1,1 @@
+"""What a run leaves: its record on disk, mirrored to Weights & Biases."""

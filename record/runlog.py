@@ -1,0 +1,304 @@
+"""The record of a run on disk: written by rank 0 of the trainer, read by anyone.
+
+docs/record.md describes every file and field. In short, in the run's directory:
+
+    config.toml      the resolved configuration, as the trainer read it
+    record.json      facts: hashes, the list of launches with their environments, the W&B run
+    metrics.jsonl    one JSON object per line: {"step": s, name: value, ...}; the source of truth
+    summary.json     how the latest launch ended, and the numbers of the run; absent while it runs
+    lock             held by the live process
+    wandb/           what Weights & Biases keeps locally; a mirror of the above
+
+Floats are written with their shortest exact decimal form, so that reading gives the same bits.
+JSON has no NaN or infinity: such a value is written as null, and named in the line's "nonfinite"
+table ({"train/loss": null, "nonfinite": {"train/loss": "nan"}}), from which `read_metrics` and
+`read_summary` restore it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, ClassVar, Literal
+
+import storage
+from record.wandb_mirror import Mirror, WandbOptions
+from storage import LockedError, write_atomically
+
+CONFIG, RECORD, METRICS, SUMMARY, LOCK = (
+    "config.toml",
+    "record.json",
+    "metrics.jsonl",
+    "summary.json",
+    "lock",
+)
+Status = Literal["finished", "diverged", "stopped"]
+STATUSES: tuple[Status, ...] = ("finished", "diverged", "stopped")
+
+
+class RecordError(ValueError):
+    """A run's record cannot be written or read as asked; one line that says how to mend it."""
+
+
+class RunLog:
+    """The only writer of a run's directory; lives on rank 0.
+
+    directory: created if absent. Take `lock(directory)` first.
+    config_toml: text of config.toml. config: the same as nested dicts, for W&B.
+    resume_offset: what `offset()` gave when the checkpoint was written; metrics.jsonl is cut back
+    to it. None starts afresh: metrics and facts of an earlier attempt that never reached a
+    checkpoint are replaced, its entry in `launches` stays.
+    wandb: where to mirror, see WandbOptions.
+    held: the lock on the directory, let go at the end.
+
+    Errors: RecordError when metrics.jsonl does not hold what the checkpoint says it holds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config_toml: str,
+        config: dict[str, Any],
+        resume_offset: int | None,
+        wandb: WandbOptions,
+        held: IO[str] | None = None,
+    ) -> None:
+        self.directory, self.held = directory, held
+        directory.mkdir(parents=True, exist_ok=True)
+        self.metrics = open_metrics(directory / METRICS, resume_offset)
+        (directory / SUMMARY).unlink(missing_ok=True)  # it told the end of an earlier launch
+        write_atomically(directory / CONFIG, config_toml)
+        old = read_record(directory) or {}
+        self.facts = dict(old) if resume_offset is not None else {}
+        launch = {
+            "started": now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "resume_offset": resume_offset,
+            # by torchrun, after a rank died; 0 for a start by hand or by a scheduler
+            "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        }
+        self.facts["launches"] = [*old.get("launches", []), launch]
+        self.mirror = Mirror(directory, wandb, config, self.facts.get("wandb", {}).get("id"))
+        self.record(wandb=self.mirror.facts)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line for `step` and hand it to the operating system; then mirror it.
+
+        A killed process loses no line that log() returned from; a lost machine may lose those
+        after the last offset().
+        Errors: RecordError for a value that is no number, string, bool or None.
+        """
+        if "step" in values:
+            raise RecordError(f"metric name 'step' at step {step} is reserved; rename the metric")
+        self.metrics.write(encode({"step": step, **values}) + b"\n")
+        self.metrics.flush()
+        self.mirror.log(step, values)
+
+    def offset(self) -> int:
+        """Bytes of metrics.jsonl that are now safe on disk (fsync); store it in the checkpoint."""
+        self.metrics.flush()
+        os.fsync(self.metrics.fileno())
+        return self.metrics.tell()
+
+    def record(self, **facts: Any) -> None:
+        """Merge facts into record.json, whole values by name; the file is replaced atomically.
+
+        `environment` is a fact of this launch, and goes into its entry in `launches`.
+        """
+        if "environment" in facts:
+            self.facts["launches"][-1]["environment"] = facts.pop("environment")
+        self.facts.update(facts)
+        write_atomically(self.directory / RECORD, encode(self.facts, indent=1).decode() + "\n")
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, end the launch in record.json, then end the mirror (bounded time).
+
+        status: "finished" (all updates done), "diverged" (a non-finite value ended it) or
+        "stopped" (a signal, after a checkpoint).
+        """
+        if status not in STATUSES:
+            raise RecordError(f"status {status!r} is not one of {', '.join(STATUSES)}")
+        self.offset()
+        self.metrics.close()
+        text = encode({"status": status, **summary}, indent=1).decode() + "\n"
+        write_atomically(self.directory / SUMMARY, text)
+        self.facts["launches"][-1] |= {"ended": now(), "status": status}
+        self.record()
+        # what a reader of W&B needs to know that two arms may be compared
+        self.mirror.finish(status, {**summary, "hashes": self.facts.get("hashes")})
+        self.record(wandb=self.mirror.facts)
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of the directory's lock."""
+        if self.held:
+            self.held.close()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """End the mirror in bounded time when an exception leaves the trainer: no summary.json."""
+        if self.metrics.closed:
+            return  # finish() was called
+        with contextlib.suppress(OSError):  # a full disk, perhaps the very error that leads here
+            self.metrics.close()
+            self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
+            self.record()
+        self.mirror.finish("failed", {})
+        self._release()
+
+
+class NoLog:
+    """RunLog's methods doing nothing, for the ranks that do not write."""
+
+    facts: ClassVar[dict[str, Any]] = {}
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def offset(self) -> int:
+        """Zero; only rank 0's offset enters a checkpoint."""
+        return 0
+
+    def record(self, **facts: Any) -> None:
+        """Nothing."""
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Nothing."""
+
+
+def open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
+    """Open metrics.jsonl for appending, cut back to `resume_offset` bytes (None: empty).
+
+    Errors: RecordError when the file is shorter than that, or is not cut at the end of a line.
+    """
+    file = path.open("a+b")
+    size, keep = file.seek(0, os.SEEK_END), resume_offset or 0
+    trouble = f"has {size} bytes but the checkpoint was written after {keep}"
+    if size >= keep:
+        file.seek(max(0, keep - 1))
+        if keep == 0 or file.read(1) == b"\n":
+            file.truncate(keep)
+            file.seek(0, os.SEEK_END)
+            return file
+        trouble = f"has no line that ends at byte {keep}, where the checkpoint was written"
+    file.close()
+    raise RecordError(
+        f"{path} {trouble}; restore the file, or delete {path.parent} to start the run again"
+    )
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl, floats exact, non-finite ones restored; [] without the file.
+
+    A last line torn by a crash is left out; a damaged line before it is a RecordError.
+    """
+    path = directory / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(decode(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RecordError(
+                f"{path}:{number} is not a JSON object ({line[:40]!r}); only the last line may be "
+                f"torn: restore the file, or delete the run and start it again"
+            ) from error
+    return records
+
+
+def read_summary(directory: Path) -> dict[str, Any] | None:
+    """summary.json with its `status`; None while the run has not ended (or was killed)."""
+    return read_json(directory / SUMMARY)
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """record.json; None before the first launch."""
+    return read_json(directory / RECORD)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """One JSON object from a file that is written atomically; None without the file."""
+    try:
+        return decode(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):  # a new launch removes it at any moment
+        return None
+    except ValueError as error:
+        raise RecordError(f"{path} is not a JSON object ({error}); delete it") from error
+
+
+def lock(directory: Path, wait_seconds: float) -> IO[str]:
+    """Hold the run's directory for this process: keep the returned file for as long as the run.
+
+    Raises:
+        RecordError: another process holds it; the line names that process.
+    """
+    try:
+        return storage.lock(directory, wait_seconds)
+    except LockedError as error:
+        raise RecordError(
+            f"{error} (waited {wait_seconds:g} s); stop that process or choose another "
+            "configuration"
+        ) from None
+
+
+def encode(values: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """One JSON object; non-finite floats at its top level become null plus a "nonfinite" table.
+
+    Errors: RecordError for what JSON cannot hold.
+    """
+    try:
+        return json.dumps(values, allow_nan=False, indent=indent).encode()
+    except ValueError:
+        pass  # a non-finite float: rare, so only then is it worth looking
+    except TypeError as error:
+        raise RecordError(f"cannot record {dict(values)!r}: {error}; give plain numbers") from error
+    odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+    plain = {k: None if k in odd else v for k, v in values.items()}
+    try:
+        return json.dumps(plain | {"nonfinite": odd}, allow_nan=False, indent=indent).encode()
+    except ValueError as error:
+        raise RecordError(f"cannot record {dict(values)!r}: {error}") from error
+
+
+def decode(text: bytes) -> dict[str, Any]:
+    """Reverse of encode. Errors: ValueError when `text` is not one JSON object."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"expected an object, not {type(values).__name__}")
+    return values | {name: float(v) for name, v in values.pop("nonfinite", {}).items()}
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and nested tables alike as {dotted key: value}."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def now() -> str:
+    """UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

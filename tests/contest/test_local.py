@@ -1,0 +1,237 @@
+"""Contests for real: planners and runs as processes, killed in every way."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from rich.console import Console
+
+from contest import local
+from contest.estimate import paces, parameters
+from contest.file import read
+from contest.job import attempts, state
+from contest.plan import make
+from contest.watch import Lines, duration, table
+from record import checkpoints
+from record.runlog import read_record, read_summary
+from tests.contest import tiny
+from train_gpt2 import main as train
+
+TWO = {"cosine": {}, "wsd": {"schedule.name": "wsd"}}
+LONG = {"train.total_steps": 400, "eval.every": 200, "checkpoint.every": 0}
+
+
+def same(job, calm):
+    """Whether a run has the bits of the one that was trained alone in `calm`."""
+    assert train([*job.arguments, "--log.dir", str(calm)]) == 0
+    alone = calm / job.directory.name
+    assert tiny.lines(job.directory) == tiny.lines(alone)
+    states = [
+        torch.load(checkpoints.newest_whole(d / "checkpoints"), weights_only=True)
+        for d in (job.directory, alone)
+    ]
+    pairs = zip(states[0]["model"].values(), states[1]["model"].values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    moments = [s["optimizer"]["state"] for s in states]
+    assert moments[0].keys() == moments[1].keys()
+    for key in moments[0]:
+        for name, value in moments[0][key].items():
+            assert torch.equal(value, moments[1][key][name])
+    for name in ("step", "evaluated", "metrics"):
+        assert states[0]["progress"][name] == states[1]["progress"][name]
+    return True
+
+
+def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeypatch):
+    """One arm's class breaks in its first step, until it is mended."""
+    module = tmp_path / "lab.py"
+    broken = "import torch\nclass Mine(torch.optim.Adagrad):\n"
+    broken += "    def step(self): raise OSError('hm')\n"
+    module.write_text(broken)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arms = {"cosine": {}, "mine": {"optimizer.name": "lab.Mine", "optimizer.lr": 3e-3}}
+    tuning = {"tuning_seeds": [101], "tune": {"optimizer.lr": [3e-3]}}
+    path = tiny.write(tmp_path / "c.toml", shards, arms, seeds=[1], **tuning)
+    out = tmp_path / "runs"
+    said = tiny.ends(tiny.planner(path, out), 1)
+    assert "ended     tuning mine seed 101 (optimizer.lr 0.003)" in said
+    assert "OSError: hm" in said
+    assert "problem: arm 'mine': all 1 trials failed or diverged" in said
+    home = out / "tiny"
+    plan = json.loads((home / "plan.json").read_text())
+    assert [(run["arm"], run["role"]) for run in plan["runs"]] == [
+        ("cosine", "tuning"), ("mine", "tuning"), ("cosine", "report"),
+    ]  # fmt: skip
+    past = attempts(home)
+    bad = plan["runs"][1]["id"]
+    assert [a["exit_code"] for a in past[bad]] == [1]
+    assert any("OSError: hm" in line for line in past[bad][0]["last_lines"])
+    assert read_summary(home / plan["runs"][2]["directory"])["status"] == "finished"
+    ledger = json.loads((home / "tuning.json").read_text())["arms"]
+    assert ledger["mine"]["trials"][0]["status"] == "failed"
+    assert ledger["cosine"]["best"] == {"optimizer.lr": 3e-3}
+
+    module.write_text(broken.replace("raise OSError('hm')", "return super().step()"))
+    again = tiny.ends(tiny.planner(path, out), 1)
+    assert "began" not in again, "nothing is missing, and what failed is not tried again unasked"
+    said = tiny.ends(tiny.planner(path, out, "--retry-failed"), 0)
+    assert said.count("began") == 2
+    assert "4 of 4 runs done" in said
+    assert [a["exit_code"] for a in attempts(home)[bad]] == [1, 0]
+
+
+def test_kill_9_of_the_planner_and_a_second_one_at_once(shards, tmp_path):
+    """The second is refused while the first lives, and takes over when it is killed."""
+    path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1], settings=LONG)
+    out = tmp_path / "runs"
+    first = tiny.planner(path, out)
+    runs = tiny.jobs(path, out)
+    tiny.wait_until(lambda: all(tiny.updates(job.directory) > 3 for job in runs))
+    refused = tiny.ends(tiny.planner(path, out), 2).splitlines()[-1]
+    assert f"this contest is being run: {out / 'tiny'} is in use by host" in refused
+    assert f"pid {first.pid} since" in refused
+    tiny.kill(first)
+    second = tiny.planner(path, out)
+    first.communicate(timeout=30)
+    tiny.ends(second, 0)
+    for job in runs:
+        launches = read_record(job.directory)["launches"]
+        assert [launch["status"] for launch in launches] == ["stopped", "finished"]
+        assert same(job, tmp_path / "calm")
+
+
+def test_kill_9_of_a_run_and_ctrl_c_lose_nothing(shards, tmp_path):
+    path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1], settings=LONG)
+    out = tmp_path / "runs"
+    first = tiny.planner(path, out)
+    killed, other = tiny.jobs(path, out)
+    tiny.wait_until(lambda: all(tiny.updates(job.directory) > 3 for job in (killed, other)))
+    tiny.kill(tiny.pid(killed.directory))
+    tiny.wait_until(lambda: killed.id in attempts(out / "tiny"))
+    os.kill(first.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the planner only
+    said = tiny.ends(first, 130)
+    assert "stopping: 1 runs write a checkpoint and end" in said
+    assert attempts(out / "tiny")[killed.id][0]["exit_code"] == -signal.SIGKILL
+    assert read_summary(other.directory)["status"] == "stopped"
+    assert (state(killed), state(other)) == ("stopped", "stopped")
+    said = tiny.ends(tiny.planner(path, out), 0)
+    assert said.count("began") == 2
+    assert same(other, tmp_path / "calm")
+    assert same(killed, tmp_path / "calm")
+
+
+def test_branches_have_the_bits_of_runs_of_their_own(shards, tmp_path):
+    """Evaluations do not fall on branch points, and one branch is of the other spike rule."""
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3, "schedule.decay_steps": 0.25}
+    settings = {"eval.every": 7, "eval.tokens": 512, "checkpoint.every": 0}
+    branches = {"arms": ["wsd"], "lengths": [24, 48]}
+    path = tiny.write(tmp_path / "c.toml", shards, {"wsd": wsd}, seeds=[1], branches=branches,
+                      settings=settings)  # fmt: skip
+    out = tmp_path / "runs"
+    tiny.ends(tiny.planner(path, out), 0)
+    trunk, report = tiny.jobs(path, out, "trunk"), tiny.jobs(path, out)
+    for source, job in zip(trunk, report, strict=True):
+        record = read_record(job.directory)
+        assert record["branched_from"] == {"run": source.directory.name, "step": source.length}
+        assert record["launches"][-1]["environment"]["start_step"] == source.length
+        assert same(job, tmp_path / "calm")
+        alone = read_record(tmp_path / "calm" / job.directory.name)
+        assert record["hashes"] == alone["hashes"]
+    second = read_record(trunk[1].directory)["launches"][0]["environment"]
+    assert second["start_step"] == trunk[0].length, "the second segment begins where the first ends"
+
+
+def test_branch_from_another_run_is_refused(shards, tmp_path):
+    source = tiny.parse(shards, {"a": {"schedule.name": "constant"}})
+    (trunk, *_) = make(source, tmp_path).jobs
+    assert train(trunk.words()) == 0
+    other = tiny.parse(shards, {"a": {"schedule.name": "wsd", "train.grad_clip": 0.5}})
+    sooner = tiny.parse(shards, {"a": {"schedule.name": "linear", "train.total_steps": 13}})
+    for contest, said in ((other, r"differs in \[train\]"), (sooner, "another learning rate")):
+        job = make(contest, tmp_path / "other").jobs[0]
+        with pytest.raises(ValueError, match=said):
+            local.branches.prepare(trunk.directory, local.resolved(tuple(job.words())))
+        assert not job.directory.exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
+    path = tiny.write(tmp_path / "c.toml", shards, {"cosine": {}}, seeds=[1],
+                      settings=LONG | {"checkpoint.every": 5})  # fmt: skip
+    out = tmp_path / "runs"
+    first = tiny.planner(path, out, "--jobs", "1", "--nproc", "2")
+    (job,) = tiny.jobs(path, out)
+    tiny.wait_until(lambda: tiny.updates(job.directory) > 8)
+    tiny.kill(tiny.pid(job.directory))
+    tiny.ends(first, 1)
+    assert attempts(out / "tiny")[job.id][0]["exit_code"] == -signal.SIGKILL
+    assert state(job) == "stopped", "killed, not failed: the same command goes on"
+    assert read_record(job.directory)["launches"][-1]["environment"]["world_size"] == 2
+
+
+def test_dry_run_takes_the_time_from_the_record_or_from_a_probe(shards, tmp_path, capsys):
+    from launch.__main__ import main
+
+    path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1])
+    out = tmp_path / "runs"
+    assert main([str(path), "--out", str(out), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "time: from a probe of" in said
+    assert f"{2 * 12 * 512:,}" in said, "tokens of two runs"
+    assert not out.exists()
+    job = tiny.jobs(path, out)[0]
+    assert train(job.words()) == 0
+    assert main([str(path), "--out", str(out), "--dry-run"]) == 0
+    assert "time: from 1 finished runs of this size under" in capsys.readouterr().out
+    pace = next(iter(paces(make(read(path), out), out).values()))
+    summary = read_summary(job.directory)
+    assert pace.seconds_per_step == pytest.approx(summary["train_seconds"] / 12)
+    assert summary["parameters"] == parameters(job.config.model)
+
+
+def test_table_shows_every_state(shards, tmp_path):
+    contest = tiny.parse(shards, TWO, seeds=[1, 2, 3])
+    jobs = make(contest, tmp_path).jobs
+    tiny.ended(jobs[0], 2.34567)
+    tiny.ended(jobs[1], None, "diverged")
+    tiny.failed(jobs[2])
+    plan = make(contest, tmp_path)
+    live = local.Attempt(jobs[3], None, None, "", 0.0, 0, step=6, loss=3.14159)
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    states = {job.id: state(job) for job in jobs}
+    console.print(table(plan, states, {jobs[3].id: live}))
+    said = console.export_text()
+    for word in ("cosine (baseline)", "seed 3", "2.3457", "diverged", "failed", "50 % 3.142"):
+        assert word in said
+    assert said.count("waiting") == 2
+    Lines(console).ended(jobs[2], "failed", ["error: no such thing"], 3.0)
+    assert "after 3 s: failed: error: no such thing" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "?"), (45, "45 s"), (720, "12 min"), (12000, "3 h 20 min"), (190800, "2 d 5 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_expected_numbers_are_compared(shards, tmp_path, capsys):
+    from contest.expected import main
+
+    plan = make(tiny.parse(shards, TWO), tmp_path)
+    plan.write()
+    file = tmp_path / "expected.toml"
+    assert main([str(plan.home), str(file), "--write"]) == 2
+    assert "has not finished" in capsys.readouterr().err
+    for loss, job in zip((2.0, 3.0, 2.2, 3.2), plan.jobs, strict=True):
+        tiny.ended(job, loss)
+    assert main([str(plan.home), str(file), "--write"]) == 0
+    assert main([str(plan.home), str(file)]) == 0
+    assert "cosine       2.1000 expected 2.1000" in capsys.readouterr().out
+    for job in plan.jobs[:2]:
+        tiny.ended(job, 4.0)
+    assert main([str(plan.home), str(file)]) == 1
+    assert "OFF  cosine" in capsys.readouterr().out

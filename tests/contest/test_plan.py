@@ -1,0 +1,298 @@
+"""From a contest and what is on disk to the runs that are next."""
+
+import json
+import math
+import signal
+
+import pytest
+
+from contest.file import Range, Search
+from contest.job import Job, state
+from contest.local import Attempt, Options, Slot, exit_code, slots
+from contest.plan import check, make, written
+from contest.tuning import Study, at_edge
+from record import runlog
+from report.runs import read
+from report.verdict import judge
+from tests.contest import tiny
+from tests.jobs import ROOT
+
+TWO = {"cosine": {}, "wsd": {"schedule.name": "wsd"}}
+GRID = {"tuning_seeds": [101, 102], "tune": {"optimizer.lr": [1e-3, 2e-3, 4e-3]}}
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def trials(plan, arm):
+    """Tuning runs of an arm by learning rate."""
+    found: dict[float, list[Job]] = {}
+    for job in plan.jobs:
+        if (job.role, job.arm) == ("tuning", arm):
+            found.setdefault(job.trial["optimizer.lr"], []).append(job)
+    return found
+
+
+def test_without_tuning_every_arm_runs_with_every_seed(shards, tmp_path):
+    plan = make(tiny.parse(shards, TWO), tmp_path)
+    rows = [(job.arm, job.seed, job.data_seed, job.role) for job in plan.jobs]
+    assert rows == [
+        ("cosine", 1, 1, "report"), ("wsd", 1, 1, "report"),
+        ("cosine", 2, 2, "report"), ("wsd", 2, 2, "report"),
+    ]  # fmt: skip
+    assert len({job.id for job in plan.jobs}) == 4
+    for job in plan.jobs:
+        assert job.directory == tmp_path / "tiny" / job.config.run_name
+        assert job.words()[-6:] == [
+            "--log.dir", str(tmp_path / "tiny"), "--log.group", "tiny", "--log.job_type", job.arm,
+        ]  # fmt: skip
+
+
+def test_plan_file_names_runs_and_those_that_wait(shards, tmp_path):
+    plan = make(tiny.parse(shards, TWO, **GRID, target=2.5), tmp_path)
+    plan.write()
+    table = json.loads((tmp_path / "tiny/plan.json").read_text())
+    assert (table["baseline"], table["target"], table["arms"]) == ("cosine", 2.5, [*TWO])
+    # three trials and, since 3e-3 is none of them, the arm's own; two tuning seeds
+    assert len(table["runs"]) == 2 * 4 * 2
+    assert {run["role"] for run in table["runs"]} == {"tuning"}
+    assert all(run["directory"] == f"tuning/{run['id']}" for run in table["runs"])
+    assert table["pending"] == [
+        {"arm": arm, "seed": seed} for seed in (1, 2) for arm in ("cosine", "wsd")
+    ]
+
+
+def test_best_mean_over_tuning_seeds_goes_to_the_reporting_runs(shards, tmp_path):
+    contest = tiny.parse(shards, TWO, **GRID)
+    losses = {1e-3: (2.0, 2.4), 2e-3: (1.9, 2.7), 4e-3: (2.1, 2.2), 3e-3: (1.0, 1.0)}
+    for lr, jobs in trials(make(contest, tmp_path), "cosine").items():
+        for job, loss in zip(jobs, losses[lr], strict=True):
+            tiny.ended(job, loss)
+    plan = make(contest, tmp_path)
+    tuned = plan.tuned["cosine"]
+    assert tuned.best == {"optimizer.lr": 4e-3}, "the untuned setting is none of the candidates"
+    assert tuned.best_loss == pytest.approx(2.15)
+    row = tuned.row()
+    assert row["edges"] == ["optimizer.lr"]
+    assert row["default"] == {"optimizer.lr": 3e-3}
+    assert row["default_loss"] == 1.0
+    assert row["gap"] == pytest.approx(1.0 - 2.15)
+    assert [t["candidate"] for t in row["trials"]] == [True, True, True, False]
+    assert [t["default"] for t in row["trials"]] == [False, False, False, True]
+    report = [job for job in plan.jobs if job.role == "report"]
+    assert [(job.arm, job.seed) for job in report] == [("cosine", 1), ("cosine", 2)]
+    assert all(job.config.optimizer.hyperparameters["lr"] == 4e-3 for job in report)
+    assert {row["arm"] for row in plan.pending} == {"wsd"}
+
+
+def test_diverged_trial_loses_and_a_failed_one_is_left_out(shards, tmp_path):
+    contest = tiny.parse(shards, {"cosine": {}}, **GRID | {"tuning_seeds": [101]})
+    found = trials(make(contest, tmp_path), "cosine")
+    tiny.ended(found[1e-3][0], 2.0)
+    tiny.ended(found[2e-3][0], 0.1, diverged=True)  # finished, and yet
+    tiny.failed(found[4e-3][0])
+    tuned = make(contest, tmp_path).tuned["cosine"]
+    assert tuned.best == {"optimizer.lr": 1e-3}
+    rows = {row["setting"]["optimizer.lr"]: row for row in tuned.row()["trials"]}
+    assert (rows[2e-3]["status"], rows[2e-3]["loss"]) == ("diverged", None)
+    assert (rows[4e-3]["status"], rows[4e-3]["loss"]) == ("failed", None)
+
+
+def test_arm_whose_trials_all_failed_reports_nothing_and_the_others_do(shards, tmp_path):
+    contest = tiny.parse(shards, TWO, **GRID)
+    plan = make(contest, tmp_path)
+    for jobs in trials(plan, "wsd").values():
+        for job in jobs:
+            tiny.ended(job, None, "diverged")
+    for jobs in trials(plan, "cosine").values():
+        for job in jobs:
+            tiny.ended(job, 2.0)
+    plan = make(contest, tmp_path)
+    assert {job.arm for job in plan.jobs if job.role == "report"} == {"cosine"}
+    assert not plan.pending
+    assert plan.problems == [
+        "arm 'wsd': all 3 trials failed or diverged; it has no setting to report with"
+    ]
+
+
+def test_arms_may_tune_other_values_and_other_keys(shards, tmp_path):
+    prodigy = {
+        "configs": ["configs/optimizer/prodigy.toml"],
+        "tune": {"optimizer.d_coef": [0.5, 1.0, 2.0]},
+    }
+    contest = tiny.parse(shards, {"adamw": {}, "prodigy": prodigy}, **GRID)
+    check(contest, tmp_path / "tiny")
+    settings = [job.trial for job in make(contest, tmp_path).jobs if job.arm == "prodigy"]
+    assert settings[::2] == [{"optimizer.d_coef": c} for c in (0.5, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "edge"),
+    [("lr", 1, True), ("lr", 2, False), ("lr", 4, True), ("kind", "x", False)],
+)  # fmt: skip
+def test_edge_of_a_grid(shards, key, value, edge):
+    arm = tiny.parse(
+        shards, {"a": {}}, tuning_seeds=[9], tune={"lr": [1, 2, 4], "kind": ["x", "y"]}
+    )
+    assert at_edge(arm.arms[0], key, value) is edge
+
+
+def test_edge_of_a_range_is_its_outer_twentieth_on_its_own_scale(shards):
+    ranges = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+    search = {"trials": 4, "ranges": ranges}
+    arm = tiny.parse(shards, {"a": {}}, tuning_seeds=[9], search=search).arms[0]
+    found = [at_edge(arm, "optimizer.lr", lr) for lr in (1.2e-4, 1.3e-4, 7.9e-3, 8e-3)]
+    assert found == [True, False, False, True]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])
+def test_search_remembers_its_trials_whoever_asks(shards, tmp_path, sampler):
+    low_high = {"low": 1e-4, "high": 1e-1, "log": True}
+    search = Search(sampler=sampler, trials=6, ranges={"lr": Range(**low_high)})
+    arm = tiny.parse(
+        shards, {"a": {}}, tuning_seeds=[9], search={"trials": 6, "ranges": {"lr": low_high}}
+    ).arms[0]
+    done = {}
+
+    def status(setting):
+        return done.get(setting["lr"], ("missing", math.inf))
+
+    assert Study(search, arm, tmp_path).settings(status, 0) == []
+    assert not list(tmp_path.iterdir()), "looking leaves nothing behind"
+    for _ in range(6):
+        begun = Study(search, arm, tmp_path).settings(status, 2)
+        assert Study(search, arm, tmp_path).settings(status, 2) == begun, "none is asked for twice"
+        missing = [setting["lr"] for setting in begun if setting["lr"] not in done]
+        assert len(missing) == min(2, 6 - len(done))
+        diverged = missing[0] > 3e-2
+        done[missing[0]] = ("diverged", math.inf) if diverged else ("finished", missing[0])
+    assert len(done) == 6
+    assert all(1e-4 <= lr <= 1e-1 for lr in done)
+
+
+def test_search_fills_the_ledger_and_runs_the_untuned_setting_beside_it(shards, tmp_path):
+    ranges = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+    search = {"sampler": "random", "trials": 3, "ranges": ranges}
+    contest = tiny.parse(shards, {"cosine": {}}, tuning_seeds=[101], search=search)
+    for _ in range(3):  # one open trial at a time
+        for job in make(contest, tmp_path, ask=1).jobs:
+            tiny.ended(job, job.trial["optimizer.lr"])
+    plan = make(contest, tmp_path, ask=1)
+    tuned = plan.tuned["cosine"]
+    assert [trial.candidate for trial in tuned.trials] == [True, True, True, False]
+    rates = [trial.setting["optimizer.lr"] for trial in tuned.trials]
+    assert tuned.best == {"optimizer.lr": min(rates[:3])}
+    assert [job.seed for job in plan.jobs if job.role == "report"] == [1, 2]
+    plan.write()
+    ledger = json.loads((tmp_path / "tiny/tuning.json").read_text())
+    assert (ledger["method"], ledger["sampler"], ledger["trials_per_arm"]) == (
+        "optuna",
+        "random",
+        3,
+    )
+
+
+def test_a_arms_with_seeds_of_their_own_are_the_same_setting(shards, tmp_path):
+    contest = tiny.parse(shards, {"a": {}, "b": {"seeds": [3, 4]}})
+    check(contest, tmp_path / "tiny")
+    plan = make(contest, tmp_path)
+    tables = [job.config.table() | {"seed": 0, "data_seed": 0} for job in plan.jobs]
+    assert all(table == tables[0] for table in tables)
+    assert len({job.id for job in plan.jobs}) == 4
+    assert contest.notices == ("seeds of their own: b; these arms are compared unpaired",)
+
+
+def test_branches_share_a_trunk_until_their_cool_down(shards, tmp_path):
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3, "schedule.decay_steps": 0.25}
+    arms = {"cosine": {}, "wsd": wsd, "linear": wsd | {"schedule.decay_type": "linear"}}
+    branches = {"arms": ["wsd", "linear"], "lengths": [20, 40]}
+    plan = make(tiny.parse(shards, arms, branches=branches, seeds=[1]), tmp_path)
+    assert plan.baseline == "cosine@40"
+    trunk = [job for job in plan.jobs if job.role == "trunk"]
+    # Constant for 0.75 of the run, and at the first update of the cool-down, where it is still 1.
+    assert [job.length for job in trunk] == [16, 31]
+    assert [job.after for job in trunk] == [None, trunk[0].id]
+    report = {job.arm: job for job in plan.jobs if job.role == "report"}
+    assert [*report] == ["cosine@20", "cosine@40", "wsd@20", "wsd@40", "linear@20", "linear@40"]
+    for name, job in report.items():
+        source = {"20": trunk[0], "40": trunk[1]}[name[-2:]]
+        assert job.after == (None if "cosine" in name else source.id)
+        if job.after:
+            shared = len(tiny.factors(source))
+            assert tiny.factors(job)[:shared] == tiny.factors(source)
+            assert tiny.factors(job)[shared] != 1
+
+
+def test_state_is_read_from_the_disk(shards, tmp_path):
+    job = make(tiny.parse(shards, TWO), tmp_path).jobs[0]
+    assert state(job) == "waiting"
+    tiny.failed(job, code=-9)
+    assert state(job) == "waiting", "killed from outside: the same command goes on"
+    tiny.failed(job, code=2)
+    assert state(job) == "failed"
+    with runlog.lock(job.directory, 0):
+        assert state(job) == "running"
+    tiny.failed(job, code=-15)
+    assert state(job) == "stopped"
+    for status in ("stopped", "diverged", "finished"):
+        tiny.ended(job, 2.0, status)
+        assert state(job) == status
+
+
+def test_slots_share_out_gpus_and_cores(monkeypatch):
+    def environments(options, gpus, cores):
+        return [
+            (s.environment["CUDA_VISIBLE_DEVICES"], s.nproc) for s in slots(options, gpus, cores)
+        ]
+
+    four = ["0", "1", "GPU-2", "3"]
+    assert environments(Options(), four, 8) == [(gpu, 1) for gpu in four]
+    assert environments(Options(gpus_per_run=2), four, 8) == [("0,1", 2), ("GPU-2,3", 2)]
+    assert environments(Options(nproc=4), four, 8) == [("0,1,GPU-2,3", 4)]
+    assert environments(Options(jobs=1), four, 8) == [("0", 1)]
+    assert environments(Options(gpus_per_run=0, jobs=2), four, 8) == [("", 0), ("", 0)]
+    threads = [s.environment["OMP_NUM_THREADS"] for s in slots(Options(jobs=3), [], 8)]
+    assert threads == ["2", "2", "2"]
+    assert len(slots(Options(), [], 8)) == 8
+    assert len(slots(Options(nproc=2), [], 8)) == 4
+    with pytest.raises(ValueError, match="--jobs 3 with --gpus-per-run 2 needs 6 GPUs, 4 visible"):
+        slots(Options(jobs=3, gpus_per_run=2), four, 8)
+
+
+def test_signal_that_ended_a_rank_is_found_in_torchruns_words(shards, tmp_path):
+    job = make(tiny.parse(shards, TWO), tmp_path).jobs[0]
+    slot = Slot("", {}, 2)
+    attempt = Attempt(job, slot, None, "", 0.0, 0)
+    said = ["  rank      : 1 (local_rank: 1)", "  exitcode  : -9 (pid: 4711)"]
+    assert exit_code(1, attempt, said) == -signal.SIGKILL
+    ended_for_it = ["  exitcode  : -15 (pid: 4712)", "Root Cause (first observed failure):"]
+    assert exit_code(1, attempt, ended_for_it + said) == -signal.SIGKILL
+    assert exit_code(1, attempt, ["  exitcode  : 2 (pid: 4711)"]) == 1
+    assert exit_code(0, attempt, said) == 0
+
+
+def test_a_plan_that_was_written_is_read_back(shards, tmp_path):
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3}
+    arms, branches = {"cosine": {}, "wsd": wsd}, {"arms": ["wsd"], "lengths": [20, 40]}
+    contest = tiny.parse(shards, arms, branches=branches)
+    assert written(contest, tmp_path) is None, "never written"
+    plan = make(contest, tmp_path)
+    plan.write()
+    again = written(contest, tmp_path)
+    assert again.jobs == plan.jobs
+    assert (again.arms, again.baseline) == (plan.arms, plan.baseline)
+    other = tiny.parse(shards, arms | {"linear": {"schedule.name": "linear"}}, branches=branches)
+    (tmp_path / "tiny/contest.toml").write_text(contest.text + "# another file now")
+    assert written(other, tmp_path) is None
+
+
+def test_a_report_compares_arms_of_one_length(shards, tmp_path):
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3}
+    arms, branches = {"cosine": {}, "wsd": wsd}, {"arms": ["wsd"], "lengths": [20, 40]}
+    plan = make(tiny.parse(shards, arms, branches=branches), tmp_path)
+    plan.write()
+    judgement = judge(read([str(plan.home)]))
+    compared = {row.arm: row.comparison.baseline for row in judgement.rows if row.comparison}
+    assert compared == {"wsd @ 20": "cosine @ 20", "wsd @ 40": "cosine @ 40"}

@@ -1,0 +1,121 @@
+"""Contest files of runs that take a second, planners as processes, and records by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tomli_w
+
+from contest import file as contests
+from contest.plan import make
+from optim import build_schedule
+from record.runlog import encode
+from tests.jobs import ROOT, command
+
+CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ
+
+
+def table(shards, arms, *, settings=(), **head):
+    """A contest over tests.jobs.command's tiny run; `arms`: name -> keys of its [[arm]]."""
+    base, *flags = command(shards, Path("unused"))
+    tiny = {key[2:]: plain(value) for key, value in zip(flags[::2], flags[1::2], strict=True)}
+    tiny.pop("log.dir")
+    tiny |= {"train.micro_batch_size": 16} | dict(settings)
+    head = {"name": "tiny", "base": [base], "seeds": [1, 2], "settings": tiny} | head
+    head.setdefault("baseline", next(iter(arms)))
+    return {"contest": head, "arm": [{"name": name} | keys for name, keys in arms.items()]}
+
+
+def plain(text):
+    return int(text) if text.isdigit() else text
+
+
+def write(path, *args, **kwargs):
+    path.write_text(tomli_w.dumps(table(*args, **kwargs)))
+    return path
+
+
+def parse(*args, **kwargs):
+    whole = table(*args, **kwargs)
+    return contests.parse(whole, tomli_w.dumps(whole))
+
+
+def planner(path, out, *flags):
+    """`python -m contest` in a pipe, with two runs at once."""
+    words = [sys.executable, "-m", "contest", str(path), "--out", str(out), "--jobs", "2", *flags]
+    return subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def ends(process, code, timeout=400):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_until(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+def updates(directory):
+    """Updates that a run has logged."""
+    path = directory / "metrics.jsonl"
+    return path.read_bytes().count(b'"train/loss"') if path.exists() else 0
+
+
+def lines(directory):
+    """metrics.jsonl without the clocks."""
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in rows]
+
+
+def pid(directory):
+    """Of the process that holds the run's folder."""
+    return int(re.search(r"pid (\d+)", (directory / "lock").read_text()).group(1))
+
+
+def kill(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process if isinstance(process, int) else process.pid, signal.SIGKILL)
+
+
+def jobs(path, out, role="report"):
+    """The plan's runs as of now."""
+    return [job for job in make(contests.read(path), out).jobs if job.role == role]
+
+
+def ended(job, loss, status="finished", **values):
+    """A record as the trainer leaves one."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    summary = {"status": status, "final_val_loss": loss, "diverged": False} | values
+    (job.directory / "summary.json").write_bytes(encode(summary))
+
+
+def failed(job, code=2):
+    """An attempt that ended by itself, badly."""
+    job.home.mkdir(parents=True, exist_ok=True)
+    line = {"id": job.id, "attempt": 1, "started": "", "ended": "", "exit_code": code,
+            "last_lines": ["error: no such thing"]}  # fmt: skip
+    with (job.home / "attempts.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def factors(job):
+    """Factors of the learning rate, all updates."""
+    config = job.config
+    given = config.schedule.hyperparameters
+    schedule = build_schedule(config.schedule.name, config.train.total_steps, **given)
+    return [schedule(step) for step in range(config.train.total_steps)]

@@ -1,0 +1,256 @@
+"""The record on disk: exact, complete after a kill, cut back on resume, one writer at a time."""
+
+import inspect
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from record.runlog import (
+    NoLog,
+    RecordError,
+    RunLog,
+    WandbOptions,
+    decode,
+    encode,
+    lock,
+    read_metrics,
+    read_record,
+    read_summary,
+)
+
+ROOT = Path(__file__).parents[2]
+OFF = WandbOptions(mode="disabled", project="bench", name="adamw-cosine-s1-0a1b2c3d")
+
+
+def open_log(directory: Path, resume_offset: int | None = None) -> RunLog:
+    return RunLog(
+        directory, config_toml="seed = 1\n", config={}, resume_offset=resume_offset, wandb=OFF
+    )
+
+
+names = st.text(min_size=1).filter(lambda name: name not in ("step", "nonfinite"))
+values = st.one_of(st.floats(), st.integers(-(2**60), 2**60), st.booleans(), st.none(), st.text())
+
+
+def same(a, b) -> bool:
+    if isinstance(a, float) and math.isnan(a):
+        return isinstance(b, float) and math.isnan(b)
+    return a == b and type(a) is type(b)
+
+
+@given(st.dictionaries(names, values))
+def test_every_value_reads_back_exactly(record):
+    line = encode(record)
+    assert b"\n" not in line
+    json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    back = decode(line)
+    assert list(back) == list(record)
+    assert all(same(record[name], back[name]) for name in record)
+
+
+def test_lines_are_on_disk_when_log_returns(tmp_path):
+    log = open_log(tmp_path)
+    log.log(0, {"val/loss": 10.8})
+    log.log(0, {"train/loss": 0.1 + 0.2, "train/grad_norm": math.inf, "mfu": None})
+    assert read_metrics(tmp_path) == [
+        {"step": 0, "val/loss": 10.8},
+        {"step": 0, "train/loss": 0.1 + 0.2, "train/grad_norm": math.inf, "mfu": None},
+    ]
+    assert (tmp_path / "config.toml").read_text() == "seed = 1\n"
+    assert log.offset() == (tmp_path / "metrics.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"x"])
+def test_what_json_cannot_hold_is_refused_in_one_line(tmp_path, value):
+    log = open_log(tmp_path)
+    with pytest.raises(RecordError, match="cannot record") as caught:
+        log.log(3, {"train/loss": value})
+    assert "\n" not in str(caught.value)
+    assert read_metrics(tmp_path) == []
+
+
+def test_the_name_step_is_reserved(tmp_path):
+    with pytest.raises(RecordError, match="'step' at step 3 is reserved"):
+        open_log(tmp_path).log(3, {"step": 4})
+
+
+def test_resume_cuts_back_to_the_checkpoint(tmp_path):
+    log = open_log(tmp_path)
+    log.log(0, {"train/loss": 3.0})
+    offset = log.offset()
+    log.log(1, {"train/loss": 2.0})
+    log = open_log(tmp_path, offset)
+    log.log(1, {"train/loss": 1.5})
+    assert [line["train/loss"] for line in read_metrics(tmp_path)] == [3.0, 1.5]
+    assert log.offset() == 2 * offset
+
+
+def test_fresh_start_replaces_an_attempt_without_checkpoint(tmp_path):
+    log = open_log(tmp_path)
+    log.log(0, {"train/loss": 3.0})
+    log.record(hashes={"weights": "aa"})
+    open_log(tmp_path)
+    assert read_metrics(tmp_path) == []
+    record = read_record(tmp_path)
+    assert "hashes" not in record
+    assert len(record["launches"]) == 2
+    assert record["wandb"]["id"] != log.facts["wandb"]["id"]
+
+
+def test_resume_wants_the_bytes_that_the_checkpoint_saw(tmp_path):
+    log = open_log(tmp_path)
+    log.log(0, {"train/loss": 3.0})
+    offset = log.offset()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(RecordError, match=rf"has {offset} bytes .* after {offset + 1}; restore"):
+        open_log(tmp_path, offset + 1)
+    with pytest.raises(RecordError, match=rf"no line that ends at byte {offset - 1}"):
+        open_log(tmp_path, offset - 1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_torn_last_line_is_left_out_and_any_other_is_an_error(tmp_path):
+    assert read_metrics(tmp_path) == []
+    path = tmp_path / "metrics.jsonl"
+    for tail in (b'{"step": 1, "train/l', b"\0\0\0", b"{", b'{"step": 1}garbage\n'):
+        path.write_bytes(b'{"step": 0}\n' + tail)
+        assert read_metrics(tmp_path) == [{"step": 0}]
+    path.write_bytes(b'{"step": 0}\n{"step": 1}')
+    assert len(read_metrics(tmp_path)) == 2  # whole, only its end of line is missing
+    path.write_bytes(b'{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl:2 is not a JSON object"):
+        read_metrics(tmp_path)
+
+
+def test_record_merges_and_every_launch_keeps_its_environment(tmp_path):
+    log = open_log(tmp_path)
+    log.record(hashes={"weights": "aa"}, environment={"host": "a"})
+    log.record(parameters=124)
+    log.finish("stopped", {})
+    log = open_log(tmp_path, 0)
+    log.record(environment={"host": "b"})
+    record = read_record(tmp_path)
+    assert (record["hashes"], record["parameters"]) == ({"weights": "aa"}, 124)
+    first, second = record["launches"]
+    assert (first["environment"], second["environment"]) == ({"host": "a"}, {"host": "b"})
+    assert first["status"] == "stopped"
+    assert first["ended"] >= first["started"]
+    assert "status" not in second  # it runs, or was killed
+    assert second["pid"] == os.getpid()
+
+
+def test_summary_appears_at_the_end_and_goes_when_the_run_goes_on(tmp_path):
+    log = open_log(tmp_path)
+    assert read_summary(tmp_path) is None
+    log.finish("diverged", {"final_val_loss": math.nan, "steps": 7})
+    summary = read_summary(tmp_path)
+    assert (summary["status"], summary["steps"]) == ("diverged", 7)
+    assert math.isnan(summary["final_val_loss"])
+    assert b"NaN" not in (tmp_path / "summary.json").read_bytes()
+    open_log(tmp_path, 0)
+    assert read_summary(tmp_path) is None
+
+
+def test_unknown_status_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="'done' is not one of finished, diverged, stopped"):
+        open_log(tmp_path).finish("done", {})
+
+
+def test_exception_ends_the_launch_as_failed_without_a_summary(tmp_path):
+    with pytest.raises(ZeroDivisionError), open_log(tmp_path):
+        raise ZeroDivisionError("in the trainer")
+    assert read_summary(tmp_path) is None
+    launch = read_record(tmp_path)["launches"][0]
+    assert launch["status"] == "failed"
+    assert launch["error"].startswith("ZeroDivisionError")
+    with open_log(tmp_path) as log:
+        log.finish("finished", {})
+    assert read_record(tmp_path)["launches"][1]["status"] == "finished"
+
+
+def test_nothing_is_left_beside_the_files(tmp_path):
+    log = open_log(tmp_path)
+    log.record(a=1)
+    log.finish("finished", {})
+    names = ["config.toml", "metrics.jsonl", "record.json", "summary.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_no_log_has_every_method_of_run_log():
+    for name, method in inspect.getmembers(RunLog, inspect.isfunction):
+        if not name.startswith("_") or name in ("__enter__", "__exit__"):
+            ours = inspect.signature(method).parameters
+            assert list(ours) == list(inspect.signature(getattr(NoLog, name)).parameters), name
+    with NoLog() as log:
+        assert (log.log(0, {}), log.record(a=1), log.offset()) == (None, None, 0)
+        assert log.finish("finished", {}) is None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from record.runlog import RunLog, WandbOptions, lock
+directory = Path(sys.argv[1])
+held = lock(directory, 0.0)
+log = RunLog(directory, config_toml="", config={}, resume_offset=None,
+             wandb=WandbOptions(mode="disabled", project="p", name="n"))
+step = 0
+while True:
+    log.log(step, {"train/loss": 1 / (step + 3), "train/grad_norm": step / 7})
+    if step == 200:
+        print(log.offset(), flush=True)
+    step += 1
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    process.offset = int(process.stdout.readline())
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_killed_writer_leaves_whole_lines_and_a_free_directory(tmp_path, writer):
+    with pytest.raises(RecordError, match=rf"in use by host \S+ pid {writer.pid} since 20"):
+        lock(tmp_path, 0.2)
+    writer.send_signal(signal.SIGKILL)
+    held = lock(tmp_path, 10.0)
+    assert f"pid {os.getpid()} " in (tmp_path / "lock").read_text()
+    lines = read_metrics(tmp_path)
+    assert len(lines) > 200
+    assert lines == [
+        {"step": s, "train/loss": 1 / (s + 3), "train/grad_norm": s / 7} for s in range(len(lines))
+    ]
+    log = open_log(tmp_path, writer.offset)
+    assert len(read_metrics(tmp_path)) == 201
+    assert log.offset() == writer.offset
+    held.close()
+
+
+def test_lock_waits_for_a_process_on_its_way_out(tmp_path):
+    first = lock(tmp_path, 0.0)
+    began = time.monotonic()
+    with pytest.raises(RecordError, match=r"waited 0\.3 s"):
+        lock(tmp_path, 0.3)
+    assert 0.3 <= time.monotonic() - began < 2
+    first.close()
+    lock(tmp_path, 0.0).close()
+
+
+def test_reading_and_writing_import_neither_torch_nor_wandb():
+    code = "import sys, record.runlog, record.metrics, record.hardware; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not {"torch", "wandb", "scipy", "configs", "data", "optim"} & set(done.stdout.split())
