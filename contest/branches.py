@@ -130,16 +130,11 @@ def prepare(source: Path, config: Config) -> None:
             evaluated = line["step"]
         text += runlog.encode(line) + b"\n"
     (partial / runlog.METRICS).write_bytes(text)
-    import torch
-
-    state: dict[str, Any] = torch.load(checkpoint, "cpu", weights_only=True)
-    state |= {"run": config.run_name, "config": config.toml()}
-    state["progress"] |= {
-        "evaluated": evaluated,
-        "metrics": stream.state_dict(),
-        "log_offset": len(text),
-    }
-    checkpoints.save(partial / "checkpoints", step, 1, lambda file: torch.save(state, file))
+    saved = checkpoints.load(checkpoint)
+    saved.run, saved.config = config.run_name, config.toml()
+    saved.progress.evaluated, saved.progress.log_offset = evaluated, len(text)
+    saved.progress.metrics = stream.state_dict()
+    checkpoints.save(partial / "checkpoints", 1, saved)
     facts = runlog.read_record(source) or {}
     facts = {"hashes": facts["hashes"], "branched_from": {"run": source.name, "step": step}}
     write_atomically(partial / runlog.RECORD, json.dumps(facts, indent=1) + "\n")

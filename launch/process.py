@@ -8,19 +8,24 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from configs import Config, ConfigError
 from launch.heartbeat import Heartbeat
 from launch.meeting import RunError, facts, meet, store_address
+from record.runlog import RecordError
+
+T = TypeVar("T")
 
 # What a collective waits, in units of launch.timeout_seconds: silence is noticed by Heartbeat, so
 # this is for ranks that live and do not get on. It bounds a checkpoint, which the others wait for.
@@ -60,6 +65,20 @@ class Process:
     def host(self) -> str:
         """The name of this machine."""
         return socket.gethostname()
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or "cpu"."""
+        cuda = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if cuda else "cpu"
+
+    def dtype(self, setting: str) -> str:
+        """What "auto" means here for matrix products: "bfloat16" where a GPU has it natively."""
+        if setting != "auto":
+            return setting
+        cuda = self.device.type == "cuda"
+        native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "float32"
 
     def join(self, config: Config) -> None:
         """Meet the other processes; RunError where one is missing, or was given something else."""
@@ -115,6 +134,43 @@ class Process:
         for said in filter(None, problems):
             raise RunError(said)
 
+    def on_rank_0(self, work: Callable[[], T]) -> T | None:
+        """Do `work` on rank 0 alone; returns its result there and None elsewhere.
+
+        Raises:
+            RunError: `work` raised RecordError or OSError; on all ranks, with its message.
+        """
+        result, problem = None, None
+        if self.rank == 0:
+            try:
+                result = work()
+            except (RecordError, OSError) as error:
+                problem = str(error)
+        self.agree(problem)
+        return result
+
+    def distribute(self, model: nn.Module) -> nn.Module:
+        """`model` as a rank of many calls it, under DDP; itself where there is one process."""
+        if self.world_size == 1:
+            return model
+        gpus = [self.local_rank] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, gpus, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def joined(self, config: Config) -> Iterator[None]:
+        """Meet the other processes, and part from them at the end, also after a RunError.
+
+        Raises:
+            RunError: one is missing, or was given something else.
+        """
+        self.join(config)
+        try:
+            yield
+        except RunError:  # on all ranks
+            self.leave()
+            raise
+        self.leave()
+
     def leave(self) -> None:
         """Part from the others; without the barrier gloo aborts now and then."""
         if self.heartbeat:
@@ -167,6 +223,27 @@ def stop_requests() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def print_once(text: str, error: bool = False) -> int:
+    """Print from one process on each node; returns 0, the exit code of having said so."""
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        print(text, file=sys.stderr if error else sys.stdout)
+    return 0
+
+
+def exit_code(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) -> int:
+    """What `work` returns; 2 after one line for a user error, 1 where another rank was lost."""
+    caught: tuple[type[Exception], ...] = (RunError, *user_errors)
+    try:
+        return work()
+    except LostPeerError:
+        return 1
+    except caught as error:
+        print_once(f"error: {error}", error=True)
+        if int(os.environ.get("LOCAL_RANK", 0)):
+            time.sleep(10)  # the first failure has torchrun end all ranks: let it be one that spoke
+        return 2
 
 
 def end_with_parent() -> None:

@@ -15,9 +15,10 @@ import torch
 import optim
 from configs import load
 from configs.loading import PRESETS
+from optim import resolve
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command, finish, job, only_run
-from train_gpt2 import main, resolve
+from train_gpt2 import main
 
 
 def run(arguments, runs):
