@@ -221,7 +221,7 @@ def _row(
     seeds: list[int],
 ) -> list[tuple[str, str, str, Cost]]:
     """One line of the table; runs that wait for the tuning are costed as its own are."""
-    waiting = sum(p["arm"] == label for p in plan.pending) if role == "report" else 0
+    waiting = sum(run.arm == label for run in plan.pending) if role == "report" else 0
     base = label.partition("@")[0]
     like = jobs or ([j for j in plan.jobs if j.arm == base and j.role == "tuning"] or plan.jobs)[:1]
     if not jobs and not waiting:

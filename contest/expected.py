@@ -11,7 +11,6 @@ sums are in another order. Exit code 0: all means are within the tolerance; 1: s
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import tomllib
@@ -25,32 +24,43 @@ import tomli_w
 
 from configs import ConfigError
 from record import runlog
+from record.contest import PlanFile
 
 LEAST = 0.02  # nats; sums in another order
 
 
-def losses(home: Path) -> dict[str, list[float]]:
-    """Final validation losses of a contest's reporting runs, by arm. Raises ConfigError."""
-    plan = runlog.read_json(home / "plan.json")
+def planned(home: Path) -> PlanFile:
+    """The plan of the contest in `home`.
+
+    Raises:
+        ConfigError: there is none.
+        RecordError: it is damaged.
+    """
+    plan = PlanFile.read(home)
     if plan is None:
         raise ConfigError(f"{home} holds no contest; run python -m contest CONTEST.toml first")
-    found: dict[str, list[float]] = {arm: [] for arm in plan["arms"]}
-    for run in plan["runs"]:
-        if run["role"] != "report":
+    return plan
+
+
+def measured(home: Path, plan: PlanFile) -> dict[str, dict[str, float]]:
+    """n, mean and sample std of the final validation losses of each arm.
+
+    Raises:
+        ConfigError: a reporting run has not finished.
+    """
+    losses: dict[str, list[float]] = {arm: [] for arm in plan.arms}
+    for run in plan.runs:
+        if run.role != "report":
             continue
-        summary = runlog.read_summary(home / run["directory"])
+        folder = home / run.directory
+        summary = runlog.read_summary(folder)
         if not summary or summary["status"] != "finished":
-            raise ConfigError(f"{home / run['directory']} has not finished; the command that runs "
-                              "the contest goes on with it")  # fmt: skip
-        found[run["arm"]].append(summary["final_val_loss"])
-    return found
-
-
-def measured(home: Path) -> dict[str, dict[str, float]]:
-    """n, mean and sample std of each arm."""
+            remedy = "run the contest's command again, which goes on with it"
+            raise ConfigError(f"{folder} has not finished; {remedy}")
+        losses[run.arm].append(summary["final_val_loss"])
     return {
         arm: {"n": len(values), "mean": fmean(values), "std": stdev(values)}
-        for arm, values in losses(home).items()
+        for arm, values in losses.items()
     }
 
 
@@ -91,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--write", action="store_true", help="write the file instead of comparing")
     options = p.parse_args(argv)
     try:
-        have = measured(options.home)
+        plan = planned(options.home)
+        have = measured(options.home, plan)
         if options.write:
             arms = {arm: row | {"tolerance": tolerance(row)} for arm, row in have.items()}
-            table = {"contest": json.loads((options.home / "plan.json").read_text())["contest"]}
-            text = f"{header()}{tomli_w.dumps(table | {'arms': arms})}"
+            text = header() + tomli_w.dumps({"contest": plan.contest, "arms": arms})
             options.file.write_text(text, encoding="utf-8")
             print(f"written {options.file}")
             return 0

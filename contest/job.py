@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from configs import Config, ConfigError, load
 from contest.attempts import attempts, tail
-from contest.file import Arm, Contest
+from contest.file import Arm, Contest, Setting
 from record import runlog
+from record.contest import Role, group
 from storage import is_locked
 
 ROOT = Path(__file__).parent.parent
 
-Role = Literal["report", "tuning", "trunk"]
 State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting", "queued"]
 ENDED = ("finished", "diverged")  # never run again
 
@@ -32,7 +32,7 @@ class Job:
     role: Role
     seed: int
     data_seed: int
-    trial: Mapping[str, Any] | None  # tuned setting used
+    trial: Setting | None  # the tuned keys and their values
     length: int | None  # updates, in a contest with [contest.branches]
     after: str | None  # id of the trunk segment whose end this one begins from
     directory: Path  # absolute; of the run
@@ -61,8 +61,8 @@ class Job:
 
     def words(self) -> list[str]:
         """Everything train_gpt2.py is given."""
-        group = self.home.name + ("" if self.role == "report" else f"-{self.role}")
-        where = {"dir": str(self.directory.parent), "group": group, "job_type": self.contestant}
+        of_role = group(self.home.name, self.role)
+        where = {"dir": str(self.directory.parent), "group": of_role, "job_type": self.contestant}
         return [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
 
     def command(self, nproc: int = 0) -> list[str]:
@@ -96,7 +96,7 @@ def build(
     arm: Arm,
     seed: int,
     role: Role,
-    trial: Mapping[str, Any] | None = None,
+    trial: Setting | None = None,
     *,
     label: str | None = None,
     length: int | None = None,
@@ -114,7 +114,7 @@ def job(
     role: Role,
     seed: int,
     arguments: list[str],
-    trial: Mapping[str, Any] | None,
+    trial: Setting | None,
     *,
     length: int | None,
     after: str | None,

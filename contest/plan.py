@@ -7,16 +7,14 @@ their arm is complete.
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from configs import Batch, Config, ConfigError
 from contest import branches, tuning
 from contest.file import Arm, Contest
 from contest.job import Job, State, attempts, build, schedule_factors, state
-from record import runlog
+from record.contest import PendingRun, PlanFile, PlannedRun
 from storage import write_atomically
 
 __all__ = ["Job", "Plan", "State", "check", "make", "state"]
@@ -31,7 +29,7 @@ class Plan:
     arms: list[str]
     baseline: str
     jobs: list[Job] = field(default_factory=list)
-    pending: list[dict[str, Any]] = field(default_factory=list)  # wait for the tuning
+    pending: list[PendingRun] = field(default_factory=list)
     tuned: dict[str, tuning.Tuned] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -39,37 +37,21 @@ class Plan:
         """contest.toml, plan.json and tuning.json in the contest's folder."""
         self.home.mkdir(parents=True, exist_ok=True)
         write_atomically(self.home / "contest.toml", self.contest.text)
-        text = json.dumps(self.table(), indent=1) + "\n"
-        write_atomically(self.home / "plan.json", text)
+        self.file().write(self.home)
         if self.tuned:
-            text = json.dumps(tuning.ledger(self.contest, self.tuned), indent=1)
-            write_atomically(self.home / "tuning.json", text + "\n")
+            tuning.ledger(self.contest, self.tuned).write(self.home)
 
-    def table(self) -> dict[str, Any]:
+    def file(self) -> PlanFile:
         """plan.json: arms without their lengths, which the report tells apart by itself."""
-        return {
-            "contest": self.contest.name,
-            "baseline": self.contest.table.baseline,
-            "target": self.contest.table.target,
-            "arms": [arm.name for arm in self.contest.arms],
-            "runs": [
-                {
-                    "id": job.id,
-                    "arm": job.contestant,
-                    "role": job.role,
-                    "seed": job.seed,
-                    "data_seed": job.data_seed,
-                    "trial": job.trial,
-                    "length": job.length,
-                    "after": job.after,
-                    "directory": str(job.directory.relative_to(self.home)),
-                    "arguments": job.arguments,
-                }
-                for job in self.jobs
-            ],
-            "pending": self.pending,
-            "problems": self.problems,
-        }
+        return PlanFile(
+            contest=self.contest.name,
+            baseline=self.contest.table.baseline,
+            target=self.contest.table.target,
+            arms=tuple(arm.name for arm in self.contest.arms),
+            runs=tuple(_row(job) for job in self.jobs),
+            pending=tuple(self.pending),
+            problems=tuple(self.problems),
+        )
 
 
 def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
@@ -97,16 +79,47 @@ def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
 def written(contest: Contest, out: Path) -> Plan | None:
     """The plan as it was last written, without working it out; None for another contest file."""
     home = out.absolute() / contest.name
-    table, copy = runlog.read_json(home / "plan.json"), home / "contest.toml"
-    if table is None or not copy.exists() or copy.read_text(encoding="utf-8") != contest.text:
+    file, copy = PlanFile.read(home), home / "contest.toml"
+    if file is None or not copy.exists() or copy.read_text(encoding="utf-8") != contest.text:
         return None
     plan = Plan(contest, home, *names(contest))
-    for row in table["runs"]:
-        label = f"{row['arm']}@{row['length']}" if row["role"] == "report" and row["length"] else ""
-        given = {"arm": label or row["arm"], "directory": home / row["directory"], "home": home}
-        plan.jobs.append(Job(**{**row, **given}))
-    plan.pending, plan.problems = table["pending"], table["problems"]
+    plan.jobs = [_job(run, home) for run in file.runs]
+    plan.pending, plan.problems = list(file.pending), list(file.problems)
     return plan
+
+
+def _row(job: Job) -> PlannedRun:
+    """A job as plan.json has it."""
+    return PlannedRun(
+        id=job.id,
+        arm=job.contestant,
+        role=job.role,
+        seed=job.seed,
+        data_seed=job.data_seed,
+        trial=job.trial,
+        length=job.length,
+        after=job.after,
+        directory=str(job.directory.relative_to(job.home)),
+        arguments=tuple(job.arguments),
+    )
+
+
+def _job(run: PlannedRun, home: Path) -> Job:
+    """Reverse of `_row`."""
+    several_lengths = run.role == "report" and run.length
+    return Job(
+        id=run.id,
+        arm=f"{run.arm}@{run.length}" if several_lengths else run.arm,
+        role=run.role,
+        seed=run.seed,
+        data_seed=run.data_seed,
+        trial=run.trial,
+        length=run.length,
+        after=run.after,
+        directory=home / run.directory,
+        arguments=list(run.arguments),
+        home=home,
+    )
 
 
 def names(contest: Contest) -> tuple[list[str], str]:
@@ -124,7 +137,7 @@ def report(plan: Plan, arm: Arm, seed: int, ready: list[branches.Start]) -> None
     lengths = contest.table.branches.lengths if contest.table.branches else [None]
     labels = [f"{arm.name}@{length}" if length else arm.name for length in lengths]
     if tuned and not tuned.complete:
-        plan.pending += [{"arm": label, "seed": seed} for label in labels]
+        plan.pending += [PendingRun(arm=label, seed=seed) for label in labels]
     elif tuned and tuned.best is None:
         said = f"arm '{arm.name}': all {plan.contest.trials} trials failed or diverged; it has no "
         said += "setting to report with"

@@ -19,6 +19,7 @@ from typing import Any
 from configs import ConfigError
 from contest.file import Arm, Contest, Search, Setting
 from contest.job import ENDED, Job, build, final_loss, resolved, state
+from record.contest import Ledger, LedgerTrial, TrialStatus, TunedArm
 
 EDGE = 0.05  # of a searched range, at either end
 
@@ -32,7 +33,7 @@ class Trial:
     default: bool  # the arm's own setting
     candidate: bool  # may win
 
-    def status(self, past: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[str, float]:
+    def status(self, past: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[TrialStatus, float]:
         """(finished | diverged | failed | missing, mean loss or infinity)."""
         states = [state(job, past) for job in self.jobs]
         if "failed" in states:
@@ -48,7 +49,7 @@ class Tuned:
     """How the tuning of one arm stands."""
 
     trials: list[Trial]
-    results: list[tuple[str, float]]
+    results: list[tuple[TrialStatus, float]]
     default: Setting
     budget: int  # candidates, when all are known
     best: Setting | None = None
@@ -62,30 +63,31 @@ class Tuned:
         ended = [status != "missing" for trial, (status, _) in pairs if trial.candidate]
         return len(ended) == self.budget and all(ended)
 
-    def row(self) -> dict[str, Any]:
-        """The arm's part of the ledger; losses that are infinite are null."""
+    def row(self) -> TunedArm:
+        """The arm's part of the ledger."""
         pairs = list(zip(self.trials, self.results, strict=True))
         default_loss = next((loss for trial, (_, loss) in pairs if trial.default), math.inf)
         gap = default_loss - self.best_loss if self.best is not None else math.inf
-        return {
-            "trials": [
-                {
-                    "setting": trial.setting,
-                    "runs": [job.id for job in trial.jobs],
-                    "loss": finite(loss),
-                    "status": status,
-                    "default": trial.default,
-                    "candidate": trial.candidate,
-                }
-                for trial, (status, loss) in pairs
-            ],
-            "best": self.best,
-            "best_loss": finite(self.best_loss),
-            "edges": self.edges,
-            "default": self.default,
-            "default_loss": finite(default_loss),
-            "gap": finite(gap),
-        }
+        trials = [
+            LedgerTrial(
+                setting=trial.setting,
+                runs=tuple(job.id for job in trial.jobs),
+                loss=finite(loss),
+                status=status,
+                default=trial.default,
+                candidate=trial.candidate,
+            )
+            for trial, (status, loss) in pairs
+        ]
+        return TunedArm(
+            trials=tuple(trials),
+            best=self.best,
+            best_loss=finite(self.best_loss),
+            edges=tuple(self.edges),
+            default=self.default,
+            default_loss=finite(default_loss),
+            gap=finite(gap),
+        )
 
 
 def finite(value: float) -> float | None:
@@ -137,7 +139,9 @@ class Study:
     def __init__(self, search: Search, arm: Arm, home: Path) -> None:
         self.search, self.arm, self.journal = search, arm, home / "optuna.log"
 
-    def settings(self, status: Callable[[Setting], tuple[str, float]], ask: int) -> list[Setting]:
+    def settings(
+        self, status: Callable[[Setting], tuple[TrialStatus, float]], ask: int
+    ) -> list[Setting]:
         """Settings of all trials begun; tells optuna of those that ended, asks for new ones.
 
         ask: at most so many are open at once; 0 touches nothing.
@@ -247,14 +251,14 @@ def at_edge(arm: Arm, key: str, value: Any) -> bool:
     return numbers and len(values) > 1 and value in (min(values), max(values))
 
 
-def ledger(contest: Contest, tuned: Mapping[str, Tuned]) -> dict[str, Any]:
+def ledger(contest: Contest, tuned: Mapping[str, Tuned]) -> Ledger:
     """tuning.json."""
     search = contest.table.search
-    return {
-        "contest": contest.name,
-        "method": "optuna" if search else "grid",
-        "sampler": search.sampler if search else None,
-        "trials_per_arm": contest.trials,
-        "seeds": list(contest.table.tuning_seeds),
-        "arms": {name: arm.row() for name, arm in tuned.items()},
-    }
+    return Ledger(
+        contest=contest.name,
+        method="optuna" if search else "grid",
+        sampler=search.sampler if search else None,
+        trials_per_arm=contest.trials,
+        seeds=contest.table.tuning_seeds,
+        arms={name: arm.row() for name, arm in tuned.items()},
+    )

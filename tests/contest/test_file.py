@@ -4,9 +4,9 @@ import pytest
 
 from configs import ConfigError, load
 from contest import file as contests
+from contest.__main__ import main
 from contest.file import flag
 from contest.plan import check, make
-from launch.__main__ import main
 from tests.contest import tiny
 from tests.jobs import ROOT
 

@@ -172,7 +172,7 @@ def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
 
 
 def test_dry_run_takes_the_time_from_the_record_or_from_a_probe(shards, tmp_path, capsys):
-    from launch.__main__ import main
+    from contest.__main__ import main
 
     path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1])
     out = tmp_path / "runs"

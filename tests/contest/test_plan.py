@@ -75,16 +75,16 @@ def test_best_mean_over_tuning_seeds_goes_to_the_reporting_runs(shards, tmp_path
     assert tuned.best == {"optimizer.lr": 4e-3}, "the untuned setting is none of the candidates"
     assert tuned.best_loss == pytest.approx(2.15)
     row = tuned.row()
-    assert row["edges"] == ["optimizer.lr"]
-    assert row["default"] == {"optimizer.lr": 3e-3}
-    assert row["default_loss"] == 1.0
-    assert row["gap"] == pytest.approx(1.0 - 2.15)
-    assert [t["candidate"] for t in row["trials"]] == [True, True, True, False]
-    assert [t["default"] for t in row["trials"]] == [False, False, False, True]
+    assert row.edges == ("optimizer.lr",)
+    assert row.default == {"optimizer.lr": 3e-3}
+    assert row.default_loss == 1.0
+    assert row.gap == pytest.approx(1.0 - 2.15)
+    assert [t.candidate for t in row.trials] == [True, True, True, False]
+    assert [t.default for t in row.trials] == [False, False, False, True]
     report = [job for job in plan.jobs if job.role == "report"]
     assert [(job.arm, job.seed) for job in report] == [("cosine", 1), ("cosine", 2)]
     assert all(job.config.optimizer.hyperparameters["lr"] == 4e-3 for job in report)
-    assert {row["arm"] for row in plan.pending} == {"wsd"}
+    assert {run.arm for run in plan.pending} == {"wsd"}
 
 
 def test_diverged_trial_loses_and_a_failed_one_is_left_out(shards, tmp_path):
@@ -95,9 +95,9 @@ def test_diverged_trial_loses_and_a_failed_one_is_left_out(shards, tmp_path):
     tiny.failed(found[4e-3][0])
     tuned = make(contest, tmp_path).tuned["cosine"]
     assert tuned.best == {"optimizer.lr": 1e-3}
-    rows = {row["setting"]["optimizer.lr"]: row for row in tuned.row()["trials"]}
-    assert (rows[2e-3]["status"], rows[2e-3]["loss"]) == ("diverged", None)
-    assert (rows[4e-3]["status"], rows[4e-3]["loss"]) == ("failed", None)
+    rows = {row.setting["optimizer.lr"]: row for row in tuned.row().trials}
+    assert (rows[2e-3].status, rows[2e-3].loss) == ("diverged", None)
+    assert (rows[4e-3].status, rows[4e-3].loss) == ("failed", None)
 
 
 def test_arm_whose_trials_all_failed_reports_nothing_and_the_others_do(shards, tmp_path):
