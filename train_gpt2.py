@@ -33,7 +33,8 @@ from torch.nn.parallel import DistributedDataParallel
 import optim
 from configs import Batch, Config, ConfigError, Model, load, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
-from launch.process import LostPeerError, Process, RunError, end_with_parent, stop_requests
+from launch.process import LostPeerError, Process, RunError
+from launch.signals import end_with_parent, stop_requests
 from record import checkpoints, runlog
 from record.hardware import environment, peak_flops, peak_memory_gib
 from record.metrics import StreamMetrics, summarize
