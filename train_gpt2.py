@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import optim
 from configs import Batch, Config, ConfigError, Model, load, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
-from launch.process import Process, end_with_parent, exit_code, print_once, stop_requests
+from launch.process import Process, print_once, run_main
 from launch.session import already_ended, close_record, open_record, write_checkpoint
 from record import checkpoints, hardware, runlog, screen
 from record.metrics import StreamMetrics
@@ -445,7 +445,7 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
 def execute(run: Run) -> int:
     """Meet the other ranks, build or restore, train, finish; returns the exit code."""
     process, config = run.process, run.config
-    with process.joined(config), stop_requests() as signals:
+    with process.joined(config) as signals:
         log, checkpoint = open_record(process, config)
         with log, process.naming_lost_peers():
             state = build(run)
@@ -472,8 +472,7 @@ def command(argv: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run one command line; returns the exit code, after one line for a user error."""
-    end_with_parent()
-    return exit_code(lambda: command(argv), (ConfigError, DataError, runlog.RecordError))
+    return run_main(lambda: command(argv), (ConfigError, DataError, runlog.RecordError))
 
 
 if __name__ == "__main__":
