@@ -12,8 +12,8 @@ from contest.local import Attempt, Options, Slot, exit_code, slots
 from contest.plan import check, make, written
 from contest.tuning import Study, at_edge
 from record import runlog
-from report.runs import read
-from report.verdict import judge
+from report.judgement import judge
+from report.sources import read
 from tests.contest import tiny
 from tests.jobs import ROOT
 

@@ -137,7 +137,8 @@ def tune(home, arm, number, gain, steps, every, entries):
                         "trial": {"optimizer.lr": rate}, "length": None, "after": None,
                         "directory": f"tuning/{name}", "arguments": []})  # fmt: skip
         trials.append({"setting": {"optimizer.lr": rate}, "runs": [name], "status": "finished",
-                       "loss": summary["final_val_loss"], "default": rate == 3e-4})  # fmt: skip
+                       "loss": summary["final_val_loss"], "default": rate == 3e-4,
+                       "candidate": True})  # fmt: skip
     best = min(trials, key=lambda trial: trial["loss"])
     return {"trials": trials, "best": best["setting"], "best_loss": best["loss"], "edges": [],
             "default": trials[0]["setting"], "default_loss": trials[0]["loss"],

@@ -12,8 +12,12 @@ from scipy import stats
 
 from record import metrics
 from record.runlog import read_metrics
-from report.runs import ReportError, Run, Study, read
-from report.verdict import crossing, judge, sensitivity, to_target
+from report.judgement import judge
+from report.run import ReportError, Run
+from report.sensitivity import sensitivity
+from report.sources import read
+from report.speedups import crossing, to_target
+from report.study import Study
 from tests.report.contest_folder import HASH, configuration, curve, write_contest, write_run
 
 
@@ -326,7 +330,7 @@ def test_tuning_ledger_and_edges_are_in_the_rows(tmp_path):
     (home / "tuning.json").write_text(json.dumps(ledger))
     judgement = judge(read([str(home)]))
     row = next(r for r in judgement.rows if r.arm == "wsd")
-    assert (row.tuned.trials, row.tuned.setting) == (3, {"optimizer.lr": 1e-3})
+    assert (len(row.tuned.trials), row.tuned.best) == (3, {"optimizer.lr": 1e-3})
     assert row.tuned.gap == pytest.approx(0.1)
     assert set(judgement.sensitivity) == {"cosine", "wsd"}
     assert any("wsd: its best setting lies at the edge" in p for p in judgement.problems)

@@ -9,7 +9,8 @@ import pytest
 
 from record.metrics import summarize
 from record.runlog import lock, read_metrics
-from report.runs import ReportError, read
+from report.run import ReportError
+from report.sources import read
 from tests.jobs import command, finish, job
 from tests.report.contest_folder import configuration, curve, write_contest, write_run
 
@@ -35,7 +36,7 @@ def test_contest_folder_gives_arms_roles_baseline_and_columns(tmp_path):
     assert (study.name, study.baseline, study.arms) == ("demo", "cosine", ["cosine", "wsd"])
     assert len(study.of("wsd")) == 2
     assert len(study.of("wsd", "tuning")) == 3
-    assert study.tuning["arms"]["wsd"]["best"] == {"optimizer.lr": 1e-3}
+    assert study.tuning.arms["wsd"].best == {"optimizer.lr": 1e-3}
     assert study.problems == []
     run = one(study)
     records = read_metrics(folder_of(home, "wsd", 1))
