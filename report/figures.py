@@ -166,7 +166,7 @@ def _speedups_of(reached: Mapping[str, Speedup], plot: Any, style: Style) -> Non
 
 
 @dataclass(frozen=True)
-class Curve:
+class _Curve:
     """A figure of one column of the updates over steps.
 
     axis: title of y. cut: y ends where the curve is after a twentieth of the run. log: of y.
@@ -183,7 +183,7 @@ class Curve:
     band: bool = True
 
 
-TRAIN_LOSS = Curve(
+TRAIN_LOSS = _Curve(
     "train/loss",
     "train_loss",
     "Training loss",
@@ -193,7 +193,7 @@ TRAIN_LOSS = Curve(
     cut=True,
 )
 OTHER_CURVES = (
-    Curve(
+    _Curve(
         "train/lr",
         "lr",
         "Learning rate",
@@ -201,7 +201,7 @@ OTHER_CURVES = (
         "As recorded at each update, mean over seeds.",
         band=False,
     ),
-    Curve(
+    _Curve(
         "train/grad_norm",
         "grad_norm",
         "Gradient norm",
@@ -209,21 +209,21 @@ OTHER_CURVES = (
         "L2 norm before clipping. Band: lowest and highest value of any seed.",
         log=True,
     ),
-    Curve(
+    _Curve(
         "time/train_seconds",
         "time",
         "Cumulative time",
         "seconds of training",
         "Clock of the training loop: without evaluation, checkpoints, compilation and logging.",
     ),
-    Curve(
+    _Curve(
         "train/stability_score",
         "stability",
         "Stability score",
         "stability score",
         "1 / (1 + std of all losses so far). It punishes learning: a flat run scores 1.",
     ),
-    Curve(
+    _Curve(
         "train/spike_score",
         "spikes",
         "Spike score",
@@ -233,7 +233,7 @@ OTHER_CURVES = (
 )
 
 
-def _curve(curve: Curve, study: Study, look: Look) -> Figure | None:
+def _curve(curve: _Curve, study: Study, look: Look) -> Figure | None:
     """One column for all arms."""
     arms = series.shown_runs(study)
     most = min(series.pieces(len(arms)), NOISY_POINTS if curve.band else series.MOST_POINTS)

@@ -37,7 +37,7 @@ SHOWN_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
-class Home:
+class _Home:
     """A contest's folder, or the path given; the run folders found below; the contest's plan."""
 
     folder: Path
@@ -78,7 +78,7 @@ def _read_folder(path: str) -> Study:
         what = "is a file" if root.exists() else "does not exist"
         raise ReportError(f"{path} {what}; give a folder of runs, or wandb:ENTITY/PROJECT")
     homes = [
-        Home(folder, found, _contest_file(PlanFile, folder, problems))
+        _Home(folder, found, _contest_file(PlanFile, folder, problems))
         for folder, found in sorted(_search(root, problems).items())
     ]
     contests = [_contest(home, problems) for home in homes if home.plan]
@@ -169,7 +169,7 @@ def _contest_file(file: type[File], folder: Path, problems: list[str]) -> File |
         raise ReportError(str(error)) from error
 
 
-def _contest(home: Home, problems: list[str]) -> Study:
+def _contest(home: _Home, problems: list[str]) -> Study:
     """What plan.json, tuning.json and contest.toml say of a contest; without its runs."""
     plan = home.plan
     assert plan is not None
@@ -199,7 +199,7 @@ def _declared(folder: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _places(home: Home, problems: list[str]) -> list[Place]:
+def _places(home: _Home, problems: list[str]) -> list[Place]:
     """The runs of the plan, also those without a folder; then the folders that are not in it."""
     planned = {home.folder / run.directory: run for run in (home.plan.runs if home.plan else ())}
     others = [folder for folder in home.runs if folder not in planned]

@@ -143,3 +143,14 @@ def tune(home, arm, number, gain, steps, every, entries):
     return {"trials": trials, "best": best["setting"], "best_loss": best["loss"], "edges": [],
             "default": trials[0]["setting"], "default_loss": trials[0]["loss"],
             "gap": trials[0]["loss"] - best["loss"]}  # fmt: skip
+
+
+def folder_of(home, arm, seed):
+    """The folder of one reporting run of a contest."""
+    return next(home.glob(f"adamw-{arm}-s{seed}-*"))
+
+
+def one(study, arm="wsd", seed=1):
+    """The only reporting run of an arm and a seed."""
+    (run,) = (run for run in study.of(arm) if run.seed == seed)
+    return run
