@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from report import runs, verdict
+from report import verdict
+from report.sources import read
 from report.statistics import ALPHA, detectable
 
 RUNS = Path(__file__).parents[1] / "docs" / "results" / "calibration_runs.csv"
@@ -35,7 +36,7 @@ SEEDS = (3, 5, 8, 10)
 
 def save(folder: str, path: Path) -> None:
     """Final validation losses of all finished runs under `folder`, for seeds that all arms have."""
-    study = runs.read([folder])
+    study = read([folder])
     found = {arm: verdict.values_of(study, arm, "final_val_loss", True) for arm in study.arms}
     common = sorted(set.intersection(*(set(values) for values in found.values())))
     with path.open("w", newline="") as file:

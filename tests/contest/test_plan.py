@@ -14,8 +14,8 @@ from contest.search import Study
 from contest.slots import Slot, slots
 from contest.tuning import at_edge
 from record import runlog
-from report.runs import read
-from report.verdict import judge
+from report.judgement import judge
+from report.sources import read
 from tests.contest import tiny
 from tests.jobs import ROOT
 
