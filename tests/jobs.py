@@ -6,15 +6,17 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
+from tests.forked import ROOT, Forked
+
 SHARED = ROOT.parent / "shared"  # optional material; tests that want it skip without it
 
 
@@ -74,24 +76,52 @@ def command(shards: Path, runs: Path) -> list[str]:
 
 
 def job(
-    arguments: list[str], nproc: int = 0, program: str = "train_gpt2.py", **options: object
-) -> subprocess.Popen[str]:
-    """A real job: torchrun with `nproc` ranks, or plain python for 0. In its own session."""
-    launcher = [sys.executable]
+    arguments: list[str],
+    nproc: int = 0,
+    program: str = "train_gpt2.py",
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str] | Forked:
+    """A real job: torchrun with `nproc` ranks, or plain python for 0. In its own session.
+
+    Forked, unless it is given an environment, which a fresh interpreter must see as it starts.
+    """
+    words = [program, *arguments]
     if nproc:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
+        words = [*torchrun, *words]
+    if env is None:
+        return Forked(words)
     return subprocess.Popen(
-        [*launcher, program, *arguments],
+        [sys.executable, *words],
         cwd=ROOT,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **options,  # type: ignore[call-overload]
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
+def train_on_ranks(arguments: list[str], world_size: int) -> str:
+    """Output of a job whose ranks were started without torchrun, with the variables that it sets.
+
+    For what the ranks compute together; what torchrun does with them is for `job`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    ranks = [
+        Forked(
+            ["train_gpt2.py", *arguments],
+            os.environ | meeting | sizes | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(world_size)
+    ]
+    return "".join(map(finish, ranks))
+
+
+def finish(process: subprocess.Popen[str] | Forked, timeout: float = 120) -> str:
     """Output of a job that must end well."""
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output
@@ -109,7 +139,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def kill_group(process: subprocess.Popen[str], workers: Iterable[int]) -> None:
+def kill_group(process: subprocess.Popen[str] | Forked, workers: Iterable[int]) -> None:
     """SIGKILL to the agent and, before they notice, to its workers (each its own session)."""
     for pid in [process.pid, *workers]:
         with contextlib.suppress(ProcessLookupError):
