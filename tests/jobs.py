@@ -102,23 +102,22 @@ def job(
     )
 
 
-def train_on_ranks(arguments: list[str], world_size: int) -> str:
-    """Output of a job whose ranks were started without torchrun, with the variables that it sets.
+def ranks(arguments: list[str], world_size: int, program: str = "train_gpt2.py") -> list[Forked]:
+    """Real ranks, started without torchrun but with the variables that it sets.
 
-    For what the ranks compute together; what torchrun does with them is for `job`.
+    For what the ranks do together; what torchrun does with them is for `job`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     sizes = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
-    ranks = [
+    return [
         Forked(
-            ["train_gpt2.py", *arguments],
+            [program, *arguments],
             os.environ | meeting | sizes | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(world_size)
     ]
-    return "".join(map(finish, ranks))
 
 
 def finish(process: subprocess.Popen[str] | Forked, timeout: float = 120) -> str:
