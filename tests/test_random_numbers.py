@@ -1,4 +1,4 @@
-"""Random numbers of the loop are a function of (seed, step), so that a resume needs no generator."""
+"""The loop's random numbers are a function of (seed, step): a resume needs no generator."""
 
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """Files are whole or absent: also after a power cut, which only the order of syncs can show."""
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -9,12 +8,12 @@ import pytest
 
 from record import checkpoints
 from record.runlog import RunLog, WandbOptions
-from storage import publish, read_json, write_atomically, write_json
+from storage import publish, write_json
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What reaches the disk, in order: ("sync", inode, bytes), ("folder", inode), ("rename", name)."""
+    """Syncs of files, with their length so far, syncs of folders, and renames, in order."""
     seen = []
     sync, rename = os.fsync, os.replace
 
