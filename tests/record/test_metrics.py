@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from record.metrics import (
     SpikeRule,
@@ -353,3 +354,110 @@ def test_costs_of_reaching_a_target_are_those_of_the_first_evaluation_below_it()
     assert set(to_target(lines, 5.9).values()) == {math.inf}
     assert set(to_target([], 5.9).values()) == {math.inf}
     assert set(to_target(run_records([5.0], val={0: math.nan}), 99.0).values()) == {math.inf}
+
+
+# ------------------------------------------------------------------- where a definition begins
+
+
+def test_spike_at_exactly_the_limit_counts_by_olmo_2s_rule_only():
+    assert spike_rule(2000).spike(7.0, 0.0, 1.0)
+    assert spike_rule(2000).spike(-7.0, 0.0, 1.0)
+    assert not spike_rule(1999).spike(6.0, 0.0, 1.0)
+    assert spike_rule(1999).spike(6.0001, 0.0, 1.0)
+    assert not spike_rule(1999).spike(1.0, 0.0, 1e-10)  # a constant window but for rounding
+
+
+@pytest.mark.parametrize("name", ["time/train_seconds", "tokens"])
+def test_a_line_without_clock_or_tokens_keeps_the_last_known_cost(name):
+    lines = run_records([5.0] * 4, val={2: 7.0, 4: 6.0})
+    incomplete = [line for line in lines if line["step"] < 2]
+    incomplete += [{k: v for k, v in x.items() if k != name} for x in lines if x["step"] >= 2]
+    spent = to_target(incomplete, 6.5)
+    assert spent["steps_to_target"] == 4
+    assert spent["seconds_to_target"] == (1.0 if name == "time/train_seconds" else 2.0)
+    assert spent["tokens_to_target"] == (1024 if name == "tokens" else 2048)
+
+
+def test_costs_of_a_target_do_not_depend_on_the_order_of_lines():
+    lines = run_records([5.0] * 6, val={0: 11.0, 2: 7.0, 4: 6.0})
+    assert to_target(lines[::-1], 6.5) == to_target(lines, 6.5)
+    assert to_target(lines[::-1], 6.5)["seconds_to_target"] == 2.0
+
+
+def test_a_target_that_is_missed_costs_infinity_on_every_axis():
+    assert to_target(run_records([5.0], val={1: 5.0}), 1.0) == {
+        "steps_to_target": math.inf,
+        "seconds_to_target": math.inf,
+        "tokens_to_target": math.inf,
+    }
+
+
+@pytest.mark.parametrize("missing", ["tokens", "time/train_seconds"])
+def test_throughput_is_unknown_without_tokens_or_without_clock(missing):
+    lines = [line | {missing: None} for line in run_records([5.0, 4.0])]
+    assert summarize(lines, 2)["tokens_per_second"] is None
+
+
+def test_mfu_is_weighted_by_the_time_of_each_update():
+    lines = run_records([5.0, 4.0])
+    lines[0] |= {"mfu": 0.2, "time/step_ms": 0.5}
+    lines[1] |= {"mfu": 0.6, "time/step_ms": 1.5}
+    assert summarize(lines, 2)["mfu"] == pytest.approx(0.5)
+    assert summarize([line | {"time/step_ms": 0.0} for line in lines], 2)["mfu"] is None
+
+
+def test_without_recorded_rates_no_update_is_warmup():
+    lines = [line | {"train/lr": None} for line in run_records([9.0, 5.0, 5.0])]
+    assert summarize(lines, 3)["loss_noise"] == pytest.approx(np.std([4.0, 0.0]) / math.sqrt(2))
+
+
+def test_loss_noise_changes_its_rule_at_2000_updates_and_wants_a_whole_window():
+    losses = series()[:500]
+    residuals = (losses - ndimage.median_filter(losses, 101))[50:-50]
+    by_differences = np.std(np.diff(losses)) / math.sqrt(2)
+    assert loss_noise(losses, 2000) == pytest.approx(np.std(residuals), rel=1e-12)
+    assert loss_noise(losses, 1999) == pytest.approx(by_differences, rel=1e-12)
+    short = losses[:101]  # one window would have one residual, and no spread
+    assert loss_noise(short, 2000) == pytest.approx(np.std(np.diff(short)) / math.sqrt(2))
+    assert loss_noise(losses[:2], 1999) == 0.0
+    assert loss_noise(losses[:1], 1999) is None
+
+
+def test_loss_noise_of_a_long_run_is_that_of_one_median_filter():
+    losses = SLOPE[:9000]
+    residuals = (losses - ndimage.median_filter(losses, 101))[50:-50]
+    assert loss_noise(losses, LONG) == pytest.approx(np.std(residuals), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("losses", "step"),
+    [
+        ([1000.0, 999.0, 998.5], 2),  # one in a thousand is not yet below
+        ([100.0, 5.0, 4.95], None),  # near relative to the first loss, not to the one before
+        ([0.0, 0.0], None),
+        ([0.0, 1.0], None),
+        ([math.nan, math.inf, math.inf], None),
+    ],
+)
+def test_converged_step_compares_with_the_loss_before_and_warns_of_nothing(losses, step):
+    assert summarize(run_records(losses), 10)["converged_step"] == step
+
+
+def test_a_final_loss_exactly_a_tenth_below_the_start_has_not_learned():
+    assert 10.5 - 0.1 == 10.4
+    lines = run_records([9.0], val={0: 10.5, 1: 10.4})
+    assert summarize(lines, 1)["diverged_reason"] == "never learned"
+
+
+@pytest.mark.parametrize("start", [1, 500])
+def test_climbing_is_a_hundred_updates_above_not_ninety_nine(start):
+    def losses(up):
+        return np.concatenate([np.full(start, 4.0), np.full(up, 1000.0)])
+
+    for warm in (0, start):
+        assert climbed(losses(100), warm, 2000)
+        assert not climbed(losses(99), warm, 2000)
+    assert not climbed(losses(100), start + 1, 2000)
+    lines = run_records(losses(100), val={0: 11.0, start + 100: 5.0})
+    assert summarize(lines, start + 100)["diverged_reason"] == "loss climbed"

@@ -1,0 +1,143 @@
+"""Mutation testing: which expression could be wrong without a test that notices?
+
+    python -m tests.mutants                      # all files of SUITES; `make mutants`
+    python -m tests.mutants record/metrics.py    # some
+
+mutmut changes one expression of a file at a time and runs the tests that SUITES names beside it. A
+change that no test notices has survived. It wants a test, or it is equivalent: nothing that a user
+can see tells it from the original. equivalent_mutants.toml lists those, with the reason. mutmut
+changes no decorated function and no constant of a module; the words of errors are left to reviewers.
+
+Exit code 1 when fewer than 90 % of the mutants of a file that are not equivalent are killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "build" / "mutants"
+EQUIVALENT = Path(__file__).parent / "equivalent_mutants.toml"
+GOAL = 0.9
+SUITES = {
+    "data/coinflip.py": ["tests/data/test_sources.py"],
+    "data/index.py": ["tests/data/test_shards.py"],
+    "data/loader.py": ["tests/data/test_loader.py"],
+    "data/permutation.py": ["tests/data/test_loader.py"],
+    "data/shards.py": ["tests/data/test_shards.py"],
+    "data/vocabulary.py": ["tests/data/test_sources.py"],
+    "data/writer.py": ["tests/data/test_sources.py"],
+    "record/metrics.py": ["tests/record/test_metrics.py"],
+    "report/statistics.py": ["tests/report/test_statistics.py"],
+    "report/verdict.py": ["tests/report/test_verdict.py", "tests/oracle/test_judged.py"],
+    "storage/files.py": ["tests/storage/test_files.py"],
+    "storage/locks.py": ["tests/storage/test_locks.py"],
+    "train_gpt2.py": ["tests/oracle/test_training.py", "tests/oracle/test_evaluation.py"],
+}
+SETTINGS = """[mutmut]
+source_paths=
+    {room}
+also_copy=
+    {rest}
+only_mutate=
+    {file}
+do_not_mutate_patterns=
+    raise \\w+\\(
+    print\\(
+pytest_add_cli_args_test_selection=
+    {tests}
+pytest_add_cli_args=
+    -p
+    no:cacheprovider
+process_isolation=forkserver
+timeout_multiplier=4
+"""
+KILLED = {1, 3, 24, 36, 152, 255, -24, -11, -9}  # a failed test, an endless loop, a crash
+
+
+def prepare(file: str) -> Path:
+    """A copy of the working tree in build/mutants, with the settings for one file."""
+    folder = WORK / file.removesuffix(".py").replace("/", ".")
+    shutil.rmtree(folder, ignore_errors=True)
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).exists():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    room = file.split("/")[0]
+    rest = [path.name for path in folder.iterdir() if path.name not in (room, "tests")]
+    lists = {"rest": rest, "tests": SUITES[file]}
+    joined = {name: "\n    ".join(sorted(values)) for name, values in lists.items()}
+    (folder / "setup.cfg").write_text(SETTINGS.format(room=room, file=file, **joined))
+    return folder
+
+
+def mutmut(folder: Path, *arguments: str) -> str:
+    """Output of one command of mutmut; one process, so that the machine stays usable."""
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} in {folder} failed:\n{done.stdout[-2000:]}{done.stderr}")
+    return done.stdout
+
+
+def changes(folder: Path, mutant: str) -> tuple[str, str, str]:
+    """(function, lines removed, lines added) of one mutant, the lines stripped and joined."""
+    lines = mutmut(folder, "show", mutant).splitlines()[3:]
+    removed, added = (
+        " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
+    )
+    function = mutant.rpartition("__mutmut")[0].rpartition(".")[2]
+    return function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", "."), removed, added
+
+
+def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, list[str]]:
+    """(mutants, killed, equivalent, survivors in words) of one file."""
+    folder = prepare(file)
+    mutmut(folder, "run", "--max-children", "1")
+    codes = json.loads((folder / "mutants" / f"{file}.meta").read_text())["exit_code_by_key"]
+    known = {(e["function"], e["becomes"]) for e in equivalent if e["file"] == file}
+    survivors, same = [], 0
+    for mutant, code in codes.items():
+        if code in KILLED:
+            continue
+        function, removed, added = changes(folder, mutant)
+        if (function, added) in known:
+            same += 1
+        else:
+            survivors.append(f"{function}\n    - {removed}\n    + {added}")
+    return len(codes), len(codes) - same - len(survivors), same, survivors
+
+
+def main() -> int:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", help=f"some of {', '.join(SUITES)}; all without any")
+    files = parser.parse_args().files or list(SUITES)
+    if unknown := set(files) - SUITES.keys():
+        parser.error(f"no tests are named for {', '.join(unknown)}; valid: {', '.join(SUITES)}")
+    equivalent = tomllib.loads(EQUIVALENT.read_text())["mutant"]
+    low = []
+    for file in files:
+        total, killed, same, survivors = score(file, equivalent)
+        share = killed / max(1, total - same)
+        print(f"{file:22} {total:5} mutants {killed:5} killed {same:4} equivalent "
+              f"{len(survivors):4} survived  {share:.1%}", *survivors, sep="\n  ", flush=True)  # fmt: skip
+        low += [file] if share < GOAL else []
+    if low:
+        print(f"below {GOAL:.0%}: {', '.join(low)}")
+    return bool(low)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""A whole run against Hugging Face's GPT-2 trained by torch's AdamW, written out step by step.
+
+The training split is exactly one batch, so that the loop's order of data does not matter here.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from configs import Model
+from tests.jobs import command, only_run, write_shard
+from tests.oracle.reference import hugging_face, mean_loss, windows
+from train_gpt2 import GPT, main
+
+SHAPE = {"vocab_size": 256, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
+STEPS, ROWS, WARMUP, PEAK, CLIP = 12, 16, 3, 1e-2, 0.5
+
+
+@pytest.fixture(scope="module")
+def one_batch(tmp_path_factory):
+    """Skewed tokens: 16 training windows of 32, and 12 for validation."""
+    folder = tmp_path_factory.mktemp("one_batch")
+    tokens = np.random.default_rng(0).binomial(255, 0.2, 32 * (ROWS + 12) + 2)
+    write_shard(folder / "x_train_0.bin", tokens[: 32 * ROWS + 1])
+    write_shard(folder / "x_val_0.bin", tokens[32 * ROWS + 1 :])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(one_batch, tmp_path_factory):
+    """(lines of metrics.jsonl, the last checkpoint) of our run, in micro-batches of 4 rows."""
+    runs = tmp_path_factory.mktemp("runs")
+    flags = {
+        "train.total_steps": STEPS,
+        "train.batch_tokens": ROWS * 32,
+        "train.grad_clip": CLIP,
+        "optimizer.lr": PEAK,
+        "schedule.warmup_steps": WARMUP,
+        "eval.every": 5,
+        "eval.tokens": 32 * 11,
+    }
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    assert main([*command(one_batch, runs), *words]) == 0
+    directory = only_run(runs)
+    lines = [json.loads(x) for x in (directory / "metrics.jsonl").read_text().splitlines()]
+    (path,) = (directory / "checkpoints").glob(f"step-{STEPS:08d}-*.pt")
+    return lines, torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def reference(one_batch):
+    """The same run by others: {"train", "norm", "lr": per update; "val": by step; "model"}."""
+    model = hugging_face(GPT.initialised(Model(**SHAPE), seed=1).state_dict(), SHAPE)
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    other = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": other, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.95), eps=1e-8)
+    train_rows = windows(one_batch / "x_train_0.bin", ROWS, 32)
+    val_rows = windows(one_batch / "x_val_0.bin", 11, 32)
+    found = {"train": [], "norm": [], "lr": [], "val": {}, "model": model}
+    for step in range(STEPS + 1):
+        if step % 5 == 0 or step == STEPS:
+            with torch.no_grad():
+                found["val"][step] = mean_loss(model, val_rows).item()
+        if step == STEPS:
+            return found
+        optimizer.zero_grad()
+        loss = mean_loss(model, train_rows)
+        loss.backward()
+        norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in model.parameters()))
+        for p in model.parameters():
+            p.grad *= min(1.0, CLIP / norm.item())
+        x = max(0.0, (step - WARMUP) / (STEPS - WARMUP))
+        wave = 0.1 + 0.9 * (1 + math.cos(math.pi * x)) / 2
+        lr = PEAK * min(1.0, (step + 1) / WARMUP) * wave
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        found["train"].append(loss.item())
+        found["norm"].append(norm.item())
+        found["lr"].append(lr)
+
+
+def column(run, name):
+    return [line[name] for line in run[0] if name in line]
+
+
+def test_every_update_has_the_references_loss_norm_and_rate(run, reference):
+    assert column(run, "train/loss") == pytest.approx(reference["train"], abs=2e-5)
+    assert column(run, "train/grad_norm") == pytest.approx(reference["norm"], rel=1e-4)
+    assert column(run, "train/lr") == pytest.approx(reference["lr"], rel=1e-12)
+    assert min(reference["norm"]) < CLIP < max(reference["norm"])  # some were clipped, not all
+
+
+def test_every_evaluation_has_the_references_loss(run, reference):
+    found = {line["step"]: line["val/loss"] for line in run[0] if "val/loss" in line}
+    assert found == pytest.approx(reference["val"], abs=2e-5)
+    assert found[0] - found[STEPS] > 0.5
+
+
+def test_the_last_checkpoint_holds_the_references_weights(run, reference):
+    weights = run[1]["model"]
+    for name, p in reference["model"].transformer.named_parameters():
+        theirs = p.T if p.ndim == 2 and name.startswith("h.") else p
+        torch.testing.assert_close(weights[name][: len(theirs)], theirs, rtol=0, atol=2e-4)

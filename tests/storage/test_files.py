@@ -1,0 +1,81 @@
+"""Files are whole or absent: also after a power cut, which only the order of syncs can show."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from record import checkpoints
+from record.runlog import RunLog, WandbOptions
+from storage import publish, write_json
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Syncs of files, with their length so far, syncs of folders, and renames, in order."""
+    seen = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(descriptor):
+        status = os.fstat(descriptor)
+        folder = stat.S_ISDIR(status.st_mode)
+        seen.append(
+            ("folder", status.st_ino) if folder else ("sync", status.st_ino, status.st_size)
+        )
+        sync(descriptor)
+
+    def replace(source, target, **kwargs):
+        rename(source, target, **kwargs)
+        seen.append(("rename", Path(target).name))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    return seen
+
+
+def published(path):
+    """The calls that make `path` durable: its bytes, then its name, then its folder."""
+    status = path.stat()
+    return [
+        ("sync", status.st_ino, status.st_size),
+        ("rename", path.name),
+        ("folder", path.parent.stat().st_ino),
+    ]
+
+
+def test_a_published_file_is_synced_renamed_and_its_folder_synced(tmp_path, calls):
+    with (tmp_path / "partial").open("wb") as file:
+        file.write(b"x" * 10_000)  # in the process's buffer until it is flushed
+        publish(file, tmp_path / "whole")
+    assert calls == published(tmp_path / "whole")
+    assert (tmp_path / "whole").stat().st_size == 10_000
+
+
+def test_what_is_written_atomically_is_durable_in_this_order(tmp_path, calls):
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert calls == published(tmp_path / "a.json")
+
+
+def test_a_checkpoint_is_durable_before_the_older_one_is_removed(tmp_path, calls, monkeypatch):
+    remove = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        calls.append(("remove", path.name))
+        remove(path, missing_ok)
+
+    old = checkpoints.save(tmp_path, 1, 1, lambda file: file.write(b"one"))
+    monkeypatch.setattr(Path, "unlink", unlink)
+    calls.clear()
+    new = checkpoints.save(tmp_path, 2, 1, lambda file: file.write(b"two"))
+    assert calls == [*published(new), ("remove", old.name)]
+
+
+def test_the_offset_of_a_checkpoint_counts_only_bytes_that_are_synced(tmp_path, calls):
+    options = WandbOptions(mode="disabled", project="p", name="n")
+    log = RunLog(tmp_path, config_toml="", config={}, resume_offset=None, wandb=options)
+    log.log(0, {"train/loss": 3.0})
+    calls.clear()
+    offset = log.offset()
+    assert calls == [("sync", (tmp_path / "metrics.jsonl").stat().st_ino, offset)]
+    assert offset == len((tmp_path / "metrics.jsonl").read_bytes()) > 0
