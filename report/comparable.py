@@ -67,7 +67,7 @@ def _one_run_twice(runs: Sequence[Run]) -> str | None:
             if first is not run:
                 return (
                     f"{first.arm}: seeds {first.seed} and {run.seed} have the same initial weights "
-                    "and the same batches, so they are one run twice"
+                    "and the same batches, so they are the same run"
                 )
     return None
 
@@ -169,7 +169,7 @@ def _other_settings(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) ->
 
 def _unfinished(mine: Sequence[Run]) -> list[str]:
     waiting = sum(not run.done for run in mine)
-    return [f"{waiting} of {len(mine)} runs are not finished"] if waiting else []
+    return [f"not finished: {waiting} of {len(mine)} runs"] if waiting else []
 
 
 def _other_devices(runs: Sequence[Run]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A run's folder as a Run. Reading never fails: what is wrong is in the run's `problems`.
+"""A run's folder as a Run. Reading never fails: the run's `problems` say what is wrong.
 
 The folder is what the trainer leaves (docs/record.md): config.toml, record.json, metrics.jsonl and,
 after the end, summary.json.
@@ -132,14 +132,14 @@ def _read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         if path.parent.exists():
-            problems.append(f"no {path.name}: it has no numbers")
+            problems.append(f"no {path.name}, so it has no numbers")
         return []
     except OSError as error:
         problems.append(f"{path.name} cannot be read: {error.strerror}")
         return []
     torn = lines.pop()  # b"" where the last line is whole
     if torn:
-        problems.append(f"{path.name}: its last line is cut ({len(torn)} bytes) and left out")
+        problems.append(f"{path.name}: its last line is cut off ({len(torn)} bytes) and left out")
     try:  # one call for all lines is twice as fast
         records = json.loads(b"[" + b",".join(lines) + b"]")
         sound = all(type(r) is dict and type(r.get("step")) is int for r in records)
@@ -182,12 +182,12 @@ def _status(
 ) -> Status:
     """How the run stands, from disk alone."""
     if not holds_run(folder):
-        problems.append("planned, and not begun")
+        problems.append("planned, but not started")
         return "missing"
     ended = (summary or {}).get("status")
     if ended in runlog.STATUSES:
         if ended == "stopped":
-            problems.append("stopped before its end; the same command goes on")
+            problems.append("stopped before its end; the same command resumes it")
         return ended
     if is_locked(folder):
         problems.append("still running")
@@ -196,7 +196,7 @@ def _status(
     if last.get("status") == "failed":
         problems.append(f"failed: {last.get('error')}")
         return "failed"
-    problems.append("ended without a summary (killed?); the same command goes on")
+    problems.append("ended without a summary (killed?); the same command resumes it")
     return "stopped"
 
 

@@ -129,7 +129,7 @@ def _walk(
     inside = _subfolders(folder, problems)
     if depth == DEPTH:
         if inside:
-            problems.append(f"{folder} is {DEPTH} folders deep; what lies in it was not searched")
+            problems.append(f"{folder} is {DEPTH} folders deep; its subfolders were not searched")
         return False
     below = {entry.name: _walk(entry, home, depth + 1, found, problems) for entry in inside}
     empty = [name for name, holds in below.items() if not holds and name not in NOT_BEGUN]
@@ -174,7 +174,9 @@ def _contest(home: _Home, problems: list[str]) -> Study:
     plan = home.plan
     assert plan is not None
     pending = Counter(entry.arm for entry in plan.pending)
-    said = [f"{plan.contest}: {n} runs of {arm} wait for its tuning" for arm, n in pending.items()]
+    said = [
+        f"{plan.contest}: runs of {arm} that wait for its tuning: {n}" for arm, n in pending.items()
+    ]
     return Study(
         name=plan.contest,
         runs=[],
@@ -205,7 +207,7 @@ def _places(home: _Home, problems: list[str]) -> list[Place]:
     others = [folder for folder in home.runs if folder not in planned]
     if home.plan and others:
         names = ", ".join(sorted(folder.name for folder in others)[:SHOWN_NAMES])
-        where = f"{len(others)} run folders are not in {PlanFile.file_name} ({names})"
+        where = f"run folders not in {PlanFile.file_name}: {len(others)} ({names})"
         problems.append(f"{home.contest}: {where}; they are read as they are")
     return [
         *(Place(folder, home.contest, run) for folder, run in planned.items()),

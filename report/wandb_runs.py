@@ -79,8 +79,8 @@ def connect() -> Any:
         return wandb.Api(timeout=TIMEOUT)
     except Exception as error:
         raise ReportError(
-            f"W&B at {settings.base_url} took no credentials ({one_line(error)}); check the "
-            "network, or `wandb login --relogin`"
+            f"W&B at {settings.base_url} did not accept the credentials ({one_line(error)}); "
+            "check the network, or `wandb login --relogin`"
         ) from error
 
 
@@ -91,7 +91,7 @@ def _explain(error: Exception, entity: str, project: str) -> str:
             f"W&B has no project {entity}/{project}, or this account cannot see it; its address "
             f"https://wandb.ai/ENTITY/PROJECT has both names"
         )
-    return f"W&B did not give {entity}/{project} ({one_line(error)}); try again, or read folders"
+    return f"W&B did not return {entity}/{project} ({one_line(error)}); try again, or read folders"
 
 
 def _groups(api: Any, entity: str, project: str) -> str:
@@ -171,9 +171,9 @@ def settled(state: str, told: str | None, problems: list[str]) -> Status:
         return "running"
     if state in ("finished", "failed") and told in ("finished", "diverged", "stopped"):
         if told == "stopped":
-            problems.append("stopped before its end; the same command goes on")
+            problems.append("stopped before its end; the same command resumes it")
         return told  # type: ignore[return-value]
-    problems.append(f"W&B says {state}, and its trainer recorded no end")
+    problems.append(f"W&B says {state}, and the trainer recorded no end")
     return "failed"
 
 
