@@ -1,14 +1,14 @@
 """Mutation testing: which expression could be wrong without a test that notices?
 
-    python -m tests.mutants                      # all files of SUITES; `make mutants`
-    python -m tests.mutants record/metrics.py    # some
+    python -m tests.mutants                      # all files of SUITES: `make mutants`
+    python -m tests.mutants record/metrics.py    # some of them
 
 mutmut changes one expression of a file at a time and runs the tests that SUITES names beside it. A
-change that no test notices has survived. It wants a test, or it is equivalent: nothing that a user
-can see tells it from the original. equivalent_mutants.toml lists those, with the reason. mutmut
-changes no decorated function and no constant of a module; the words of errors are left to reviewers.
+change that no test notices has survived. It wants a test, or it is equivalent: a user cannot tell it
+from the original. equivalent_mutants.toml lists those, with the reason. mutmut changes neither
+decorated functions nor constants of a module, and here it leaves the words of errors alone.
 
-Exit code 1 when fewer than 90 % of the mutants of a file that are not equivalent are killed.
+Exit code 1 if less than 90 % of the mutants of a file that are not equivalent were killed.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def main() -> int:
     for file in files:
         total, killed, same, survivors = score(file, equivalent)
         share = killed / max(1, total - same)
-        print(f"{file:22} {total:5} mutants {killed:5} killed {same:4} equivalent "
-              f"{len(survivors):4} survived  {share:.1%}", *survivors, sep="\n  ", flush=True)  # fmt: skip
+        counts = f"{total} mutants, {killed} killed, {same} equivalent, {len(survivors)} survived"
+        print(f"{file:22} {share:6.1%}  {counts}", *survivors, sep="\n  ", flush=True)
         low += [file] if share < GOAL else []
     if low:
         print(f"below {GOAL:.0%}: {', '.join(low)}")
