@@ -4,7 +4,7 @@
     python -m tests.mutants record/metrics.py    # some of them
 
 mutmut changes one expression of a file at a time and runs the tests that SUITES names beside it. A
-change that no test notices has survived. It wants a test, or it is equivalent: a user cannot tell it
+change that no test notices has survived. It wants a test, or it is equivalent: no user can tell it
 from the original. equivalent_mutants.toml lists those, with the reason. mutmut changes neither
 decorated functions nor constants of a module, and here it leaves the words of errors alone.
 
@@ -92,13 +92,13 @@ def mutmut(folder: Path, *arguments: str) -> str:
 
 
 def changes(folder: Path, mutant: str) -> tuple[str, str, str]:
-    """(function, lines removed, lines added) of one mutant, the lines stripped and joined."""
+    """(function, lines before, lines after) of one mutant, stripped and joined."""
     lines = mutmut(folder, "show", mutant).splitlines()[3:]
-    removed, added = (
+    before, after = (
         " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
     )
     function = mutant.rpartition("__mutmut")[0].rpartition(".")[2]
-    return function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", "."), removed, added
+    return function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", "."), before, after or f"without {before}"
 
 
 def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, list[str]]:
@@ -111,11 +111,11 @@ def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, l
     for mutant, code in codes.items():
         if code in KILLED:
             continue
-        function, removed, added = changes(folder, mutant)
-        if (function, added) in known:
+        function, before, after = changes(folder, mutant)
+        if (function, after) in known:
             same += 1
         else:
-            survivors.append(f"{function}\n    - {removed}\n    + {added}")
+            survivors.append(f"{function}\n    - {before}\n    + {after}")
     return len(codes), len(codes) - same - len(survivors), same, survivors
 
 
