@@ -5,39 +5,31 @@
         --optimizer.lr 3e-4 --seed 2
     python train_gpt2.py configs/quickstart.toml                  # one process, CPU or GPU
 
-Killed at any moment, the same command goes on from the last whole checkpoint to the same bits.
-Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 something to mend, said in one
-line; 3 diverged (a loss or gradient that is not finite); 1 another rank was lost, which a line
-names. torchrun itself turns all but 0 into 1.
+Kill it at any moment: the same command resumes from the last whole checkpoint, to the same bits.
+Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 user error, reported in one
+line; 3 diverged (a loss or gradient that is not finite); 1 another rank was lost, named in one
+line. torchrun itself turns every code but 0 into 1.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import pickle
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 import optim
 from configs import Batch, Config, ConfigError, Model, load, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
-from launch.process import LostPeerError, Process, RunError, end_with_parent, stop_requests
-from record import checkpoints, runlog
-from record.hardware import environment, peak_flops, peak_memory_gib
-from record.metrics import StreamMetrics, summarize
-from record.screen import Screen, closing
+from launch.process import Process, print_once, run_main
+from launch.session import already_ended, close_record, open_record, write_checkpoint
+from record import checkpoints, hardware, runlog, screen
+from record.metrics import StreamMetrics
 
 # ------------------------------------------------------------------------------------ the model
 
@@ -92,9 +84,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """GPT-2 (Radford et al. 2019): learned positions, head tied to the token embedding.
 
-    The embedding has padded rows up to a multiple of 64, which tensor cores prefer: they are zero,
-    no input reads them and no logit comes from them, so they get no gradient and stay zero. They
-    add nothing to a norm; a mean over the 50,304 rows is 0.1 % smaller for 47 of them.
+    The embedding is padded to a multiple of 64 rows, which tensor cores prefer. The padded rows are
+    zero, no input reads them and they produce no logit, so they get no gradient and stay zero. They
+    add nothing to a norm; a mean over all 50,304 rows is 0.1 % smaller because of these 47.
     """
 
     def __init__(self, shape: Model) -> None:
@@ -107,7 +99,7 @@ class GPT(nn.Module):
 
     @classmethod
     def initialised(cls, shape: Model, seed: int) -> GPT:
-        """On the CPU, with GPT-2's initial weights: a function of the shape and the seed alone."""
+        """GPT-2's initial weights on the CPU: a function of the shape and the seed alone."""
         with torch.device("meta"):  # skips torch's own initialisation
             model = cls(shape)
         model = model.to_empty(device="cpu")
@@ -116,10 +108,10 @@ class GPT(nn.Module):
             if p.ndim < 2:
                 nn.init.constant_(p, float(".ln_" in f".{name}" and name.endswith("weight")))
                 continue
-            # Every block adds two projections to the residual stream, whose variance would grow.
+            # Every block adds two projections to the residual stream; this keeps its variance.
             std = 0.02 / math.sqrt(2 * shape.n_layer) if name.endswith("c_proj.weight") else 0.02
-            nn.init.normal_(p.data[: shape.vocab_size] if name == "wte.weight" else p.data,
-                            std=std, generator=generator)  # fmt: skip
+            rows = p.data[: shape.vocab_size] if name == "wte.weight" else p.data
+            nn.init.normal_(rows, std=std, generator=generator)
         nn.init.zeros_(model.wte.weight.data[shape.vocab_size :])
         return model
 
@@ -134,7 +126,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
 
-        Uniform numbers in place of those ids draw them from the model's own predictions.
+        Uniform numbers in place of the targets draw the targets from the model's predictions.
         """
         logits = self.logits(tokens)
         if targets.is_floating_point():
@@ -144,23 +136,18 @@ class GPT(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters by role: hidden matrices, embeddings (the head is tied), vectors (no decay).
-
-        The same groups for every optimizer, or a comparison of optimizers compares groupings.
-        """
-        groups: dict[str, dict[str, Any]] = {
-            "hidden": {},
-            "embedding": {},
-            "vector": {"weight_decay": 0.0},
-        }
+        """By role: hidden matrices, embeddings (the head is tied), vectors (no decay)."""
+        roles = ("hidden", "embedding", "vector")
+        groups: dict[str, Any] = {role: {"role": role, "params": [], "names": []} for role in roles}
+        groups["vector"]["weight_decay"] = 0.0
         for name, p in self.named_parameters():
             role = "vector" if p.ndim < 2 else "hidden" if name.startswith("h.") else "embedding"
-            groups[role].setdefault("params", []).append(p)
-            groups[role].setdefault("names", []).append(name)
-        return [{"role": role, **group} for role, group in groups.items()]
+            groups[role]["params"].append(p)
+            groups[role]["names"].append(name)
+        return list(groups.values())
 
     def num_parameters(self) -> int:
-        """Without the padded rows: 124,439,808 for GPT-2 124M."""
+        """Parameters without the padded rows: 124,439,808 for GPT-2 124M."""
         padding = self.wte.num_embeddings - self.shape.vocab_size
         return sum(p.numel() for p in self.parameters()) - padding * self.shape.n_embd
 
@@ -169,35 +156,18 @@ class GPT(nn.Module):
         n = self.num_parameters() - self.wpe.weight.numel()
         return 6 * n + 12 * self.shape.n_layer * self.shape.n_embd * self.shape.block_size
 
-    def weights_hash(self) -> str:
-        """sha256 of all weights in the order of their names: equal starts have equal hashes."""
-        digest = hashlib.sha256()
-        for name, p in sorted(self.named_parameters()):
-            digest.update(name.encode())
-            digest.update(p.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-
-EXIT_CODES = {"finished": 0, "stopped": 0, "diverged": 3}  # 2: something to mend
 
 # ------------------------------------------------------------------------------------ evaluation
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    validation: Validation,
-    rows: int,
-    process: Process,
-    autocast: AbstractContextManager[Any],
-) -> float:
-    """Mean loss, nats per token, over the same tokens for any number of ranks and rows at once."""
+def evaluate(model: nn.Module, validation: Validation, rows: int, process: Process) -> float:
+    """Mean loss, nats per token, over the same tokens for any number of ranks or `rows` a pass."""
     model.eval()
     loss_sum, tokens = torch.zeros((), dtype=torch.float64, device=process.device), 0
     for batch in validation.batches(rows):
         chunk = batch.to(process.device, non_blocking=True)
-        with autocast:
-            loss = model(chunk[:, :-1], chunk[:, 1:])
+        loss = model(chunk[:, :-1], chunk[:, 1:])
         loss_sum += loss.double() * (chunk.numel() - len(chunk))
         tokens += chunk.numel() - len(chunk)
     model.train()
@@ -205,100 +175,46 @@ def evaluate(
     return (total[0] / total[1]).item()
 
 
-# ----------------------------------------------------------------------------------- preparation
+# --------------------------------------------------------------------------------- what a run is
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    config: Config
+    process: Process
+    batch: Batch
+    schedule: optim.Schedule
+    loader: Loader
+    validation: Validation
 
 
 @dataclass
-class Progress:
-    """Where the run is: all that a checkpoint holds besides the model and the optimizer."""
+class State:
+    """What a step changes, and the model as it is called: compiled, and under DDP."""
 
-    step: int = 0  # updates done
-    train_seconds: float = 0.0  # on the loop's clock
-    evaluated: int = -1  # step of the last evaluation
-    metrics: dict[str, Any] = field(default_factory=dict)  # state of StreamMetrics
-    log_offset: int = 0  # bytes of metrics.jsonl
-
-
-def resolve(config: Config) -> Config:
-    """The configuration with every hyperparameter of its optimizer and schedule."""
-    return config.resolved(optim.resolve_optimizer, optim.resolve_schedule)
-
-
-def load_checkpoint(path: Path, config: Config, mmap: bool = False) -> dict[str, Any]:
-    """The saved state, with `mmap` read as needed; refuses another configuration's (RunError)."""
-    try:
-        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        name = config.optimizer.name
-        raise RunError(f"{path} cannot be read; the state of {name} may hold more than tensors and "
-                       f"plain values: {str(error).splitlines()[0]}") from None  # fmt: skip
-    if state["run"] != config.run_name:
-        raise RunError(f"{path} is of run {state['run']}, not of {config.run_name}; move it away")
-    return state
+    model: GPT
+    compiled: nn.Module
+    ddp_model: nn.Module
+    optimizer: optim.Optimizer
+    dtype: str  # of matrix products
+    autocast: torch.autocast
+    metrics: StreamMetrics
+    initial_hash: str  # of the weights before step 0; rank 0 alone has it
+    progress: checkpoints.Progress = field(default_factory=checkpoints.Progress)
 
 
-def build_optimizer(config: Config, model: GPT) -> optim.Optimizer:
-    """The optimizer of the configuration over the model's parameter groups."""
-    name, groups = config.optimizer.name, model.parameter_groups()
-    return optim.build_optimizer(name, groups, **config.optimizer.hyperparameters)
+# ----------------------------------------------------------------------------------- preparation
 
 
-def open_record(config: Config, directory: Path) -> tuple[runlog.RunLog, Path | None]:
-    """Rank 0: the run's record, alone in its folder, and the checkpoint to go on from."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        held = runlog.lock(directory, wait_seconds=30)
-        checkpoint = checkpoints.newest_whole(directory / "checkpoints")
-        offset = None
-        if checkpoint:
-            offset = load_checkpoint(checkpoint, config, mmap=True)["progress"]["log_offset"]
-        where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
-        wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
-        log = runlog.RunLog(directory, config_toml=config.toml(), config=config.table(),
-                     resume_offset=offset, wandb=wandb, held=held)  # fmt: skip
-    except OSError as error:
-        raise RunError(
-            f"cannot write the run's folder {directory}: {error}; give another with --log.dir"
-        ) from None
-    return log, checkpoint
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run one command line; returns the exit code."""
-    end_with_parent()
-    speaks = int(os.environ.get("LOCAL_RANK", 0)) == 0  # one process on each node
-    try:
-        if "--help" in argv or "-h" in argv:
-            text = usage()
-        else:
-            config = resolve(load([word for word in argv if word != "--print-config"]))
-            if "--print-config" not in argv:
-                return run(config)
-            text = f"# folder: {Path(config.log.dir) / config.run_name}\n{config.toml()}"
-        if speaks:
-            print(text)
-        return 0
-    except LostPeerError:
-        return 1
-    except (ConfigError, DataError, runlog.RecordError, RunError) as error:
-        if speaks:
-            print(f"error: {error}", file=sys.stderr)
-        elif int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            time.sleep(10)  # the first failure has torchrun end all ranks: let it be one that spoke
-        return 2
-
-
-# ------------------------------------------------------------------------------------------- run
-
-
-def run(config: Config) -> int:
-    """Check everything that can be checked before a GPU is touched, open the record, train."""
-    process = Process.from_environment(config.train.device)
+def prepare(config: Config) -> Run:
+    """Check all that can be checked before a GPU is touched (ConfigError, DataError)."""
+    process, shape = Process.from_environment(config.train.device), config.model
     batch = Batch.divide(config, process.world_size)
-    shape, steps = config.model, config.train.total_steps
-    schedule = optim.build_schedule(config.schedule.name, steps, **config.schedule.hyperparameters)
+    schedule = optim.schedule_of(config)
     with torch.device("meta"):
-        build_optimizer(config, GPT(shape))  # refuses what it will not take
+        optim.optimizer_of(config, GPT(shape).parameter_groups())  # refuses what it cannot train
     train_tokens, val_tokens = (
         open_split(config.data.dir, split, vocab_size=shape.vocab_size, format=config.data.format)
         for split in ("train", "val")
@@ -306,220 +222,162 @@ def run(config: Config) -> int:
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(train_tokens, batch_size=batch.size, data_seed=config.data_seed, **ranks)
     validation = Validation(val_tokens, num_tokens=config.eval.tokens, **ranks)
-    directory = Path(config.log.dir) / config.run_name
-    summary = runlog.read_summary(directory)
-    if summary and summary["status"] != "stopped":
-        if process.rank == 0:
-            print(f"{directory} has {summary['status']} already, see its summary.json; another "
-                  "--seed is another run; remove the folder to repeat this one")  # fmt: skip
-        return EXIT_CODES[summary["status"]]
-    process.join(config)
-    log: runlog.RunLog | runlog.NoLog = runlog.NoLog()
-    checkpoint, problem = None, None
-    try:
-        with stop_requests() as signals:
-            if process.rank == 0:
-                try:
-                    log, checkpoint = open_record(config, directory)
-                except (RunError, runlog.RecordError) as error:
-                    problem = str(error)
-            process.agree(problem)
-            checkpoint = process.broadcast(checkpoint)
-            if checkpoint and not checkpoint.exists():
-                problem = (
-                    f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
-                )
-            process.agree(problem)
-            with log, process.naming_lost_peers():
-                status = train(config, process, batch, schedule, loader, validation, log,
-                               checkpoint, signals)  # fmt: skip
-    except RunError:  # on all ranks, or on rank 0 with nothing left to do for the others
-        process.leave()
-        raise
-    process.leave()
-    return EXIT_CODES[status]
+    return Run(config, process, batch, schedule, loader, validation)
 
 
-def train(
-    config: Config,
-    process: Process,
-    batch: Batch,
-    schedule: optim.Schedule,
-    loader: Loader,
-    validation: Validation,
-    log: runlog.RunLog | runlog.NoLog,
-    checkpoint: Path | None,
-    signals: list[str],
-) -> runlog.Status:
-    """Build or restore, loop, summarise; returns how the run ended."""
-    # ---- model, optimizer, and where an earlier launch left them
-    settings, shape = config.train, config.model
-    directory = Path(config.log.dir) / config.run_name
-    model = GPT.initialised(shape, config.seed)
-    weights_hash = model.weights_hash() if process.rank == 0 else ""
+# ------------------------------------------------------------------------------- build and save
+
+
+def build(run: Run) -> State:
+    """Model and optimizer before step 0, on their device."""
+    settings, process = run.config.train, run.process
+    model = GPT.initialised(run.config.model, run.config.seed)
+    initial_hash = checkpoints.weights_hash(model) if process.rank == 0 else ""
     model = model.to(process.device)
-    optimizer = build_optimizer(config, model)
-    optimizer.check_gradients = False  # the loop looks at their norm before every step
-    progress, stream = Progress(), StreamMetrics(settings.total_steps)
-    if checkpoint:
-        state = load_checkpoint(checkpoint, config)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
-        stream.load_state_dict(progress.metrics)
-        del state
-    cuda = process.device.type == "cuda"
+    optimizer = optim.optimizer_of(run.config, model.parameter_groups())
+    optimizer.check_gradients = False  # the loop checks their norm before every step
     compiled: nn.Module = model
-    if settings.compile is True or (settings.compile == "auto" and cuda):
+    if settings.compile is True or (settings.compile == "auto" and process.device.type == "cuda"):
         compiled = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    parallel = compiled
-    if process.world_size > 1:
-        gpus = [process.local_rank] if cuda else None
-        parallel = DistributedDataParallel(compiled, gpus, gradient_as_bucket_view=True)
-    dtype = settings.dtype
-    if dtype == "auto":
-        native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = "bfloat16" if native else "float32"
+    ddp_model = process.distribute(compiled)
+    dtype = process.dtype(settings.dtype)
     if dtype == "float32":
         torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
-    autocast = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    half = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    metrics = StreamMetrics(settings.total_steps)
+    return State(model, compiled, ddp_model, optimizer, dtype, half, metrics, initial_hash)
 
-    # One pass before the clock: it compiles, and DDP settles its buckets, so that a resumed run
-    # adds gradients in the same order as one that was never interrupted.
+
+def save(run: Run, state: State, log: runlog.Log) -> None:
+    """Rank 0 writes a checkpoint; RunError on all ranks where it, or the record, cannot be."""
+    own = state.progress, state.metrics, state.model, state.optimizer
+    run.process.on_rank_0(lambda: write_checkpoint(run.config, log, *own))
+
+
+# --------------------------------------------------------------------------------------- warm-up
+
+
+def warm_up(run: Run, state: State) -> float:
+    """One pass before the clock starts; returns its seconds.
+
+    It compiles, and DDP settles its buckets: a resumed run then adds gradients in the same order
+    as one that was never interrupted.
+    """
     began = time.perf_counter()
-    tokens = torch.zeros(batch.micro, shape.block_size + 1, dtype=torch.int64).to(process.device)
-    with autocast:  # the strides are those of the loop, or it would compile again
-        parallel(tokens[:, :-1], tokens[:, 1:]).backward()
-        if any(map(optimizer.curvature_due, range(progress.step, settings.total_steps))):
-            parallel(tokens[:, :-1], tokens[:, 1:].float()).backward()
-    model.zero_grad(set_to_none=True)
+    optimizer, shape = state.optimizer, (run.batch.micro, run.config.model.block_size + 1)
+    tokens = torch.zeros(shape, dtype=torch.int64).to(run.process.device)
+    with state.autocast:  # the strides are the loop's: others would compile again
+        state.ddp_model(tokens[:, :-1], tokens[:, 1:]).backward()
+        steps = range(state.progress.step, run.config.train.total_steps)
+        if any(map(optimizer.curvature_due, steps)):
+            state.ddp_model(tokens[:, :-1], tokens[:, 1:].float()).backward()
+    state.model.zero_grad(set_to_none=True)
     optimizer.warm_up()
-    process.synchronize()
+    run.process.synchronize()
+    return time.perf_counter() - began
 
-    device_name = torch.cuda.get_device_name(process.device) if cuda else "cpu"
-    micro_batches = batch.rows // batch.micro
-    problem: str | None = None
+
+def begin(run: Run, state: State, log: runlog.Log) -> None:
+    """Warm up; rank 0 prints and records what this launch runs on (RunError: other data)."""
+    config, process, step = run.config, run.process, state.progress.step
+    facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype}
+    facts |= {"world_size": process.world_size, "start_step": step} | hardware.environment()
     if process.rank == 0:
-        facts = {"warm_up_seconds": time.perf_counter() - began, "dtype": dtype}
-        facts |= {"world_size": process.world_size, "start_step": progress.step}
-        hashes = {"weights": weights_hash, "batches": first_batches_hash(loader)}
-        began_with = log.facts.get("hashes", hashes)
-        if began_with["batches"] != hashes["batches"]:
-            problem = f"{config.data.dir} is not what this run began with: its first batches have "
-            problem += f"hash {hashes['batches'][:8]}, then {began_with['batches'][:8]}"
-        else:
-            log.record(hashes=hashes, environment=environment() | facts)
-        since = f", from step {progress.step}" if checkpoint else ""
-        print(f"run    {directory}{since}")
-        print(f"model  {model.num_parameters():,} parameters, {dtype}, on {device_name}")
-        cut = (
-            f"{process.world_size} ranks x {micro_batches} micro-batches x {batch.micro} sequences"
-        )
-        print(f"batch  {settings.batch_tokens:,} tokens = {cut} x {shape.block_size}")
-        print(
-            f"data   {config.data.dir}: {loader.epoch(settings.total_steps):.2f} epochs", flush=True
-        )
-        if conflict := optimizer.check_schedule(schedule):
+        print(f"run    {config.directory}{f', from step {step}' if step else ''}")
+        parameters, device = f"{state.model.num_parameters():,} parameters", process.device_name
+        print(f"model  {parameters}, {state.dtype}, on {device}")
+        print(f"batch  {run.batch}")
+        print(f"data   {config.data.dir}: {run.loader.epoch(config.train.total_steps):.2f} epochs")
+        if conflict := state.optimizer.check_schedule(run.schedule):
             print(f"warning: {conflict}")
-    process.agree(problem)
+    process.on_rank_0(lambda: log.begin(state.initial_hash, first_batches_hash(run.loader), facts))
 
-    # ---- the loop
-    start_step = progress.step
-    status: runlog.Status = "finished"
-    peak = peak_flops(device_name, "tf32" if dtype == "float32" else dtype)
-    parameters = list(model.parameters())
+
+# -------------------------------------------------------------------------------------- the loop
+
+
+def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None) -> Tensor:
+    """Gradients of the mean loss over all ranks; returns this rank's loss.
+
+    rows: this rank's sequences, (rows, block_size + 1). uniform: (rows, block_size), draws labels.
+    """
+    device, micro, model = run.process.device, run.batch.micro, state.ddp_model
+    total = torch.zeros((), device=device)
+    for i, chunk in enumerate(rows.split(micro)):
+        if run.process.world_size > 1:  # ranks exchange gradients on the last micro-batch only
+            model.require_backward_grad_sync = i == run.batch.micro_batches - 1  # type: ignore
+        chunk = chunk.to(device, non_blocking=True)
+        targets = chunk[:, 1:] if uniform is None else uniform[i * micro :][:micro]
+        with state.autocast:
+            loss = model(chunk[:, :-1], targets) / run.batch.micro_batches
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def train(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.Status:
+    """The loop, in seven steps. `signals` grows when the run is asked to stop."""
+    config, process, settings = run.config, run.process, run.config.train
+    model, optimizer, progress = state.model, state.optimizer, state.progress
+    prints, cuda = process.rank == 0, process.device.type == "cuda"
+    start_step, parameters = progress.step, list(model.parameters())
+    precision = "tf32" if state.dtype == "float32" else state.dtype
+    peak = hardware.peak_flops(process.device_name, precision)
     arm = f"{config.optimizer.name} and {config.schedule.name}"
-    failure: str | None = None  # why rank 0 cannot keep the record
-    screen = Screen(settings.total_steps, start_step, config.log.print_every, process.rank == 0)
-
-    def backward(rows: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """Gradients of the mean loss of all ranks; returns this rank's. `uniform` draws labels."""
-        total = torch.zeros((), device=process.device)
-        for i, chunk in enumerate(rows.split(batch.micro)):
-            if process.world_size > 1:  # gradients meet on the last micro-batch only
-                parallel.require_backward_grad_sync = i == micro_batches - 1  # type: ignore
-            chunk = chunk.to(process.device, non_blocking=True)
-            targets = chunk[:, 1:] if uniform is None else uniform[i * batch.micro :][: batch.micro]
-            with autocast:
-                loss = parallel(chunk[:, :-1], targets) / micro_batches
-            loss.backward()
-            total += loss.detach()
-        return total
-
-    def record(step: int, values: dict[str, Any]) -> None:
-        nonlocal failure
-        try:
-            log.log(step, values)
-        except OSError as error:
-            failure = failure or f"cannot write {directory / 'metrics.jsonl'}: {error}"
-
-    def save() -> None:
-        """Checkpoint by rank 0; all ranks end together if it cannot be written."""
-        problem = failure
-        if process.rank == 0 and not problem:
-            try:
-                progress.metrics, progress.log_offset = stream.state_dict(), log.offset()
-                state = {
-                    "run": config.run_name,
-                    "config": config.toml(),
-                    "progress": vars(progress),
-                }
-                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoints.save(directory / "checkpoints", progress.step, config.checkpoint.keep,
-                                 lambda file: torch.save(state, file))  # fmt: skip
-            except OSError as error:
-                problem = str(error)
-        if problem:
-            problem = (f"stopped at step {progress.step}: {problem}; the checkpoints before it are "
-                       "whole: make room, then give the same command again")  # fmt: skip
-        process.agree(problem)
-
-    with screen, loader.batches(start_step, pin_memory=cuda) as batches:
-        while True:
-            step = progress.step
+    bar = screen.Screen(settings.total_steps, start_step, config.log.print_every, prints)
+    with bar, run.loader.batches(start_step, pin_memory=cuda) as batches:
+        for step in range(start_step, settings.total_steps + 1):
             last = step == settings.total_steps
+            # ---- 1. evaluate
             if (last or step % config.eval.every == 0) and progress.evaluated != step:
                 began = time.perf_counter()
                 optimizer.eval_mode()
-                val_loss = evaluate(compiled, validation, batch.micro, process, autocast)
+                with state.autocast:
+                    val_loss = evaluate(state.compiled, run.validation, run.batch.micro, process)
                 optimizer.train_mode()
-                progress.evaluated = step
-                seconds = time.perf_counter() - began
-                record(step, {"val/loss": val_loss, "time/eval_seconds": seconds})
-                screen.evaluated(step, val_loss)
+                progress.evaluated, seconds = step, time.perf_counter() - began
+                log.log(step, {"val/loss": val_loss, "time/eval_seconds": seconds})
+                bar.evaluated(step, val_loss)
                 if not math.isfinite(val_loss):
-                    status = "diverged"
-                    screen.say(
-                        f"diverged: validation loss {val_loss} after {step} updates with {arm}"
-                    )
-                    break
+                    bar.say(f"diverged: val loss {val_loss} after {step} updates with {arm}")
+                    return "diverged"
+
+            # ---- 2. checkpoint
             due = config.checkpoint.every and step % config.checkpoint.every == 0
             if last or (due and step > start_step):
-                save()
+                save(run, state, log)
             if last:
                 break
 
-            # The clock is training time: it runs from here to the end of the update.
+            # ---- 3. gradients. The clock is training time: it runs from here to the update's end.
             began = time.perf_counter()
             # Random numbers are a function of (seed, step), equal on all ranks: nothing to save.
             torch.manual_seed((config.seed << 32) + step)
             rows = next(batches)
-            if optimizer.curvature_due(step):  # a draw belongs to its row, whatever the ranks
-                uniform = torch.rand(batch.size, shape.block_size)[process.rank * batch.rows :]
-                backward(rows, uniform[: batch.rows].to(process.device))
+            if optimizer.curvature_due(step):  # a row draws the same labels on any rank
+                uniform = torch.rand(run.batch.size, config.model.block_size)
+                uniform = uniform[process.rank * run.batch.rows :][: run.batch.rows]
+                backward(run, state, rows, uniform.to(process.device))
                 optimizer.update_curvature(settings.batch_tokens)
                 optimizer.zero_grad(set_to_none=True)
             sums = torch.zeros(2, device=process.device)  # over ranks: loss, requests to stop
-            sums[0] = backward(rows)
+            sums[0] = backward(run, state, rows)
+
+            # ---- 4. clip
             norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
-            sums[1] += float(bool(signals or failure))
-            # The one wait for the device before the update: without it a bad gradient would be in
-            # the weights before anybody knew, and ranks could not agree to stop at the same step.
-            loss_sum, asked, grad_norm = torch.cat([process.sum(sums), norm.view(1)]).tolist()
+            sums[1] += float(bool(signals or log.failure))
+            # The one wait for the device before the update: without it a bad gradient would reach
+            # the weights unseen, and ranks could not agree to stop at the same step.
+            results = torch.cat([process.sum(sums), norm.view(1)])
+            loss_sum, stop_requested, grad_norm = results.tolist()
             train_loss = loss_sum / process.world_size
             finite = math.isfinite(train_loss) and math.isfinite(grad_norm)
+
+            # ---- 5. learning rate
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step)
+                group["lr"] = group["initial_lr"] * run.schedule(step)
+
+            # ---- 6. update
             optimizer_began = time.perf_counter()
             if finite:
                 optimizer.step()
@@ -527,18 +385,18 @@ def train(
             optimizer_seconds = time.perf_counter() - optimizer_began
             optimizer.zero_grad(set_to_none=True)
             step_seconds = time.perf_counter() - began
-            # The clock stops.
 
+            # ---- 7. log. The clock has stopped.
             progress.train_seconds += step_seconds
             lr = optimizer.param_groups[0]["lr"]
-            if process.rank == 0:
+            if prints:
                 speed = settings.batch_tokens / step_seconds
                 flops = speed * model.flops_per_token() / process.world_size
                 values = {
                     "train/loss": train_loss,
                     "train/grad_norm": grad_norm,
                     "train/lr": lr,
-                    **(stream.update(train_loss, grad_norm) if finite else {}),
+                    **(state.metrics.update(train_loss, grad_norm) if finite else {}),
                     "time/train_seconds": progress.train_seconds,
                     "time/step_ms": 1e3 * step_seconds,
                     "time/optimizer_ms": 1e3 * optimizer_seconds,
@@ -546,44 +404,75 @@ def train(
                     "tokens": (step + 1) * settings.batch_tokens,
                     "tokens_per_second": speed,
                     "mfu": flops / peak if peak else None,
-                    "memory/peak_gib": peak_memory_gib(process.device),
+                    "memory/peak_gib": hardware.peak_memory_gib(process.device),
                     **{f"optimizer/{name}": x for name, x in optimizer.diagnostics().items()},
                 }
-                record(step, values)
-                screen.stepped(step, values)
+                log.log(step, values)
+                bar.stepped(step, values)
             if not finite:
-                status = "diverged"
-                screen.say(f"diverged: loss {train_loss}, gradient norm {grad_norm} at step {step} "
-                           f"with {arm}, lr {lr:.3g}; this update was not applied")  # fmt: skip
-                break
-            progress.step += 1
-            if asked:
-                save()
-                status = "stopped"
-                sender = signals[0] if signals else "a signal to another process"
-                screen.say(f"stopped by {sender} at step {progress.step}, with a checkpoint; the "
-                           "same command goes on from here")  # fmt: skip
-                break
+                what = f"loss {train_loss}, gradient norm {grad_norm} at step {step}"
+                bar.say(f"diverged: {what} with {arm}, lr {lr:.3g}; this update was not applied")
+                return "diverged"
+            progress.step = step + 1
+            if stop_requested:
+                save(run, state, log)
+                who = signals[0] if signals else "a signal to another process"
+                bar.say(f"stopped by {who} at step {step + 1}; the same command resumes there")
+                return "stopped"
+    return "finished"
 
-        # ---- the summary
-        screen.close()
-        if process.rank == 0:
-            state_bytes = optim.optimizer_state_bytes(optimizer) / model.num_parameters()
-            summary = summarize(runlog.read_metrics(directory), settings.total_steps) | {
-                "run": config.run_name,
-                "parameters": model.num_parameters(),
-                "optimizer_state_bytes_per_parameter": state_bytes,
-                "mean_lr_factor": schedule.mean_factor,
-                "last_lr_factor": schedule.last_factor,
-            }
-            try:
-                log.finish(status, summary)
-            except OSError as error:
-                raise RunError(f"cannot write the end of the record in {directory}: {error}; make "
-                               "room, then give the same command again") from None  # fmt: skip
-            if status == "finished":
-                print(closing(summary, directory))
-    return status
+
+# --------------------------------------------------------------------------------------- the end
+
+
+def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> None:
+    """Rank 0 writes the summary and prints the closing lines; RunError where it cannot."""
+    n = state.model.num_parameters()
+    facts = {
+        "run": run.config.run_name,
+        "parameters": n,
+        "flops_per_token": state.model.flops_per_token(),
+        "optimizer_state_bytes_per_parameter": optim.optimizer_state_bytes(state.optimizer) / n,
+        "mean_lr_factor": run.schedule.mean_factor,
+        "last_lr_factor": run.schedule.last_factor,
+    }
+    close_record(run.process, run.config, log, status, facts)
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def execute(run: Run) -> int:
+    """Meet the other ranks, build or restore, train, finish; returns the exit code."""
+    process, config = run.process, run.config
+    with process.joined(config) as signals:
+        log, checkpoint = open_record(process, config)
+        with log, process.naming_lost_peers():
+            state = build(run)
+            if checkpoint:
+                own = state.metrics, state.model, state.optimizer
+                state.progress = checkpoints.restore(checkpoint, config.run_name, *own)
+            begin(run, state, log)
+            status = train(run, state, log, signals)
+            finish(run, state, log, status)
+    return runlog.EXIT_CODES[status]
+
+
+def command(argv: list[str]) -> int:
+    """What a command line asks for; returns the exit code."""
+    if "--help" in argv or "-h" in argv:
+        return print_once(usage())
+    config = optim.resolve(load([word for word in argv if word != "--print-config"]))
+    if "--print-config" in argv:
+        return print_once(f"# folder: {config.directory}\n{config.toml()}")
+    run = prepare(config)
+    ended = already_ended(config)
+    return execute(run) if ended is None else ended
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line; returns the exit code, after one line for a user error."""
+    return run_main(lambda: command(argv), (ConfigError, DataError, runlog.RecordError))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from report import runs, verdict
+from report import verdict
+from report.sources import read
 from report.statistics import ALPHA, detectable
 
 RUNS = Path(__file__).parents[1] / "docs" / "results" / "calibration_runs.csv"
@@ -35,7 +36,7 @@ SEEDS = (3, 5, 8, 10)
 
 def save(folder: str, path: Path) -> None:
     """Final validation losses of all finished runs under `folder`, for seeds that all arms have."""
-    study = runs.read([folder])
+    study = read([folder])
     found = {arm: verdict.values_of(study, arm, "final_val_loss", True) for arm in study.arms}
     common = sorted(set.intersection(*(set(values) for values in found.values())))
     with path.open("w", newline="") as file:
@@ -54,7 +55,9 @@ def noise(path: Path) -> np.ndarray:
     return losses - losses.mean(axis=1, keepdims=True)
 
 
-def draw(pool, shape, paired: bool, rng) -> np.ndarray:
+def draw(
+    pool: np.ndarray, shape: tuple[int, int, int], paired: bool, rng: np.random.Generator
+) -> np.ndarray:
     """Losses of contests, shape (contests, arms, n); the first arm is the baseline.
 
     paired: all arms of a contest have the same seeds; else each draws its own.
@@ -79,13 +82,13 @@ def called(p: np.ndarray) -> np.ndarray:
     return p.min(axis=1) * p.shape[1] < ALPHA
 
 
-def false_positives(pool, n: int, paired: bool, contests: int) -> float:
+def false_positives(pool: np.ndarray, n: int, paired: bool, contests: int) -> float:
     """Share of contests without any difference in which one is called."""
     rng = np.random.default_rng([0, n, paired])
     return float(called(p_values(draw(pool, (contests, ARMS, n), paired, rng), paired)).mean())
 
 
-def sigma(pool, paired: bool) -> float:
+def sigma(pool: np.ndarray, paired: bool) -> float:
     """Standard deviation that the planner is told: of an arm, or of differences between two."""
     if not paired:
         return math.sqrt(float(np.mean(pool**2)))
@@ -93,7 +96,7 @@ def sigma(pool, paired: bool) -> float:
     return math.sqrt(float(np.mean((pool[a] - pool[b]) ** 2)))
 
 
-def power(pool, n: int, paired: bool, comparisons: int) -> float:
+def power(pool: np.ndarray, n: int, paired: bool, comparisons: int) -> float:
     """Share of comparisons that see the planner's difference for n seeds, alpha 0.05."""
     losses = draw(pool, (comparisons, 2, n), paired, np.random.default_rng([1, n, paired]))
     losses[:, 1] -= detectable(sigma(pool, paired), n, paired=paired)

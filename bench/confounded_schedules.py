@@ -12,7 +12,6 @@ the two orders side by side, and Spearman's correlation of final validation loss
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -38,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     contest = contests.read(options.contest)
     seed = contest.table.seeds[0]
-    configs = {
-        arm.name: train_gpt2.resolve(load(contest.arguments(arm, seed))) for arm in contest.arms
-    }
+    configs = {arm.name: optim.resolve(load(contest.arguments(arm, seed))) for arm in contest.arms}
     orders = {"file": list(configs), "reverse": list(reversed(configs))}
     with ProcessPoolExecutor(len(orders)) as pool:
         each = pool.map(sequence, [{name: configs[name] for name in o} for o in orders.values()])
@@ -60,7 +57,7 @@ def sequence(configs: dict[str, Config]) -> dict[str, dict[str, float]]:
     torch.set_flush_denormal(True)
     first = next(iter(configs.values()))
     model = train_gpt2.GPT.initialised(first.model, first.seed)
-    optimizer = train_gpt2.build_optimizer(first, model)
+    optimizer = optim.optimizer_of(first, model.parameter_groups())
     losses = {}
     for position, (name, config) in enumerate(configs.items(), 1):
         start = validate(model, config)
@@ -99,7 +96,7 @@ def validate(model: train_gpt2.GPT, config: Config) -> float:
                             block_size=config.model.block_size, rank=0, world_size=1)  # fmt: skip
     alone = Process(0, 0, 1, torch.device("cpu"))
     rows = Batch.divide(config, 1).micro
-    return train_gpt2.evaluate(model, validation, rows, alone, contextlib.nullcontext())
+    return train_gpt2.evaluate(model, validation, rows, alone)
 
 
 def table(found: dict[str, Any]) -> None:

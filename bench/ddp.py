@@ -1,7 +1,7 @@
 """What data parallelism costs on this machine: all-reduce, bucket sizes, overlap.
 
-    torchrun --standalone --nproc_per_node=2 bench/ddp.py                         # CPUs, gloo
-    torchrun --standalone --nproc_per_node=8 bench/ddp.py --config configs/gpt2_124m.toml
+    torchrun --standalone --nproc_per_node=2 -m bench.ddp                         # CPUs, gloo
+    torchrun --standalone --nproc_per_node=8 -m bench.ddp --config configs/gpt2_124m.toml
 
 Rank 0 prints JSON: all-reduce seconds and rate by size; seconds of forward and backward without
 communication, then with DDP at several bucket sizes, and with the gradients reduced only after the
@@ -12,21 +12,19 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from configs import load
+from train_gpt2 import GPT
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from configs import load  # noqa: E402
-from train_gpt2 import GPT  # noqa: E402
-
 MIB = 2**20
 
 
@@ -49,7 +47,7 @@ def all_reduce(device: torch.device, repeats: int) -> list[dict[str, float]]:
     rows, n = [], dist.get_world_size()
     for mib in (0.25, 1, 4, 25, 100):
         data = torch.ones(int(mib * MIB / 4), device=device)
-        times = clock(lambda data=data: dist.all_reduce(data), repeats, device)
+        times = clock(partial(dist.all_reduce, data), repeats, device)
         rate = 2 * (n - 1) / n * mib * MIB / (times["best_ms"] / 1e3) / 1e9
         rows.append({"mib": mib, **times, "bus_gb_per_s": round(rate, 2)})
     return rows
@@ -91,7 +89,7 @@ def main() -> None:
         "tokens_per_process": options.rows * shape.block_size,
         "gradient_mib": round(sum(p.numel() for p in model.parameters()) * 4 / MIB, 2),
         "all_reduce": all_reduce(device, options.repeats),
-        "alone": clock(lambda: step(model), options.repeats, device),
+        "alone": clock(partial(step, model), options.repeats, device),
         "reduce_afterwards": clock(step_then_reduce, options.repeats, device),
     }
     for mib in (0.25, 1, 5, 25, 100):
@@ -99,7 +97,7 @@ def main() -> None:
             model, [local] if cuda else None, bucket_cap_mb=mib, gradient_as_bucket_view=True
         )
         step(parallel)  # DDP builds its buckets anew after the first
-        run = clock(lambda parallel=parallel: step(parallel), options.repeats, device)
+        run = clock(partial(step, parallel), options.repeats, device)
         figures[f"ddp_bucket_{mib:g}_mib"] = run
     if dist.get_rank() == 0:
         figures["load_average"] = os.getloadavg()[0]

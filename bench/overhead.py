@@ -1,6 +1,6 @@
 """What logging, metrics and waiting for data cost, as a share of the quickstart's step time.
 
-    python bench/overhead.py [--steps 150] [--nproc 2]
+    python -m bench.overhead [--steps 150] [--nproc 2]
 
 Runs configs/quickstart.toml under torchrun with W&B offline, in a temporary folder. The step clock
 stops before metrics and logging, so their cost is what is left of the wall time between updates:
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from record.runlog import read_metrics
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 # Each rank's trainer, with a clock around what follows the step clock; nothing else changes.
 TRAINER = """
@@ -77,8 +78,6 @@ def main() -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=True,
         )
-        from record.runlog import read_metrics
-
         (directory,) = (work / "runs").iterdir()
         updates = [x for x in read_metrics(directory) if "train/loss" in x][10:]
         spent = 1e3 * np.load(work / "spent.npy")[10:]
@@ -90,8 +89,8 @@ def main() -> None:
     print(f"\n{'per update, ms':22} {'median':>8} {'p99':>8} {'mean':>8}  share of step time")
     for name, values in rows:
         share = 100 * values.sum() / step.sum()
-        print(f"{name:22} {np.median(values):8.3f} {np.percentile(values, 99):8.3f} "
-              f"{values.mean():8.3f}  {share:.3f} %")  # fmt: skip
+        figures = f"{np.median(values):8.3f} {np.percentile(values, 99):8.3f} {values.mean():8.3f}"
+        print(f"{name:22} {figures}  {share:.3f} %")
     print(f"overhead: {100 * (spent.sum() + wait.sum()) / step.sum():.3f} % of step time")
 
 

@@ -17,12 +17,16 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from contest import file, plan
+from contest.job import Job
 from record import metrics, runlog
 from record.wandb_mirror import WandbOptions
 
@@ -54,22 +58,29 @@ def curve(arm: int, seed: int, steps: int) -> np.ndarray:
     return trend + 0.03 * shared.normal(size=steps + 1)
 
 
-def write(job, arm: int) -> None:  # job: contest.job.Job
+def write(job: Job, arm: int) -> None:
     """One run's folder."""
     config = job.config
     steps, number = config.train.total_steps, job.seed * len(ARMS) + arm
     losses, rng = curve(arm, job.seed, steps), np.random.default_rng(number)
-    fate = {17: "diverged", 58: "stopped"}.get(number % 100, "finished")
+    fates: dict[int, runlog.Status] = {17: "diverged", 58: "stopped"}
+    fate = fates.get(number % 100, "finished")
     end = steps if fate == "finished" else steps // 2
     norms = 0.4 + 0.1 * rng.random(steps)
     clock = np.cumsum(0.2 + 0.01 * rng.random(steps))
     if fate == "diverged":
         losses[end] = np.nan
     off = WandbOptions("disabled", "bench", config.run_name)
-    with runlog.RunLog(job.directory, config_toml=config.toml(), config=config.table(),
-                       resume_offset=None, wandb=off) as log:  # fmt: skip
-        log.record(hashes={"weights": f"w{job.seed:063}", "batches": f"b{job.data_seed:063}"},
-                   environment={"python": sys.version, "device": "none"})  # fmt: skip
+    hashes = {"weights": f"w{job.seed:063}", "batches": f"b{job.data_seed:063}"}
+    log = runlog.RunLog(
+        job.directory,
+        config_toml=config.toml(),
+        config=config.table(),
+        resume_offset=None,
+        wandb=off,
+    )
+    with log:
+        log.record(hashes=hashes, environment={"python": sys.version, "device": "none"})
         stream = metrics.StreamMetrics(steps)
         for step in range(end + (fate == "diverged")):
             if step % config.eval.every == 0:
@@ -77,14 +88,24 @@ def write(job, arm: int) -> None:  # job: contest.job.Job
             log.log(step, line(step, losses, norms, clock, stream))
         if fate == "finished":
             log.log(steps, {"val/loss": losses[steps] + 0.02, "time/eval_seconds": 0.5})
-        told = metrics.summarize(runlog.read_metrics(job.directory), steps)
-        log.finish(fate, told | {"run": config.run_name, "parameters": 850_000,
-                                 "optimizer_state_bytes_per_parameter": 8.0,
-                                 "mean_lr_factor": 0.55, "last_lr_factor": 0.1})  # fmt: skip
+        facts = {
+            "run": config.run_name,
+            "parameters": 850_000,
+            "optimizer_state_bytes_per_parameter": 8.0,
+            "mean_lr_factor": 0.55,
+            "last_lr_factor": 0.1,
+        }
+        log.finish(fate, metrics.summarize(runlog.read_metrics(job.directory), steps) | facts)
 
 
-def line(step, losses, norms, clock, stream):  # as train_gpt2.py logs an update
-    """Values of one update."""
+def line(
+    step: int,
+    losses: np.ndarray,
+    norms: np.ndarray,
+    clock: np.ndarray,
+    stream: metrics.StreamMetrics,
+) -> dict[str, Any]:
+    """Values of one update, as train_gpt2.py logs them."""
     loss, norm = float(losses[step]), float(norms[step])
     return {
         "train/loss": loss,
@@ -104,8 +125,6 @@ def line(step, losses, norms, clock, stream):  # as train_gpt2.py logs an update
 
 def records(folder: Path, path: Path) -> int:
     """Write what the plan of `path` lacks; the number of runs."""
-    from contest import file, plan
-
     made = plan.make(file.read(path), folder)
     made.write()
     todo = [job for job in made.jobs if not job.directory.exists()]
@@ -117,10 +136,12 @@ def records(folder: Path, path: Path) -> int:
 def measure(name: str, *words: str) -> None:
     """Run a command of this project, print its seconds and memory, and its end if it failed."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    said = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
+    with tempfile.TemporaryFile("w+") as output:
+        command = [sys.executable, "-m", *words]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        output.seek(0)
+        said = output.read()
     code = os.waitstatus_to_exitcode(status)
     wall, cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime
     print(f"| {name} | {wall:.1f} | {cpu:.1f} | {used.ru_maxrss / 2**20:.2f} | {code} |")
@@ -140,8 +161,10 @@ def main() -> None:
     began = time.perf_counter()
     runs = records(options.folder, path)
     size = sum(p.stat().st_size for p in options.folder.rglob("metrics.jsonl"))
-    print(f"{runs} runs of {options.steps} updates, {size / 2**20:.0f} MiB of metrics.jsonl, "
-          f"written in {time.perf_counter() - began:.0f} s\n")  # fmt: skip
+    print(
+        f"{runs} runs of {options.steps} updates, {size / 2**20:.0f} MiB of metrics.jsonl, "
+        f"written in {time.perf_counter() - began:.0f} s\n"
+    )
     print("| | seconds | of CPU | peak memory, GiB | exit code |")
     print("| --- | ---: | ---: | ---: | ---: |")
     out = ["--out", str(options.folder)]

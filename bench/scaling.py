@@ -1,7 +1,7 @@
 """Arithmetic of docs/scaling.md: what DDP sends in a step, against the time of the step.
 
-    python bench/scaling.py                       # prints the tables of docs/scaling.md
-    python bench/scaling.py --mfu 0.5 --gpus 64   # with other assumptions
+    python -m bench.scaling                       # prints the tables of docs/scaling.md
+    python -m bench.scaling --mfu 0.5 --gpus 64   # with other assumptions
 
 Nothing is measured here. Sizes and FLOPs come from the project's own model and presets; links and
 peaks are what their makers print, links times an efficiency.
@@ -9,12 +9,15 @@ peaks are what their makers print, links times an efficiency.
 
 import argparse
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from configs import load
+from train_gpt2 import GPT
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 BATCH_TOKENS = 524_288  # of every preset
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -64,11 +67,6 @@ class Size:
 
 def size(name: str) -> Size:
     """Of a preset."""
-    import torch
-
-    from configs import load
-    from train_gpt2 import GPT
-
     preset = SIZES[name]
     words = ["configs/gpt2_124m.toml", *([f"configs/model/{preset}.toml"] if preset else [])]
     shape = load([str(ROOT / word) for word in words]).model
@@ -195,11 +193,8 @@ def overlap_table(models: list[Size], mfu: float, batch: int) -> str:
         for link in NETWORKS:
             cells = []
             for m in models:
-                fits = [
-                    n for n in GPUS
-                    if hierarchical(m.gradient_bytes, n, link)
-                    <= hidden(m, batch / n, peak, mfu)
-                ]  # fmt: skip
+                seconds = {n: hierarchical(m.gradient_bytes, n, link) for n in GPUS}
+                fits = [n for n in GPUS if seconds[n] <= hidden(m, batch / n, peak, mfu)]
                 cells.append(str(max(fits)) if fits else "-")
             rows.append([f"{gpu}, {link.name}", *cells])
     return table(["nodes of 8", *(m.name for m in models)], rows)

@@ -136,7 +136,11 @@ def figure(study: Study, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {"svg.hashsalt": "study", "svg.fonttype": "none", "font.family": "sans-serif"}
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "study",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+    }
     with mpl.rc_context(style):
         fig, (curve, ranks) = plt.subplots(
             1, 2, figsize=(12, 4.6), width_ratios=(2.6, 1), layout="constrained"
@@ -284,7 +288,7 @@ def fill(paragraph: str) -> str:
         return paragraph
     items = paragraph.split("\n- ")
     texts = [items[0], *("- " + item for item in items[1:])]
-    keep = {"width": 105, "break_long_words": False, "break_on_hyphens": False}
+    keep: dict[str, Any] = {"width": 105, "break_long_words": False, "break_on_hyphens": False}
     return "\n".join(
         textwrap.fill(
             " ".join(text.split()), subsequent_indent="  " * text.startswith("- "), **keep

@@ -1,8 +1,8 @@
 """Tokens per second, MFU and peak memory of the trainer on this machine, on synthetic shards.
 
-    python bench/throughput.py                                   # GPT-2 124M, all GPUs, 50 updates
-    python bench/throughput.py --steps 50 -- --train.micro_batch_size 32
-    python bench/throughput.py --config configs/quickstart.toml --nproc 2   # a CPU
+    python -m bench.throughput                                   # GPT-2 124M, all GPUs, 50 updates
+    python -m bench.throughput --steps 50 -- --train.micro_batch_size 32
+    python -m bench.throughput --config configs/quickstart.toml --nproc 2   # a CPU
 
 Starts the real trainer under torchrun in a temporary folder, without W&B, and reads the record it
 leaves. The first ten updates are left out of the figures.
@@ -17,17 +17,15 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from data.shards import write_shard
+from record.runlog import read_metrics, read_record
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from data.shards import write_shard  # noqa: E402
-from record.runlog import read_metrics, read_record  # noqa: E402
 
 
 def main() -> None:
-    import torch
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/gpt2_124m.toml")
     parser.add_argument("--steps", type=int, default=50)
@@ -57,7 +55,9 @@ def main() -> None:
         )
         (directory,) = (work / "runs").iterdir()
         updates = [x for x in read_metrics(directory) if "train/loss" in x][10:]
-        environment = read_record(directory)["launches"][-1]["environment"]
+        record = read_record(directory)
+    assert record, "the trainer has ended well, so there is a record"
+    environment = record["launches"][-1]["environment"]
     step = np.array([x["time/step_ms"] for x in updates])
     figures = {
         "device": environment["device"] if environment["device"] != "cpu" else environment["cpu"],

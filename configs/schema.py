@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
@@ -156,6 +157,11 @@ class Config(Strict):
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
+    def directory(self) -> Path:
+        """The run's folder: its record and its checkpoints."""
+        return Path(self.log.dir) / self.run_name
+
+    @property
     def run_name(self) -> str:
         """<optimizer>-<schedule>-s<seed>-<identity>: the name of the run's folder."""
         optimizer, schedule = (n.name.rpartition(".")[2] for n in (self.optimizer, self.schedule))
@@ -169,6 +175,17 @@ class Batch:
     size: int  # all ranks
     rows: int  # this rank's share of it
     micro: int  # one forward pass
+    block_size: int  # tokens of a sequence
+
+    def __str__(self) -> str:
+        ranks = f"{self.size // self.rows} ranks x {self.micro_batches} micro-batches"
+        tokens = f"{self.size * self.block_size:,} tokens"
+        return f"{tokens} = {ranks} x {self.micro} sequences x {self.block_size}"
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes of a rank in one update."""
+        return self.rows // self.micro
 
     @classmethod
     def divide(cls, config: Config, world_size: int) -> Batch:
@@ -188,4 +205,4 @@ class Batch:
                 f"{given} x micro_batch_size {micro} x block_size {block} = {unit * micro}; give a "
                 f"train.micro_batch_size that divides the {rows} sequences of a rank"
             )
-        return cls(size=rows * world_size, rows=rows, micro=micro)
+        return cls(size=rows * world_size, rows=rows, micro=micro, block_size=block)

@@ -1,6 +1,6 @@
 """attempts.jsonl of a contest: one line for every attempt at a run that has ended.
 
-Imports nothing heavy, since launch/slurm.sbatch calls it at the end of every task:
+It imports nothing heavy, since launch/slurm.sbatch calls it at the end of every task:
 
     python -m contest.attempts HOME ID STARTED CODE
 """
@@ -20,33 +20,41 @@ from record import runlog
 ATTEMPTS = "attempts.jsonl"
 LAST_LINES = 20  # of a run's output, kept in attempts.jsonl
 
+Attempts = dict[str, list[dict[str, Any]]]  # by id of the run
 
-def attempts(home: Path) -> dict[str, list[dict[str, Any]]]:
+
+def attempts(home: Path) -> Attempts:
     """The ended attempts of each run, by id, from attempts.jsonl."""
     path = home / ATTEMPTS
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: Attempts = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             attempt = json.loads(line)
         except ValueError:
-            continue  # the planner was killed in the middle of it; what it told is on disk anyway
+            continue  # the planner was killed as it wrote; the run's own record is on disk
         found.setdefault(attempt["id"], []).append(attempt)
     return found
 
 
 def note(home: Path, identity: str, started: str, code: int, lines: list[str]) -> None:
-    """Append an ended attempt; `lines` are the last ones of its output."""
+    """Append an attempt that has ended; `lines` are the last ones of its output."""
     number = len(attempts(home).get(identity, [])) + 1
-    line = {"id": identity, "attempt": number, "started": started, "ended": runlog.now(),
-            "exit_code": code, "last_lines": lines}  # fmt: skip
+    line = {
+        "id": identity,
+        "attempt": number,
+        "started": started,
+        "ended": runlog.now(),
+        "exit_code": code,
+        "last_lines": lines,
+    }
     with (home / ATTEMPTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def killed_by(lines: list[str]) -> int | None:
-    """Minus the signal that ended a rank, from torchrun's last lines: its exit code is always 1.
+    """Minus the signal that ended a rank, from torchrun's last lines; its exit code is always 1.
 
-    The root cause stands last, after the ranks that were ended because of it.
+    torchrun lists the root cause last, after the ranks that it ended because of it.
     """
     killed = re.findall(r"exitcode\s*:\s*(-\d+)", "\n".join(lines))
     return int(killed[-1]) if killed else None
@@ -65,10 +73,11 @@ def tail(path: Path, size: int = 65536) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Note how a SLURM task ended: minus the signal where one ended the run."""
+    """Note how a SLURM task ended: its exit code, or minus the signal that ended the run."""
     home, identity, started, code = Path(argv[0]), argv[1], argv[2], int(argv[3])
     lines = tail(home / "logs" / f"{identity}.log")[-LAST_LINES:]
-    signal = (killed_by(lines) if code == 1 else None) or min(0, 128 - code)  # srun's: 128 + signal
+    # torchrun gives 1, whatever the cause; srun gives 128 + signal.
+    signal = (killed_by(lines) if code == 1 else None) or min(0, 128 - code)
     note(home, identity, started, signal or code, lines)
     return 0
 

@@ -18,7 +18,7 @@
     configs = ["configs/optimizer/muon.toml"]  # overlays of this arm, after the base
     tune = {"optimizer.lr" = [1e-3, 2e-3, 4e-3]}
 
-docs/contests.md says what every key means. Whatever is wrong is a ConfigError of one line.
+docs/contests.md says what every key means. A mistake is a ConfigError of one line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from record.runlog import flat
 
 Setting = dict[str, Any]  # dotted key -> plain value
 
-RESERVED = ("seed", "data_seed", "log.dir", "log.group", "log.job_type")  # the planner's own
+RESERVED = ("seed", "data_seed", "log.dir", "log.group", "log.job_type")  # set by the planner
 
 
 class Range(Strict):
@@ -119,7 +119,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Contest:
-    """A contest file, checked as far as that goes without the configurations it names."""
+    """A contest file; checked, except for the configurations that it names."""
 
     table: Table
     arms: tuple[Arm, ...]
@@ -128,7 +128,7 @@ class Contest:
 
     @property
     def name(self) -> str:
-        """Of the contest, its folder and its group of runs."""
+        """The name of the contest, its folder and its group of runs."""
         return self.table.name
 
     @property
@@ -146,9 +146,9 @@ class Contest:
     def arguments(
         self, arm: Arm, seed: int, *settings: Mapping[str, Any], without: str | None = None
     ) -> list[str]:
-        """What train_gpt2.py is given for one run; later `settings` win over earlier ones.
+        """Arguments of train_gpt2.py for one run; later `settings` win over earlier ones.
 
-        without: beginning of keys that the contest, the arm and all but the last setting lose.
+        without: drop the keys with this beginning, except those of the last setting.
         """
         flags: Setting = {**self.table.settings, **arm.overrides}
         for setting in settings:
@@ -172,7 +172,11 @@ def flag(value: Any) -> str:
 
 
 def read(path: Path) -> Contest:
-    """The contest in a TOML file. Raises ConfigError, one line."""
+    """The contest in a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or has a mistake.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
@@ -189,7 +193,11 @@ def read(path: Path) -> Contest:
 
 
 def parse(table: Mapping[str, Any], text: str) -> Contest:
-    """The contest in a TOML document. Raises ConfigError, one line."""
+    """The contest in a TOML document.
+
+    Raises:
+        ConfigError: it has a mistake.
+    """
     for key in table:
         if key not in ("contest", "arm"):
             raise ConfigError(f"unknown table '{key}'; {nearest(key, ['contest', 'arm'])}")
@@ -197,7 +205,7 @@ def parse(table: Mapping[str, Any], text: str) -> Contest:
         raise ConfigError("no [contest] table; it names base, baseline and seeds")
     search = table["contest"].get("search")
     if isinstance(search, Mapping) and isinstance(search.get("ranges"), Mapping):
-        for key, value in search["ranges"].items():  # here, where the key can be named
+        for key, value in search["ranges"].items():  # checked here, since the error names the key
             _range(value, f"contest.search.ranges.{key}")
     head = _validate(Table, {**table["contest"], **_flat_settings(table["contest"])}, "contest")
     rows = table.get("arm")
@@ -212,7 +220,7 @@ def parse(table: Mapping[str, Any], text: str) -> Contest:
 def _validate(model: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
     try:
         return validate(model, table, prefix)
-    except ConfigError as error:  # its remedy for a missing key is the trainer's
+    except ConfigError as error:  # for a missing key it has the trainer's remedy
         raise ConfigError(str(error).partition("; give it in")[0]) from None
 
 
@@ -222,39 +230,36 @@ def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
-    """One [[arm]]; `number` names it as long as it has no name."""
+    """One [[arm]]; `number` stands for its name in messages if it has none."""
     own = {key: value for key, value in row.items() if key in ArmTable.model_fields}
     table = _validate(ArmTable, own, f"arm {row.get('name', number)}")
+    arm = f"arm '{table.name}'"
     overrides = flat({key: value for key, value in row.items() if key not in own})
     for key in overrides:
         if "." not in key and key not in RESERVED:
             hint = nearest(key, [*ArmTable.model_fields, "optimizer.name", "schedule.name"])
-            raise ConfigError(f"arm '{table.name}': unknown key '{key}'; {hint}; flags of "
-                              "train_gpt2.py are written with their dots")  # fmt: skip
-    _check_reserved(overrides, f"arm '{table.name}'")
+            remedy = f"{hint}; flags of train_gpt2.py are written with their dots"
+            raise ConfigError(f"{arm}: unknown key '{key}'; {remedy}")
+    _check_reserved(overrides, arm)
     if table.tune and not (head.tune or head.search):
-        raise ConfigError(f"arm '{table.name}' has a tune table, but the contest tunes nothing; "
-                          "give [contest.tune] or [contest.search] too")  # fmt: skip
+        problem = f"{arm} has a tune table, but the contest tunes nothing"
+        raise ConfigError(f"{problem}; give [contest.tune] or [contest.search] too")
     grid: dict[str, tuple[Any, ...]] = {}
     ranges: dict[str, Range] = {}
     if head.search:
-        given = {key: dict(value) if isinstance(value, Mapping) else value
-                 for key, value in table.tune.items()}  # fmt: skip
-        own_ranges = f"arm '{table.name}': tune"
-        ranges = {key: _range(value, f"{own_ranges}.{key}") for key, value in given.items()}
+        ranges = {key: _range(value, f"{arm}: tune.{key}") for key, value in table.tune.items()}
         ranges = ranges or head.search.ranges
     else:
         grid = {key: tuple(_values(value, key, table.name)) for key, value in table.tune.items()}
         grid = grid or head.tune
-    _check_reserved({**grid, **ranges}, f"tune table of arm '{table.name}'")
+    _check_reserved({**grid, **ranges}, f"tune table of {arm}")
     return Arm(table.name, table.configs, overrides, table.seeds or head.seeds, grid, ranges)
 
 
 def _range(value: Any, where: str) -> Range:
     if not isinstance(value, Mapping):
-        raise ConfigError(
-            f"{where} = {value!r} should be a range such as {{low = 1e-4, high = 1e-2, log = true}}"
-        )
+        example = "{low = 1e-4, high = 1e-2, log = true}"
+        raise ConfigError(f"{where} = {value!r} should be a range such as {example}")
     return _validate(Range, value, where)
 
 
@@ -266,8 +271,8 @@ def _values(value: Any, key: str, arm: str) -> Sequence[Any]:
 
 def _check_reserved(keys: Mapping[str, Any], where: str) -> None:
     if taken := [key for key in keys if key in RESERVED]:
-        raise ConfigError(f"{where} sets {taken[0]}, which is the planner's; seeds are given as "
-                          "`seeds` under [contest], or of one arm under its [[arm]]")  # fmt: skip
+        remedy = "seeds are given as `seeds` under [contest], or of one arm under its [[arm]]"
+        raise ConfigError(f"{where} sets {taken[0]}, which is the planner's; {remedy}")
 
 
 def _check_head(head: Table) -> None:
@@ -280,11 +285,11 @@ def _check_head(head: Table) -> None:
         if not values:
             raise ConfigError(f"contest.tune.{key} is empty; give at least two values")
     if (head.tune or head.search) and not head.tuning_seeds:
-        raise ConfigError("contest.tuning_seeds is missing; give seeds for tuning, such as [101], "
-                          "that are none of contest.seeds")  # fmt: skip
+        remedy = "give seeds for tuning, such as [101], that are none of contest.seeds"
+        raise ConfigError(f"contest.tuning_seeds is missing; {remedy}")
     if head.tuning_seeds and not (head.tune or head.search):
-        raise ConfigError("contest.tuning_seeds is given, but nothing is tuned; give "
-                          "[contest.tune] or [contest.search], or leave it away")  # fmt: skip
+        problem = "contest.tuning_seeds is given, but nothing is tuned"
+        raise ConfigError(f"{problem}; give [contest.tune] or [contest.search], or remove it")
     for name in ("seeds", "tuning_seeds"):
         _check_seeds(getattr(head, name), f"contest.{name}")
 
@@ -300,25 +305,25 @@ def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
     names = [arm.name for arm in arms]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two arms are named '{name}'; give each a name of its own")
+            raise ConfigError(f"two arms are named '{name}'; give each its own name")
     if head.baseline not in names:
-        raise ConfigError(f"contest.baseline = '{head.baseline}' is no arm; "
-                          f"{nearest(head.baseline, names)}")  # fmt: skip
+        hint = nearest(head.baseline, names)
+        raise ConfigError(f"contest.baseline = '{head.baseline}' is no arm; {hint}")
     for arm in arms:
         _check_seeds(arm.seeds, f"seeds of arm '{arm.name}'")
         if len(arm.seeds) != len(head.seeds):
-            raise ConfigError(f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the "
-                              f"contest {len(head.seeds)}; give equal numbers")  # fmt: skip
+            problem = f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the contest "
+            raise ConfigError(f"{problem}{len(head.seeds)}; give equal numbers")
         if both := sorted({*arm.seeds} & {*head.tuning_seeds}):
-            raise ConfigError(f"seed {both[0]} is used for tuning and for reporting (arm "
-                              f"'{arm.name}'); what was tuned on a seed looks better on it than it "
-                              "is: make contest.tuning_seeds disjoint")  # fmt: skip
+            problem = f"seed {both[0]} is used for tuning and for reporting (arm '{arm.name}')"
+            reason = "a setting looks better than it is on the seeds that it was tuned on"
+            raise ConfigError(f"{problem}; {reason}: make contest.tuning_seeds disjoint")
     if head.tune:
         counts = {arm.name: math.prod(map(len, arm.grid.values())) for arm in arms}
         if len(set(counts.values())) > 1:
-            said = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise ConfigError(f"the arms have unequal numbers of trials: {said}; a fair contest "
-                              "tunes every arm with the same number")  # fmt: skip
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            problem = f"the arms have unequal numbers of trials: {listed}"
+            raise ConfigError(f"{problem}; a fair contest tunes every arm with the same number")
     if head.branches:
         _check_branches(head.branches, names)
 
@@ -329,18 +334,18 @@ def _check_branches(branches: Branches, names: Sequence[str]) -> None:
             raise ConfigError(f"contest.branches.arms: '{name}' is no arm; {nearest(name, names)}")
     lengths = branches.lengths
     if len(set(lengths)) < len(lengths) or min(lengths) < 1:
-        raise ConfigError(f"contest.branches.lengths = {list(lengths)} should be different numbers "
-                          "of updates")  # fmt: skip
+        given = f"contest.branches.lengths = {list(lengths)}"
+        raise ConfigError(f"{given} should be different numbers of updates")
 
 
 def _notices(head: Table, arms: Sequence[Arm]) -> list[str]:
-    said = []
+    notices = []
     if len(head.seeds) == 1:
-        said.append("one seed: no verdict will come of it, since a difference between two runs "
-                    "cannot be told from noise; give at least 3 seeds")  # fmt: skip
+        reason = "a difference between two runs cannot be told from noise"
+        notices.append(f"one seed gives no verdict, since {reason}; give at least 3 seeds")
     if len(arms) == 1:
-        said.append("one arm: there is nothing to compare it with")
+        notices.append("one arm: there is nothing to compare it with")
     own = [arm.name for arm in arms if set(arm.seeds) != set(head.seeds)]
     if own:
-        said.append(f"seeds of their own: {', '.join(own)}; these arms are compared unpaired")
-    return said
+        notices.append(f"seeds of their own: {', '.join(own)}; these arms are compared unpaired")
+    return notices

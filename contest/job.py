@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from configs import Config, ConfigError, load
-from contest.attempts import attempts, tail
-from contest.file import Arm, Contest
+from contest.attempts import Attempts, attempts, tail
+from contest.file import Arm, Contest, Setting
 from record import runlog
+from record.contest import Role, group
 from storage import is_locked
 
 ROOT = Path(__file__).parent.parent
 
-Role = Literal["report", "tuning", "trunk"]
 State = Literal["finished", "diverged", "stopped", "running", "failed", "waiting", "queued"]
-ENDED = ("finished", "diverged")  # never run again
+ENDED = ("finished", "diverged")  # states of a run that is never run again
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Job:
     role: Role
     seed: int
     data_seed: int
-    trial: Mapping[str, Any] | None  # tuned setting used
+    trial: Setting | None  # the tuned keys and their values
     length: int | None  # updates, in a contest with [contest.branches]
     after: str | None  # id of the trunk segment whose end this one begins from
     directory: Path  # absolute; of the run
@@ -60,13 +60,13 @@ class Job:
         return self.home / "logs" / f"{self.id}.log"
 
     def words(self) -> list[str]:
-        """Everything train_gpt2.py is given."""
-        group = self.home.name + ("" if self.role == "report" else f"-{self.role}")
-        where = {"dir": str(self.directory.parent), "group": group, "job_type": self.contestant}
+        """All arguments of train_gpt2.py."""
+        of_role = group(self.home.name, self.role)
+        where = {"dir": str(self.directory.parent), "group": of_role, "job_type": self.contestant}
         return [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
 
     def command(self, nproc: int = 0) -> list[str]:
-        """The process: plain python for 0, torchrun with `nproc` ranks else."""
+        """The command line of its process: plain python for 0, else torchrun with `nproc` ranks."""
         launcher = [sys.executable]
         if nproc:
             launcher += ["-m", "torch.distributed.run", "--standalone"]
@@ -76,14 +76,22 @@ class Job:
 
 @functools.cache
 def resolved(arguments: tuple[str, ...]) -> Config:
-    """The configuration of a command line, complete. Raises ConfigError."""
-    import optim  # and so torch, which takes seconds: what only looks goes without
+    """The complete configuration of a command line.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    import optim  # imports torch, which takes seconds: `--status` does without
 
     return load(arguments).resolved(optim.resolve_optimizer, optim.resolve_schedule)
 
 
 def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:
-    """Factors of all updates; `schedule`: another one, by name and hyperparameters."""
+    """Factors of all updates; `schedule` replaces the configuration's own.
+
+    Raises:
+        ConfigError: the schedule does not fit the run.
+    """
     import optim
 
     given = schedule or {"name": config.schedule.name, **config.schedule.hyperparameters}
@@ -96,13 +104,17 @@ def build(
     arm: Arm,
     seed: int,
     role: Role,
-    trial: Mapping[str, Any] | None = None,
+    trial: Setting | None = None,
     *,
     label: str | None = None,
     length: int | None = None,
     after: str | None = None,
 ) -> Job:
-    """The job of one run. Raises ConfigError that names the arm."""
+    """The job of one run.
+
+    Raises:
+        ConfigError: its configuration is not valid; the line names the arm.
+    """
     steps = {"train.total_steps": length} if length else {}
     arguments = contest.arguments(arm, seed, trial or {}, steps)
     return job(home, label or arm.name, role, seed, arguments, trial, length=length, after=after)
@@ -114,27 +126,31 @@ def job(
     role: Role,
     seed: int,
     arguments: list[str],
-    trial: Mapping[str, Any] | None,
+    trial: Setting | None,
     *,
     length: int | None,
     after: str | None,
 ) -> Job:
-    """The job of a command line. Raises ConfigError that names the arm, `label`."""
+    """The job of a command line.
+
+    Raises:
+        ConfigError: it is not valid; the line names the arm, `label`.
+    """
     try:
         run = resolved(tuple(arguments)).run_name
     except ConfigError as error:
         raise ConfigError(f"arm '{label}': {error}") from None
     folder = home if role == "report" else home / role
-    # A reporting run may be what a trunk is as well, with a folder of its own.
+    # A trunk may be the same run as a reporting run, but has a folder of its own.
     name = f"trunk-{run}" if role == "trunk" else run
     return Job(name, label, role, seed, seed, trial, length, after, folder / run, arguments, home)
 
 
-def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> State:
-    """How the run stands, from the disk only; `past` is attempts(job.home), if at hand.
+def state(job: Job, past: Attempts | None = None) -> State:
+    """How the run stands, from the disk alone; `past` is attempts(job.home), if known.
 
-    waiting: never begun. stopped: it has begun and the same command goes on. failed: its last
-    attempt ended with an error of its own; only --retry-failed runs it again.
+    waiting: it has not begun. stopped: it has begun, and the same command resumes it. failed: its
+    last attempt ended with an error of its own, and only --retry-failed runs it again.
     """
     if not job.directory.exists():
         begun = False
@@ -152,20 +168,25 @@ def state(job: Job, past: Mapping[str, Sequence[Mapping[str, Any]]] | None = Non
 
 
 def progress(job: Job) -> tuple[int, float | None]:
-    """(updates done, last training loss) of a run that goes on, from the end of its metrics."""
+    """(updates done, last training loss) of a run that has not ended, from its metrics."""
     for line in reversed(tail(job.directory / runlog.METRICS, 4096)):
         try:
             values = runlog.decode(line.encode())
         except ValueError:
-            continue  # being written
+            continue  # the line is being written
         if "train/loss" in values:
             return values["step"] + 1, values["train/loss"]
     return 0, None
 
 
 def final_loss(job: Job) -> float:
-    """Final validation loss of a run that ended, nats per token; infinite if it diverged."""
+    """Final validation loss of a run that has ended, nats per token; infinite if it diverged."""
     summary = runlog.read_summary(job.directory) or {}
     loss = summary.get("final_val_loss")
     bad = summary.get("status") == "diverged" or summary.get("diverged")
     return math.inf if bad or loss is None else float(loss)
+
+
+def python_path() -> str:
+    """PYTHONPATH with the checkout, so that an arm's own classes are found from any folder."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -1,9 +1,9 @@
 """Runs of a contest on SLURM: job arrays of launch/slurm.sbatch, one task for each run.
 
-SLURM places, queues and requeues; the disk says what is done. Nothing else is kept: a submission
-is a file in the contest's folder, `slurm/<number>.txt`, with one line per run, and a job name made
-from that folder and number, by which squeue tells which of its runs are still on their way. So the
-same command, given again at any time, submits what has become possible and nothing twice.
+SLURM places, queues and requeues; the disk says what is done. A submission is a file in the
+contest's folder, `slurm/<number>.txt`, with one line per run. Its job name is made from that folder
+and number, so that squeue tells which of its runs are queued or running. There is no other state:
+the same command, given again at any time, submits what has become possible, and nothing twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pathlib import Path
 
 from configs import ConfigError
 from contest.attempts import attempts
-from contest.job import ENDED, ROOT, Job, State, state
-from contest.local import python_path
+from contest.job import ENDED, ROOT, Job, State, python_path, state
 from contest.plan import Plan
 
 FOLDER = "slurm"  # of the submissions, in the contest's folder
@@ -33,7 +32,7 @@ class Options:
     partition: str | None = None
     time: str | None = None  # limit of one job, as sbatch takes it; a run may need several
     nodes: int = 1  # of a run
-    gpus_per_run: int | None = None  # on all its nodes; None: one on each
+    gpus_per_run: int | None = None  # on all its nodes together; None: one on each
     nproc: int | None = None  # ranks on each node; None: its GPUs, or 1
     jobs: int | None = None  # tasks of an array at once
     sbatch: str = ""  # more options of sbatch
@@ -41,7 +40,11 @@ class Options:
 
     @property
     def gpus_per_node(self) -> int:
-        """Raises ConfigError where they do not divide."""
+        """GPUs of a run on each of its nodes.
+
+        Raises:
+            ConfigError: the nodes cannot share the GPUs equally.
+        """
         gpus = self.nodes if self.gpus_per_run is None else self.gpus_per_run
         if self.nodes < 1 or gpus % self.nodes:
             raise ConfigError(
@@ -55,7 +58,7 @@ class Options:
         return self.nodes * (self.nproc or self.gpus_per_node or 1)
 
     def words(self) -> list[str]:
-        """For sbatch."""
+        """Options of sbatch."""
         words = [f"--nodes={self.nodes}"]
         words += [f"--gpus-per-node={self.gpus_per_node}"] if self.gpus_per_node else []
         words += [f"--partition={self.partition}"] if self.partition else []
@@ -63,7 +66,7 @@ class Options:
         return words + shlex.split(self.sbatch)
 
     def environment(self) -> dict[str, str]:
-        """Of sbatch, and so of the job."""
+        """The environment of sbatch, and so of the job."""
         own = {"PYTHON": sys.executable, "PYTHONPATH": python_path()}
         own |= {"TRAINER": str(ROOT / "train_gpt2.py")}
         own |= {"NPROC": str(self.nproc)} if self.nproc else {}
@@ -79,72 +82,80 @@ class Submission:
 
 
 def states(plan: Plan) -> dict[str, State]:
-    """How every run stands, from the disk and from squeue. Raises ConfigError without SLURM."""
-    past, on_their_way = attempts(plan.home), queue(plan.home)
-    found: dict[str, State] = {}
-    for job in plan.jobs:
-        now = state(job, past)
-        found[job.id] = on_their_way.get(job.id, now) if now not in ENDED else now
-    return found
+    """How every run stands, from the disk and from squeue.
+
+    Raises:
+        ConfigError: SLURM is not there, or does not answer.
+    """
+    past, queued = attempts(plan.home), queue(plan.home)
+    found = {job.id: state(job, past) for job in plan.jobs}
+    return {run: now if now in ENDED else queued.get(run, now) for run, now in found.items()}
 
 
 def submit(plan: Plan, options: Options) -> list[Submission]:
-    """Submit every run that can begin and is not on its way; raises ConfigError, one line."""
+    """Submit every run that can start and is not queued or running.
+
+    Raises:
+        ConfigError: SLURM is not there, or refuses; the line has its reason.
+    """
     now = states(plan)
-    ready = [job for job in plan.jobs if runnable(job, now, options.retry_failed)]
-    at_once = largest_array() if ready else 1
+    ready = [job for job in plan.jobs if _runnable(job, now, options.retry_failed)]
+    at_once = _largest_array() if ready else 1
     groups = [ready[i : i + at_once] for i in range(0, len(ready), at_once)]
     return [Submission(_submit(plan, group, options), group) for group in groups]
 
 
-def runnable(job: Job, states: Mapping[str, State], retry_failed: bool) -> bool:
-    """Whether a run can begin, or go on, now."""
+def _runnable(job: Job, states: Mapping[str, State], retry_failed: bool) -> bool:
+    """Whether a run can start or resume now."""
     wanted = {"waiting", "stopped"} | ({"failed"} if retry_failed else set())
     return states[job.id] in wanted and (job.after is None or states[job.after] in ENDED)
 
 
 def _submit(plan: Plan, jobs: Sequence[Job], options: Options) -> str:
-    """One array; returns its number. Raises ConfigError with what sbatch says."""
+    """Submit one array; returns its number."""
     folder, logs = plan.home / FOLDER, plan.home / "logs"
     folder.mkdir(exist_ok=True)
     logs.mkdir(exist_ok=True)
     number = 1 + max((int(path.stem) for path in folder.glob("*.txt")), default=0)
     ended_well = {job.id: job.directory for job in plan.jobs if state(job) != "diverged"}
-    lines = [line(job, ended_well) for job in jobs]
+    lines = [_line(job, ended_well) for job in jobs]
     file = folder / f"{number}.txt"
     file.write_text("".join(lines), encoding="utf-8")
     limit = f"%{options.jobs}" if options.jobs else ""
+    words = ["--parsable", "--export=ALL", f"--job-name={_job_name(file)}"]
+    words += [f"--array=0-{len(jobs) - 1}{limit}", f"--output={folder / f'{number}.log'}"]
+    words += [*options.words(), str(ROOT / "launch/slurm.sbatch"), str(file)]
     try:
-        return command(
-            ["sbatch", "--parsable", "--export=ALL", f"--job-name={job_name(file)}",
-             f"--array=0-{len(jobs) - 1}{limit}", f"--output={folder / f'{number}.log'}",
-             *options.words(), str(ROOT / "launch/slurm.sbatch"), str(file)],
-            options.environment(),
-        ).strip().partition(";")[0]  # fmt: skip
+        answer = _command(["sbatch", *words], options.environment())
     except ConfigError:
         file.unlink()
         raise
+    return answer.strip().partition(";")[0]  # NUMBER or NUMBER;CLUSTER
 
 
-def line(job: Job, trunks: Mapping[str, Path]) -> str:
-    """Of the file that a task reads: id, folder, trunk to branch from or '', arguments."""
-    trunk = str(trunks.get(job.after or "", ""))  # none that diverged: so would the branch
+def _line(job: Job, trunks: Mapping[str, Path]) -> str:
+    """One line of the file that tasks read: id, folder, trunk to branch from or '', arguments."""
+    trunk = str(trunks.get(job.after or "", ""))  # not one that diverged, since this run would too
     return shlex.join([job.id, str(job.directory), trunk, *job.words()]) + "\n"
 
 
-def job_name(file: Path) -> str:
-    """Of a submission; two contests of one name have different folders."""
+def _job_name(file: Path) -> str:
+    """The job name of a submission; contests of one name differ in the hash of their folder."""
     home = file.parent.parent
     return f"{home.name}-{hashlib.sha256(bytes(home)).hexdigest()[:6]}-{file.stem}"
 
 
 def queue(home: Path) -> dict[str, State]:
-    """The runs that SLURM has not done with, by id. Raises ConfigError without SLURM."""
-    files = {job_name(file): file for file in (home / FOLDER).glob("*.txt")}
+    """The runs that are queued or running, by id.
+
+    Raises:
+        ConfigError: SLURM is not there, or does not answer.
+    """
+    files = {_job_name(file): file for file in (home / FOLDER).glob("*.txt")}
     if not files:
         return {}
-    answer = command(["squeue", "--noheader", "--array", f"--name={','.join(files)}",
-                      "--format=%j|%K|%T"])  # fmt: skip
+    names = f"--name={','.join(files)}"
+    answer = _command(["squeue", "--noheader", "--array", names, "--format=%j|%K|%T"])
     found: dict[str, State] = {}
     ids: dict[str, list[str]] = {}
     for row in answer.splitlines():
@@ -155,22 +166,24 @@ def queue(home: Path) -> dict[str, State]:
     return found
 
 
-def largest_array() -> int:
-    """Tasks that SLURM takes in one array (1,000 by default). Raises ConfigError without SLURM."""
-    for row in command(["scontrol", "show", "config"]).splitlines():
+def _largest_array() -> int:
+    """Tasks that SLURM takes in one array; 1,000 by default."""
+    for row in _command(["scontrol", "show", "config"]).splitlines():
         if row.startswith("MaxArraySize"):
             return int(row.split("=")[1]) - 1
     return 1000
 
 
-def command(words: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Output of a SLURM command. Raises ConfigError with its error."""
+def _command(words: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Output of a SLURM command; a ConfigError has what it says if it fails."""
     try:
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60,
-                              check=False)  # fmt: skip
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
     except FileNotFoundError:
-        raise ConfigError(f"no {words[0]} on this machine; --executor slurm is for a login node of "
-                          "a SLURM cluster, --executor local for any other") from None  # fmt: skip
+        remedy = "--executor slurm is for a login node of a SLURM cluster, --executor local for "
+        remedy += "any other"
+        raise ConfigError(f"no {words[0]} on this machine; {remedy}") from None
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{words[0]} gave no answer in 60 s; see scontrol ping") from None
     if done.returncode:

@@ -1,4 +1,4 @@
-"""`python -m launch CONTEST.toml` is `python -m contest` now; this says so."""
+"""`python -m launch CONTEST.toml` was the command of contests; it names the new one."""
 
 import shlex
 import sys

@@ -1,8 +1,8 @@
 """The ranks of a run meet at a store, and go on only if all are there and were given the same.
 
-A missing node, another world size, or other code or settings on one of the nodes would otherwise
-show as a collective that never returns. Here rank 0 compares what each rank says of itself, and all
-of them read its verdict: one line that names the node, on every node, within `join_seconds`.
+Otherwise a missing node, or one with another world size, other code or other settings, would show
+as a collective that never returns. Here each rank describes itself, rank 0 compares, and all ranks
+read its verdict: one line that names the node, printed on every node within `join_seconds`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RunError(RuntimeError):
 
 
 def facts(config: Config, device: torch.device) -> dict[str, str]:
-    """What must be equal on all ranks, by name. `log` may differ: only rank 0 writes."""
+    """What must be equal on all ranks, by name. `log` may differ, since only rank 0 writes."""
     of_run = {
         "device": device.type,
         "python": platform.python_version(),
@@ -55,22 +55,23 @@ def meet(
 ) -> tuple[Any, list[str]]:
     """The store that all ranks share (a dist.Store; its stubs lack `clone`), and hosts by rank.
 
-    Errors: RunError, on all ranks that came, when another is missing after `seconds` or differs.
+    Raises:
+        RunError: a rank is missing after `seconds`, or differs; raised on all ranks that came.
     """
     address, end = store_address(), time.monotonic() + seconds
     me = {"host": socket.gethostname(), "facts": {"the world size": str(world_size), **facts}}
     try:
         store = _store(rank, seconds)
         if store.add(f"came/{rank}", 1) > 1:
-            raise RunError(f"{me['host']} comes as rank {rank}, which is there already: each node "
-                           "needs its own NODE_RANK")  # fmt: skip
+            problem = f"{me['host']} comes as rank {rank}, which is there already"
+            raise RunError(f"{problem}: give each node its own NODE_RANK")
         store.set(f"rank/{rank}", json.dumps(me))
         if rank == 0:
             verdict = _compare(store, world_size, me, end)
             store.set("verdict", json.dumps(verdict))
             _until_read(store, verdict)
         else:
-            # Longer than rank 0 waits, whose verdict names who is missing.
+            # Wait longer than rank 0 does, whose verdict names who is missing.
             store.wait(["verdict"], timedelta(seconds=max(1.0, end - time.monotonic()) + 5))
             verdict = json.loads(store.get("verdict"))
             store.add("read", 1)
@@ -83,22 +84,23 @@ def meet(
     if verdict["problem"]:
         raise RunError(verdict["problem"])
     if len(verdict["hosts"]) != world_size:
-        raise RunError(f"{me['host']} comes as rank {rank} of {world_size}, but {address} runs "
-                       f"{len(verdict['hosts'])}: give all nodes the same NNODES")  # fmt: skip
+        there = f"{address} runs {len(verdict['hosts'])}"
+        problem = f"{me['host']} comes as rank {rank} of {world_size}, but {there}"
+        raise RunError(f"{problem}: give all nodes the same NNODES")
     return store, verdict["hosts"]
 
 
 def store_address() -> str:
-    """Where the environment says that the ranks meet."""
+    """Where the ranks meet, from the environment."""
     return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
 def _store(rank: int, seconds: float) -> dist.Store:
     """The agent's store where torchrun shares it, else one that rank 0 keeps.
 
-    torchrun's store outlives a restart of the ranks, with the keys of the attempt before: it needs
-    a prefix. Elastic runs must not share it (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), since their
-    agents count restarts differently.
+    torchrun's store outlives a restart of the ranks and keeps the keys of the earlier attempt, so
+    ours get a prefix. Elastic runs must not share it (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), since
+    their agents count restarts differently.
     """
     of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(
@@ -114,7 +116,7 @@ def _store(rank: int, seconds: float) -> dist.Store:
 
 
 def _compare(store: dist.Store, world_size: int, me: dict[str, Any], end: float) -> dict[str, Any]:
-    """Rank 0: hosts by rank, and what keeps the run from starting."""
+    """As rank 0: hosts by rank, and the problem that keeps the run from starting."""
     missing, hosts, began = [], [me["host"]], time.monotonic()
     problem = None
     for rank in range(1, world_size):
@@ -151,14 +153,14 @@ def _difference(me: dict[str, Any], rank: int, other: dict[str, Any]) -> str | N
 
 
 def _nodes(ranks: list[int]) -> str:
-    """Ranks in words, with their nodes, if these have as many processes as this one."""
+    """Ranks in words, with their nodes, if those have as many processes as this one."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     nodes = sorted({rank // here for rank in ranks})
     return f"node {', '.join(map(str, nodes))} (rank {', '.join(map(str, ranks))})"
 
 
 def _until_read(store: dist.Store, verdict: dict[str, Any]) -> None:
-    """Stay until those who came know the problem, since rank 0 may keep the store."""
+    """Stay until all who came have read the problem, since the store may live in rank 0."""
     end = time.monotonic() + 5
     while verdict["problem"] and time.monotonic() < end:
         if store.add("read", 0) >= len(verdict["hosts"]) - 1:

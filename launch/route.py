@@ -1,13 +1,13 @@
-"""Before torchrun on several nodes: how this one reaches the first, and whether all are there.
+"""Before torchrun on several nodes: how this node reaches the first, and whether all are there.
 
-    python -m launch.route ADDRESS PORT SECONDS NODES RANK     # all nodes meet, for SECONDS at most
+    python -m launch.route ADDRESS PORT SECONDS NODES RANK     # all nodes meet within SECONDS
     python -m launch.route ADDRESS PORT SECONDS                # elastic: only the first must answer
 
-Prints the interface and the own address on the route to ADDRESS, and 1 or 0 for whether ADDRESS is
-this machine. gloo and torchrun's c10d would take the address of the host's name instead, which on
-many systems is 127.0.1.1. torchrun's agents wait ten minutes for each other, and then show a
-traceback; here, a node that is missing, comes twice or counts other nodes ends all of them with one
-line that names it. Standard library only, so that it takes no time.
+Prints three words: the interface on the route to ADDRESS, this node's address on it, and 1 if
+ADDRESS is this machine, else 0. gloo and torchrun's c10d would use the address of the host's name
+instead, which on many systems is 127.0.1.1. torchrun's agents wait ten minutes for each other and
+then show a traceback. Here, if a node is missing, comes twice or expects another number of nodes,
+all nodes stop with one line that names it. Standard library only, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class MeetingError(RuntimeError):
     """The nodes cannot meet; one line for the user."""
 
 
-def own_address(address: str) -> str:
-    """The address that packets to `address` would come from; sends nothing."""
+def _own_address(address: str) -> str:
+    """The address from which packets to `address` would be sent; sends none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((address, 9))
         return probe.getsockname()[0]
 
 
-def interface(own: str) -> str:
-    """The interface with this address; "" where none says so."""
+def _interface(own: str) -> str:
+    """The interface with this address; "" if there is none."""
     siocgifaddr = 0x8915
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
@@ -46,8 +46,12 @@ def interface(own: str) -> str:
     return ""
 
 
-def connect(address: str, port: int, seconds: float) -> socket.socket:
-    """A connection to the first node, which may come later. Errors: MeetingError."""
+def _connect(address: str, port: int, seconds: float) -> socket.socket:
+    """A connection to the first node, which may start later than this one.
+
+    Raises:
+        MeetingError: no answer within `seconds`.
+    """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         try:
@@ -60,11 +64,15 @@ def connect(address: str, port: int, seconds: float) -> socket.socket:
     )
 
 
-def attend(address: str, port: int, seconds: float, nodes: int, rank: int) -> None:
-    """As node `rank` > 0: tell node 0 who this is, and hear what it says. Errors: MeetingError."""
+def _attend(address: str, port: int, seconds: float, nodes: int, rank: int) -> None:
+    """As node `rank` > 0: tell node 0 who this is, and read its verdict.
+
+    Raises:
+        MeetingError: node 0 is not there, or has found a problem.
+    """
     me = {"host": socket.gethostname(), "nodes": nodes, "rank": rank}
-    with connect(address, port, seconds) as line:
-        line.settimeout(seconds + 5)  # node 0 may have come just now, and waits as long
+    with _connect(address, port, seconds) as line:
+        line.settimeout(seconds + 5)  # node 0 may have started just now, and waits as long
         line.sendall(json.dumps(me).encode() + b"\n")
         try:
             answer = line.makefile().readline()
@@ -76,8 +84,12 @@ def attend(address: str, port: int, seconds: float, nodes: int, rank: int) -> No
         raise MeetingError(problem)
 
 
-def preside(port: int, seconds: float, nodes: int) -> None:
-    """As node 0: wait for all the others, and tell them. Errors: MeetingError."""
+def _preside(port: int, seconds: float, nodes: int) -> None:
+    """As node 0: wait for all the others, and send them the verdict.
+
+    Raises:
+        MeetingError: a node is missing, comes twice, or expects another number of nodes.
+    """
     here, end = socket.gethostname(), time.monotonic() + seconds
     came, lines, problem = {0: here}, [], None
     try:
@@ -99,7 +111,7 @@ def preside(port: int, seconds: float, nodes: int) -> None:
             line.settimeout(5)
             try:
                 it = json.loads(line.makefile().readline())
-            except (OSError, ValueError):  # somebody else
+            except (OSError, ValueError):  # not one of our nodes
                 line.close()
                 continue
             lines.append(line)
@@ -120,15 +132,15 @@ def main(words: list[str]) -> int:
     name, port, seconds = words[0], int(words[1]), float(words[2])
     try:
         address = str(socket.getaddrinfo(name, port, socket.AF_INET)[0][4][0])
-        own = own_address(address)
+        own = _own_address(address)
         if len(words) > 4:
             nodes, rank = int(words[3]), int(words[4])
             if rank:
-                attend(address, port, seconds, nodes, rank)
+                _attend(address, port, seconds, nodes, rank)
             else:
-                preside(port, seconds, nodes)
+                _preside(port, seconds, nodes)
         elif own != address:
-            connect(address, port, seconds).close()
+            _connect(address, port, seconds).close()
     except MeetingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -136,7 +148,7 @@ def main(words: list[str]) -> int:
         text = f"error: {socket.gethostname()} knows no way to {name}: {error}"
         print(f"{text}; MASTER_ADDR is the address of node 0", file=sys.stderr)
         return 2
-    print(interface(own) or "-", own, int(own == address))
+    print(_interface(own) or "-", own, int(own == address))
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from configs import Config
 from configs.validation import ConfigError, nearest
 from optim import schedules, torch_optimizers
 from optim.adam_mini import AdamMini
@@ -53,9 +54,12 @@ __all__ = [
     "Schedule",
     "build_optimizer",
     "build_schedule",
+    "optimizer_of",
     "optimizer_state_bytes",
+    "resolve",
     "resolve_optimizer",
     "resolve_schedule",
+    "schedule_of",
 ]
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -242,3 +246,27 @@ def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Sched
                 f"schedule '{name}' gives factor {factor} at step {step}; it must lie in [0, 1]"
             )
     return Schedule(name, factors)
+
+
+# ---------------------------------------------------------------- of a configuration
+
+
+def resolve(config: Config) -> Config:
+    """The configuration with every hyperparameter of its optimizer and schedule.
+
+    Raises:
+        ConfigError: as `resolve_optimizer` and `resolve_schedule`.
+    """
+    return config.resolved(resolve_optimizer, resolve_schedule)
+
+
+def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
+    """The configuration's optimizer over `param_groups`; raises as `build_optimizer`."""
+    name, hyperparameters = config.optimizer.name, config.optimizer.hyperparameters
+    return build_optimizer(name, param_groups, **hyperparameters)
+
+
+def schedule_of(config: Config) -> Schedule:
+    """The configuration's schedule over its `train.total_steps`; raises as `build_schedule`."""
+    name, hyperparameters = config.schedule.name, config.schedule.hyperparameters
+    return build_schedule(name, config.train.total_steps, **hyperparameters)

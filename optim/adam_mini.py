@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
 from optim.core.norms import row_sums
 
@@ -39,9 +40,11 @@ class AdamMini(UpdateRule):
     State: exp_avg and a number for each block: 4 bytes per parameter (4.006 for GPT-2 124M).
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.999),
@@ -49,14 +52,7 @@ class AdamMini(UpdateRule):
         weight_decay: NonNegative = 0.0,
         n_head: Count = 1,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "n_head": n_head,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """How `p` is partitioned: "qkv", "rows", "whole" or "elements"."""
@@ -76,43 +72,35 @@ class AdamMini(UpdateRule):
         """A row is a row."""
         return kind == "elements"
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, and v: as `p` for elements, otherwise (blocks, 1)."""
-        if group["kind"] == "elements":
-            return adamw.init_state(p)
+        if h["kind"] == "elements":
+            return super().init_state(p, h)
         rows = p.new_zeros(len(p) if p.ndim > 1 else 1, 1)
-        blocks = torch.zeros_like(_block_means(rows, group))
+        blocks = torch.zeros_like(_block_means(rows, h))
         return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": blocks}
 
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """As AdamW's."""
-        return adamw.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+    def coefficients(self, h: Values, step: int) -> Values:
+        return adamw.coefficients(h, step)
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        if group["kind"] == "elements":
-            adamw.update(params, grads, state, group, coefficients)
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        if h["kind"] == "elements":
+            adamw.update(params, grads, state, h, c)
             return
-        (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
-        torch._foreach_mul_(params, coefficients["decay"])
+        (beta1, beta2), m, v = h["betas"], state["exp_avg"], state["exp_avg_sq"]
+        torch._foreach_mul_(params, c["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
         rows = [_row_means(g) for g in grads]
-        torch._foreach_lerp_(v, [_block_means(row, group) for row in rows], 1 - beta2)
+        torch._foreach_lerp_(v, [_block_means(row, h) for row in rows], 1 - beta2)
         denominator = torch._foreach_sqrt(v)
-        torch._foreach_mul_(denominator, coefficients["root_scale"])
-        torch._foreach_add_(denominator, group["eps"])
+        torch._foreach_mul_(denominator, c["root_scale"])
+        torch._foreach_add_(denominator, h["eps"])
         spread = [
-            _by_row(d, p, group).view(-1, *[1] * (p.ndim - 1))
+            _by_row(d, p, h).view(-1, *[1] * (p.ndim - 1))
             for d, p in zip(denominator, params, strict=True)
         ]
-        adamw.subtract_ratio(params, m, spread, coefficients["step_size"])
+        adamw.subtract_ratio(params, m, spread, c["step_size"])
 
 
 def _row_means(g: Tensor) -> Tensor:
@@ -121,19 +109,19 @@ def _row_means(g: Tensor) -> Tensor:
     return (row_sums(g * g) / g.shape[1]).to(g.dtype).view(-1, 1)
 
 
-def _block_means(rows: Tensor, group: Mapping[str, Any]) -> Tensor:
+def _block_means(rows: Tensor, h: Values) -> Tensor:
     """(rows, 1) means of rows of equal length -> (blocks, 1) means of blocks."""
-    if group["kind"] != "qkv":
+    if h["kind"] != "qkv":
         return rows
-    heads, width = 2 * group["n_head"], len(rows) // 3
+    heads, width = 2 * h["n_head"], len(rows) // 3
     q_and_k = rows[: 2 * width].view(heads, -1).mean(-1, keepdim=True)
     return torch.cat([q_and_k, rows[2 * width :]])
 
 
-def _by_row(blocks: Tensor, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+def _by_row(blocks: Tensor, p: Tensor, h: Values) -> Tensor:
     """(blocks, 1) -> (rows, 1): each row of `p` gets its block's number."""
-    if group["kind"] != "qkv":
+    if h["kind"] != "qkv":
         return blocks
-    heads, width = 2 * group["n_head"], len(p) // 3
+    heads, width = 2 * h["n_head"], len(p) // 3
     q_and_k = blocks[:heads].expand(heads, 2 * width // heads).reshape(-1, 1)
     return torch.cat([q_and_k, blocks[heads:]])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
 
 _Open = Annotated[float, Field(gt=0, lt=1)]  # a decay whose logarithm is taken
@@ -40,9 +39,11 @@ class AdEMAMix(UpdateRule):
     State: exp_avg, exp_avg_slow, exp_avg_sq: 12 bytes per parameter.
     """
 
+    buffers = (*adamw.BUFFERS, "exp_avg_slow")
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: tuple[_Open, Beta, _Open] = (0.9, 0.999, 0.9999),
@@ -53,51 +54,31 @@ class AdEMAMix(UpdateRule):
     ) -> None:
         if betas[2] < betas[0]:
             raise ValueError(f"betas = {betas}: the third, slow one should not be below the first")
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "alpha": alpha,
-            "warmup_steps": warmup_steps,
-            "eps": eps,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Both averages and the second moment."""
-        return {**adamw.init_state(p), "exp_avg_slow": torch.zeros_like(p)}
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+    def coefficients(self, h: Values, step: int) -> Values:
         """alpha and beta3 of this step, and Adam's corrections."""
-        beta1, beta2, beta3 = group["betas"]
-        part = min(step / group["warmup_steps"], 1.0) if group["warmup_steps"] else 1.0
+        beta1, beta2, beta3 = h["betas"]
+        part = min(step / h["warmup_steps"], 1.0) if h["warmup_steps"] else 1.0
         inverse = (1 - part) / math.log(beta1) + part / math.log(beta3)
         slow = math.exp(1 / inverse)
         return {
-            "lr": group["lr"],
-            "decay": 1 - group["lr"] * group["weight_decay"],
+            **super().coefficients(h, step),
             "scale": 1 / (1 - beta1**step),
             "root_scale": 1 / math.sqrt(1 - beta2**step),
-            "alpha": group["alpha"] * part,
+            "alpha": h["alpha"] * part,
             "slow": slow,
             "slow_rest": 1 - slow,
         }
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
         m1, m2 = state["exp_avg"], state["exp_avg_slow"]
-        torch._foreach_mul_(params, coefficients["decay"])
-        torch._foreach_lerp_(m1, grads, 1 - group["betas"][0])
-        torch._foreach_mul_(m2, coefficients["slow"])
-        torch._foreach_add_(m2, torch._foreach_mul(grads, coefficients["slow_rest"]))
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
-        mix = torch._foreach_mul(m1, coefficients["scale"])
-        torch._foreach_add_(mix, torch._foreach_mul(m2, coefficients["alpha"]))
-        adamw.subtract_ratio(params, list(mix), denominator, coefficients["lr"])
+        torch._foreach_mul_(params, c["decay"])
+        torch._foreach_lerp_(m1, grads, 1 - h["betas"][0])
+        torch._foreach_mul_(m2, c["slow"])
+        torch._foreach_add_(m2, torch._foreach_mul(grads, c["slow_rest"]))
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
+        mix = torch._foreach_mul(m1, c["scale"])
+        torch._foreach_add_(mix, torch._foreach_mul(m2, c["alpha"]))
+        adamw.subtract_ratio(params, list(mix), denominator, c["lr"])

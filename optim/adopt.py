@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 
 
@@ -34,50 +32,39 @@ class ADOPT(UpdateRule):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.9999),
         eps: NonNegative = 1e-6,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """m = 0 and v = g^2 of the first gradient, which the average of the first step keeps."""
         assert p.grad is not None
         return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": p.grad.square()}
 
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+    def coefficients(self, h: Values, step: int) -> Values:
         """n clipped at c is c times n / c clipped at 1; at t = 1 nothing is added to m."""
-        lr, first = group["lr"], step == 1
-        clip = 1.0 if first else (step - 1) ** 0.25
-        return {
-            "lr": lr,
-            "decay": 1.0 if first else 1 - lr * group["weight_decay"],
-            "inverse_clip": 1 / clip,
-            "weight": 0.0 if first else clip * (1 - group["betas"][0]),
-        }
+        c = super().coefficients(h, step)
+        if step == 1:
+            return {**c, "decay": 1.0, "inverse_clip": 1.0, "weight": 0.0}
+        clip = (step - 1) ** 0.25
+        return {**c, "inverse_clip": 1 / clip, "weight": clip * (1 - h["betas"][0])}
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
-        torch._foreach_mul_(params, coefficients["decay"])
-        floored = torch._foreach_clamp_min(torch._foreach_sqrt(v), group["eps"])
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (beta1, beta2), m, v = h["betas"], state["exp_avg"], state["exp_avg_sq"]
+        torch._foreach_mul_(params, c["decay"])
+        floored = torch._foreach_clamp_min(torch._foreach_sqrt(v), h["eps"])
         n = torch._foreach_div(grads, floored)
-        torch._foreach_mul_(n, coefficients["inverse_clip"])
+        torch._foreach_mul_(n, c["inverse_clip"])
         torch._foreach_clamp_max_(n, 1.0)
         torch._foreach_clamp_min_(n, -1.0)
-        torch._foreach_mul_(n, coefficients["weight"])
+        torch._foreach_mul_(n, c["weight"])
         torch._foreach_mul_(m, beta1)
         torch._foreach_add_(m, n)
-        torch._foreach_sub_(params, torch._foreach_mul(m, coefficients["lr"]))
+        torch._foreach_sub_(params, torch._foreach_mul(m, c["lr"]))
         torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - beta2)

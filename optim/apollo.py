@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule, at_least_float32, bias_correction, random_matrix
-from optim.core.one_pass import Batch
 
 _EPS = 1e-8
 
@@ -48,7 +47,7 @@ class APOLLO(MatrixRule):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         betas: Betas = (0.9, 0.999),
@@ -62,56 +61,42 @@ class APOLLO(MatrixRule):
         seed: int = 0,
         adamw_lr_ratio: NonNegative = 1.0,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "rank": rank,
-            "update_gap": update_gap,
-            "scale": scale,
-            "scaling": scaling,
-            "growth_limit": growth_limit,
-            "seed": seed,
-            "adamw_lr_ratio": adamw_lr_ratio,
-        }
         if growth_limit < 1:
             raise ValueError(f"growth_limit = {growth_limit}: should be at least 1, as 1.01")
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Both moments of the projected gradient, and the norm of the step before."""
         m, n = p.shape
-        r, dtype = min(group["rank"], m, n), at_least_float32(p.dtype)
+        r, dtype = min(h["rank"], m, n), at_least_float32(p.dtype)
         low = torch.zeros((m, r) if m >= n else (r, n), dtype=dtype, device=p.device)
         norm = torch.zeros((), dtype=dtype, device=p.device)
         return {"exp_avg": low, "exp_avg_sq": low.clone(), "norm": norm}
 
-    def matrix_step(self, batch: Batch) -> None:
-        """As in the class docstring, matrix by matrix."""
-        group, (beta1, beta2) = batch.group, batch.group["betas"]
-        correction = bias_correction(group["betas"], batch.step)
-        step_size = group["lr"] * correction * math.sqrt(group["scale"])
-        epoch = (batch.step - 1) // group["update_gap"]
+    def matrix_step(self, batch: Batch, c: Values) -> None:
+        h, (beta1, beta2) = batch.h, batch.h["betas"]
+        correction = bias_correction(h["betas"], batch.step)
+        step_size = c["lr"] * correction * math.sqrt(h["scale"])
+        epoch = (batch.step - 1) // h["update_gap"]
         for p, g, state in batch.items():
             m, v, before = state["exp_avg"], state["exp_avg_sq"], state["norm"]
             g, tall = g.to(m.dtype), p.size(0) >= p.size(1)
             r = m.size(1) if tall else m.size(0)
-            projection = random_matrix(r, min(p.shape), group["seed"], epoch, m.dtype, m.device)
+            projection = random_matrix(r, min(p.shape), h["seed"], epoch, m.dtype, m.device)
             projection = projection / math.sqrt(r)
             low = g @ projection.mT if tall else projection @ g
             m.lerp_(low, 1 - beta1)
             v.mul_(beta2).addcmul_(low, low, value=1 - beta2)
-            u = m / (v.sqrt() + group["eps"])
-            dim = None if group["scaling"] == "tensor" else int(tall)
+            u = m / (v.sqrt() + h["eps"])
+            dim = None if h["scaling"] == "tensor" else int(tall)
             s = _norm(u, dim) / (_norm(low, dim) + _EPS)
             d = g * s
             norm = d.norm()
-            growth = norm / (before + _EPS) / group["growth_limit"]
+            growth = norm / (before + _EPS) / h["growth_limit"]
             limit = torch.where(before > 0, growth.clamp(min=1), 1.0)
             before.copy_(norm / limit)
             p.add_((d / limit).to(p.dtype), alpha=-step_size)
-            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.mul_(c["decay"])
 
 
 def _norm(x: Tensor, dim: int | None) -> Tensor:

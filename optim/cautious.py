@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 from optim.core.norms import once, total
 
@@ -32,45 +29,34 @@ class CautiousAdamW(UpdateRule):
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.999),
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 1e-2,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Both moments."""
-        return adamw.init_state(p)
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """As AdamW's."""
-        return adamw.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+    def coefficients(self, h: Values, step: int) -> Values:
+        return adamw.coefficients(h, step)
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (beta1, _), m = group["betas"], state["exp_avg"]
-        torch._foreach_mul_(params, coefficients["decay"])
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (beta1, _), m = h["betas"], state["exp_avg"]
+        torch._foreach_mul_(params, c["decay"])
         torch._foreach_mul_(m, beta1)
         torch._foreach_add_(m, grads, alpha=1 - beta1)
-        masks = agreement(m, grads)
+        masks = _agreement(m, grads)
         scales = [once(1 / (total(mask) / mask.numel()).clamp(min=1e-3)) for mask in masks]
         numerator = torch._foreach_mul(m, masks)
         torch._foreach_mul_(numerator, scales)
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
-        step_size = coefficients["step_size"]
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
+        step_size = c["step_size"]
         adamw.subtract_ratio(params, list(numerator), denominator, step_size)
 
 
@@ -91,46 +77,33 @@ class CautiousLion(UpdateRule):
     State: exp_avg: 4 bytes per parameter.
     """
 
+    buffers = ("exp_avg",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-4,
         betas: Betas = (0.9, 0.99),
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The momentum."""
-        return {"exp_avg": torch.zeros_like(p)}
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """lr, and what decay leaves of a weight."""
-        return {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
+        super().__init__(params, locals())
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (beta1, beta2), m = group["betas"], state["exp_avg"]
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (beta1, beta2), m = h["betas"], state["exp_avg"]
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
-        masks = agreement(list(u), grads)
+        masks = _agreement(list(u), grads)
         scales = [once(mask.numel() / (total(mask) + 1)) for mask in masks]
         torch._foreach_mul_(u, masks)
         torch._foreach_mul_(u, scales)
-        torch._foreach_mul_(u, coefficients["lr"])
-        torch._foreach_mul_(params, coefficients["decay"])
+        torch._foreach_mul_(u, c["lr"])
+        torch._foreach_mul_(params, c["decay"])
         torch._foreach_sub_(params, u)
         torch._foreach_lerp_(m, grads, 1 - beta2)
 
 
-def agreement(updates: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+def _agreement(updates: Tensors, grads: Tensors) -> Tensors:
     """1 where the update has the gradient's sign, else 0, in the gradient's dtype."""
     return [(u * g > 0).to(g.dtype) for u, g in zip(updates, grads, strict=True)]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
 from optim.core.matrix import MatrixRule, add_product_, at_least_float32, random_matrix
-from optim.core.one_pass import Batch
 
 
 class Dion(MatrixRule):
@@ -39,9 +37,11 @@ class Dion(MatrixRule):
     exp_avg_sq: 8 bytes of the others (6.1 for GPT-2 124M with rank_fraction 0.5).
     """
 
+    buffers = ("momentum_buffer",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 0.01,
         momentum: Beta = 0.95,
@@ -52,36 +52,25 @@ class Dion(MatrixRule):
         adamw_betas: Betas = (0.9, 0.95),
         adamw_eps: NonNegative = 1e-8,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "rank_fraction": rank_fraction,
-            "weight_decay": weight_decay,
-            "seed": seed,
-            "adamw_lr_ratio": adamw_lr_ratio,
-            "adamw_betas": adamw_betas,
-            "adamw_eps": adamw_eps,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, and the right factor Q."""
-        r = math.ceil(group["rank_fraction"] * min(p.shape))
+        r = math.ceil(h["rank_fraction"] * min(p.shape))
         dtype = at_least_float32(p.dtype)
-        right = random_matrix(p.size(1), r, group["seed"], 0, dtype, p.device)
-        return {"momentum_buffer": torch.zeros_like(p), "right_factor": right.clone()}
+        right = random_matrix(p.size(1), r, h["seed"], 0, dtype, p.device)
+        return {**super().matrix_state(p, h), "right_factor": right.clone()}
 
-    def matrix_step(self, batch: Batch) -> None:
-        """As in the class docstring, matrix by matrix."""
-        group = batch.group
+    def matrix_step(self, batch: Batch, c: Values) -> None:
+        h = batch.h
         for p, g, state in batch.items():
             momentum, right = state["momentum_buffer"], state["right_factor"]
             b = momentum.to(right.dtype) + g.to(right.dtype)
             left = torch.linalg.qr(b @ right).Q
             w = b.mT @ left
-            momentum.copy_(b.addmm_(left, w.mT, alpha=group["momentum"] - 1))
+            momentum.copy_(b.addmm_(left, w.mT, alpha=h["momentum"] - 1))
             lengths = w.norm(dim=0)
             right.copy_(torch.where(lengths > 0, w / lengths, right))
             m, n = p.shape
-            decay = 1 - group["lr"] * group["weight_decay"]
-            add_product_(p, left, right.mT, left=decay, factor=-group["lr"] * math.sqrt(m / n))
+            step_size = c["lr"] * math.sqrt(m / n)
+            add_product_(p, left, right.mT, left=c["decay"], factor=-step_size)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule, add_product_, at_least_float32, bias_correction
-from optim.core.one_pass import Batch
 
 
 class GaLore(MatrixRule):
@@ -40,7 +37,7 @@ class GaLore(MatrixRule):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         betas: Betas = (0.9, 0.999),
@@ -51,40 +48,29 @@ class GaLore(MatrixRule):
         scale: NonNegative = 0.25,
         adamw_lr_ratio: NonNegative = 1.0,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "rank": rank,
-            "update_gap": update_gap,
-            "scale": scale,
-            "adamw_lr_ratio": adamw_lr_ratio,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The projection P and both moments in its space."""
         m, n = p.shape
-        r, dtype = min(group["rank"], m, n), at_least_float32(p.dtype)
+        r, dtype = min(h["rank"], m, n), at_least_float32(p.dtype)
         low = torch.zeros((m, r) if m >= n else (r, n), dtype=dtype, device=p.device)
         projection = torch.zeros(min(m, n), r, dtype=dtype, device=p.device)
         return {"projection": projection, "exp_avg": low, "exp_avg_sq": low.clone()}
 
-    def matrix_step(self, batch: Batch) -> None:
-        """As in the class docstring, matrix by matrix."""
-        group, (beta1, beta2) = batch.group, batch.group["betas"]
-        step_size = group["lr"] * group["scale"] * bias_correction(group["betas"], batch.step)
-        decay = 1 - group["lr"] * group["weight_decay"]
+    def matrix_step(self, batch: Batch, c: Values) -> None:
+        h, (beta1, beta2) = batch.h, batch.h["betas"]
+        step_size = c["lr"] * h["scale"] * bias_correction(h["betas"], batch.step)
+        decay = c["decay"]
         for p, g, state in batch.items():
             projection, m, v = state["projection"], state["exp_avg"], state["exp_avg_sq"]
             g, tall = g.to(m.dtype), p.size(0) >= p.size(1)
-            if (batch.step - 1) % group["update_gap"] == 0:
+            if (batch.step - 1) % h["update_gap"] == 0:
                 u, _, vh = torch.linalg.svd(g, full_matrices=False)
                 projection.copy_((vh.mT if tall else u)[:, : projection.size(1)])
             low = g @ projection if tall else projection.mT @ g
             m.lerp_(low, 1 - beta1)
             v.mul_(beta2).addcmul_(low, low, value=1 - beta2)
-            u = m / (v.sqrt() + group["eps"])
+            u = m / (v.sqrt() + h["eps"])
             factors = (u, projection.mT) if tall else (projection, u)
             add_product_(p, *factors, left=decay, factor=-step_size * decay)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 from optim.core.norms import norms, once
 
@@ -38,9 +39,11 @@ class LAMB(UpdateRule):
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         betas: Betas = (0.9, 0.999),
@@ -51,67 +54,44 @@ class LAMB(UpdateRule):
         ratio_eps: NonNegative = 0.0,
         adapt_vectors: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "bias_correction": bias_correction,
-            "max_weight_norm": max_weight_norm,
-            "ratio_eps": ratio_eps,
-            "adapt_vectors": adapt_vectors,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Whether the norm of `p` sets its step."""
         return "adapted" if p.ndim >= 2 or group["adapt_vectors"] else "plain"
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Both moments."""
-        return adamw.init_state(p)
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+    def coefficients(self, h: Values, step: int) -> Values:
         """lr and Adam's corrections."""
-        (beta1, beta2), corrected = group["betas"], group["bias_correction"]
+        (beta1, beta2), corrected = h["betas"], h["bias_correction"]
         return {
-            "lr": group["lr"],
+            **super().coefficients(h, step),
             "scale": 1 / (1 - beta1**step) if corrected else 1.0,
             "root_scale": 1 / math.sqrt(1 - beta2**step) if corrected else 1.0,
         }
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        m, adapted = state["exp_avg"], group["kind"] == "adapted"
-        torch._foreach_mul_(m, group["betas"][0])
-        torch._foreach_add_(m, grads, alpha=1 - group["betas"][0])
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        m, adapted = state["exp_avg"], h["kind"] == "adapted"
+        torch._foreach_mul_(m, h["betas"][0])
+        torch._foreach_add_(m, grads, alpha=1 - h["betas"][0])
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
         u = list(torch._foreach_div(m, denominator))
-        torch._foreach_mul_(u, coefficients["scale"])
+        torch._foreach_mul_(u, c["scale"])
         if adapted:
-            if group["weight_decay"]:
-                torch._foreach_add_(u, params, alpha=group["weight_decay"])
-            torch._foreach_mul_(u, trust_ratios(params, u, group))
-        torch._foreach_mul_(u, coefficients["lr"])
+            if h["weight_decay"]:
+                torch._foreach_add_(u, params, alpha=h["weight_decay"])
+            torch._foreach_mul_(u, _trust_ratios(params, u, h))
+        torch._foreach_mul_(u, c["lr"])
         torch._foreach_sub_(params, u)
 
 
-def trust_ratios(
-    params: list[Tensor], updates: list[Tensor], group: Mapping[str, Any]
-) -> list[Tensor]:
+def _trust_ratios(params: Tensors, updates: Tensors, h: Values) -> Tensors:
     """norm(p) / norm(u) of each tensor, 1 where either is 0; without dimensions."""
     ratios = []
     for weight, update in zip(norms(params), norms(updates), strict=True):
         both = (weight > 0) & (update > 0)
-        if group["max_weight_norm"]:
-            weight = weight.clamp(max=group["max_weight_norm"])
-        ratio = weight / (update + group["ratio_eps"])
+        if h["max_weight_norm"]:
+            weight = weight.clamp(max=h["max_weight_norm"])
+        ratio = weight / (update + h["ratio_eps"])
         ratios.append(once(torch.where(both, ratio, torch.ones_like(ratio))))
     return ratios

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
 from optim.core.norms import norms, once
 
@@ -31,51 +32,39 @@ class LARS(UpdateRule):
     State: momentum_buffer: 4 bytes per parameter.
     """
 
+    buffers = ("momentum_buffer",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1.0,
         momentum: Beta = 0.9,
         trust: NonNegative = 1e-3,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Whether the norm of `p` sets its step."""
         return "adapted" if p.ndim >= 2 else "plain"
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The momentum."""
-        return {"momentum_buffer": torch.zeros_like(p)}
-
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        decay, b, d = group["weight_decay"], state["momentum_buffer"], grads
-        if group["kind"] == "adapted":
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        decay, b, d = h["weight_decay"], state["momentum_buffer"], grads
+        if h["kind"] == "adapted":
             if decay:
                 d = list(torch._foreach_add(grads, params, alpha=decay))
-            d = list(torch._foreach_mul(d, local_rates(params, grads, group)))
-        torch._foreach_mul_(b, group["momentum"])
+            d = list(torch._foreach_mul(d, _local_rates(params, grads, h)))
+        torch._foreach_mul_(b, h["momentum"])
         torch._foreach_add_(b, d)
-        torch._foreach_sub_(params, torch._foreach_mul(b, coefficients["lr"]))
+        torch._foreach_sub_(params, torch._foreach_mul(b, c["lr"]))
 
 
-def local_rates(
-    params: list[Tensor], grads: list[Tensor], group: Mapping[str, Any]
-) -> list[Tensor]:
+def _local_rates(params: Tensors, grads: Tensors, h: Values) -> Tensors:
     """r of each tensor, without dimensions."""
     rates = []
     for weight, grad in zip(norms(params), norms(grads), strict=True):
-        rate = group["trust"] * weight / (grad + group["weight_decay"] * weight)
+        rate = h["trust"] * weight / (grad + h["weight_decay"] * weight)
         rates.append(once(torch.where((weight > 0) & (grad > 0), rate, torch.ones_like(rate))))
     return rates

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 
 
@@ -29,37 +26,24 @@ class Lion(UpdateRule):
     State: exp_avg: 4 bytes per parameter.
     """
 
+    buffers = ("exp_avg",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-4,
         betas: Betas = (0.9, 0.99),
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The momentum."""
-        return {"exp_avg": torch.zeros_like(p)}
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """lr, and what decay leaves of a weight."""
-        return {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
+        super().__init__(params, locals())
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (beta1, beta2), m = group["betas"], state["exp_avg"]
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (beta1, beta2), m = h["betas"], state["exp_avg"]
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
-        torch._foreach_mul_(u, coefficients["lr"])
-        torch._foreach_mul_(params, coefficients["decay"])
+        torch._foreach_mul_(u, c["lr"])
+        torch._foreach_mul_(params, c["decay"])
         torch._foreach_sub_(params, u)
         torch._foreach_lerp_(m, grads, 1 - beta2)

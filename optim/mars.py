@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 from optim.core.norms import norms, once
 
@@ -36,9 +37,11 @@ class MARS(UpdateRule):
     State: exp_avg, exp_avg_sq, last_grad: 12 bytes per parameter of a matrix, 8 of another.
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 3e-3,
         betas: Betas = (0.95, 0.99),
@@ -48,51 +51,34 @@ class MARS(UpdateRule):
         vector_lr_ratio: NonNegative = 1.0,
         vector_betas: Betas = (0.9, 0.95),
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "gamma": gamma,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "vector_lr_ratio": vector_lr_ratio,
-            "vector_betas": vector_betas,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Whether the gradient of `p` is corrected."""
         return "corrected" if p.ndim == 2 else "plain"
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Both moments, and the last gradient."""
-        last = {"last_grad": torch.zeros_like(p)} if group["kind"] == "corrected" else {}
-        return {**adamw.init_state(p), **last}
+        last = {"last_grad": torch.zeros_like(p)} if h["kind"] == "corrected" else {}
+        return {**super().init_state(p, h), **last}
 
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """As AdamW's, with the lr and betas of the kind."""
-        lr, betas, decay = group["lr"], group["betas"], group["weight_decay"]
-        if group["kind"] == "plain":
-            lr, betas = lr * group["vector_lr_ratio"], group["vector_betas"]
-        return adamw.coefficients(lr, betas, decay, step)
+    def coefficients(self, h: Values, step: int) -> Values:
+        """AdamW's, with the lr and betas of the kind."""
+        if h["kind"] == "plain":
+            h = {**h, "lr": h["lr"] * h["vector_lr_ratio"], "betas": h["vector_betas"]}
+        return adamw.coefficients(h, step)
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        if group["kind"] == "plain":
-            betas = group["vector_betas"]
-            adamw.update(params, grads, state, {**group, "betas": betas}, coefficients)
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        if h["kind"] == "plain":
+            adamw.update(params, grads, state, {**h, "betas": h["vector_betas"]}, c)
             return
-        beta1, last = group["betas"][0], state["last_grad"]
-        weight = group["gamma"] * beta1 / (1 - beta1)
-        c = torch._foreach_sub(grads, last)
-        torch._foreach_mul_(c, weight)
-        torch._foreach_add_(c, grads)
-        torch._foreach_mul_(c, [once(1 / norm.clamp(min=1.0)) for norm in norms(c)])
+        beta1, last = h["betas"][0], state["last_grad"]
+        weight = h["gamma"] * beta1 / (1 - beta1)
+        corrected = torch._foreach_sub(grads, last)
+        torch._foreach_mul_(corrected, weight)
+        torch._foreach_add_(corrected, grads)
+        scales = [once(1 / norm.clamp(min=1.0)) for norm in norms(corrected)]
+        torch._foreach_mul_(corrected, scales)
         torch._foreach_copy_(last, grads)
-        adamw.update(params, list(c), state, group, coefficients)
+        adamw.update(params, list(corrected), state, h, c)

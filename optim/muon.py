@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
+from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule, matrices, orthogonalised
-from optim.core.one_pass import Batch
 
 
 class Muon(MatrixRule):
@@ -43,9 +41,11 @@ class Muon(MatrixRule):
     of the others (5.27 for GPT-2 124M).
     """
 
+    buffers = ("momentum_buffer",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         momentum: Beta = 0.95,
@@ -58,40 +58,21 @@ class Muon(MatrixRule):
         adamw_betas: Betas = (0.9, 0.95),
         adamw_eps: NonNegative = 1e-8,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "ns_steps": ns_steps,
-            "scale": scale,
-            "split_qkv": split_qkv,
-            "weight_decay": weight_decay,
-            "adamw_lr_ratio": adamw_lr_ratio,
-            "adamw_betas": adamw_betas,
-            "adamw_eps": adamw_eps,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The momentum."""
-        return {"momentum_buffer": torch.zeros_like(p)}
-
-    def matrix_step(self, batch: Batch) -> None:
-        """As in the class docstring."""
-        group = batch.group
+    def matrix_step(self, batch: Batch, c: Values) -> None:
         updates = momentum_orthogonalised(batch)
-        torch._foreach_mul_(updates, [_scale(u.shape, group["scale"]) for u in updates])
-        torch._foreach_mul_(batch.params, 1 - group["lr"] * group["weight_decay"])
-        views = matrices(batch.params, group["kind"])
-        torch._foreach_add_(views, updates, alpha=-group["lr"])
+        torch._foreach_mul_(updates, [_scale(u.shape, batch.h["scale"]) for u in updates])
+        torch._foreach_mul_(batch.params, c["decay"])
+        torch._foreach_add_(matrices(batch.params, batch.h["kind"]), updates, alpha=-c["lr"])
 
 
-def momentum_orthogonalised(batch: Batch) -> list[Tensor]:
+def momentum_orthogonalised(batch: Batch) -> Tensors:
     """Update the momentum; returns O, as new tensors, for each of `matrices(batch.params)`."""
-    group, b = batch.group, batch.state["momentum_buffer"]
-    torch._foreach_lerp_(b, batch.grads, 1 - group["momentum"])
-    u = torch._foreach_lerp(batch.grads, b, group["momentum"]) if group["nesterov"] else b
-    return orthogonalised(matrices(list(u), group["kind"]), group["ns_steps"])
+    h, b = batch.h, batch.state["momentum_buffer"]
+    torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
+    u = torch._foreach_lerp(batch.grads, b, h["momentum"]) if h["nesterov"] else b
+    return orthogonalised(matrices(list(u), h["kind"]), h["ns_steps"])
 
 
 def _scale(shape: torch.Size, convention: str) -> float:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 
 
@@ -31,38 +28,27 @@ class NAdamW(UpdateRule):
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.999),
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 1e-2,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Both moments."""
-        return adamw.init_state(p)
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """As AdamW's."""
-        return adamw.coefficients(group["lr"], group["betas"], group["weight_decay"], step)
+    def coefficients(self, h: Values, step: int) -> Values:
+        return adamw.coefficients(h, step)
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (beta1, _), m = group["betas"], state["exp_avg"]
-        torch._foreach_mul_(params, coefficients["decay"])
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (beta1, _), m = h["betas"], state["exp_avg"]
+        torch._foreach_mul_(params, c["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
+        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
         n = torch._foreach_lerp(m, grads, 1 - beta1)
-        adamw.subtract_ratio(params, list(n), denominator, coefficients["step_size"])
+        adamw.subtract_ratio(params, list(n), denominator, c["step_size"])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule, at_least_float32, matrices
-from optim.core.one_pass import Batch
 from optim.muon import momentum_orthogonalised
 
 _EPS = 1e-10
@@ -43,9 +42,11 @@ class NorMuon(MatrixRule):
     exp_avg, exp_avg_sq: 8 bytes of the others (5.27 for GPT-2 124M).
     """
 
+    buffers = ("momentum_buffer",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         momentum: Beta = 0.95,
@@ -59,43 +60,28 @@ class NorMuon(MatrixRule):
         adamw_betas: Betas = (0.9, 0.95),
         adamw_eps: NonNegative = 1e-8,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "beta2": beta2,
-            "nesterov": nesterov,
-            "ns_steps": ns_steps,
-            "scale": scale,
-            "split_qkv": split_qkv,
-            "weight_decay": weight_decay,
-            "adamw_lr_ratio": adamw_lr_ratio,
-            "adamw_betas": adamw_betas,
-            "adamw_eps": adamw_eps,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, and the mean square of each row."""
         rows = torch.zeros(len(p), 1, dtype=at_least_float32(p.dtype), device=p.device)
-        return {"momentum_buffer": torch.zeros_like(p), "row_mean_square": rows}
+        return {**super().matrix_state(p, h), "row_mean_square": rows}
 
-    def matrix_step(self, batch: Batch) -> None:
-        """As in the class docstring."""
-        group = batch.group
+    def matrix_step(self, batch: Batch, c: Values) -> None:
+        h = batch.h
         updates = momentum_orthogonalised(batch)
-        v = matrices(batch.state["row_mean_square"], group["kind"])
+        v = matrices(batch.state["row_mean_square"], h["kind"])
         norms = torch._foreach_norm(updates)
         means = [u.to(v[0].dtype).square().mean(-1, keepdim=True) for u in updates]
-        torch._foreach_lerp_(v, means, 1 - group["beta2"])
+        torch._foreach_lerp_(v, means, 1 - h["beta2"])
         divisors = torch._foreach_add(torch._foreach_sqrt(v), _EPS)
         normalised = [u / d.to(u.dtype) for u, d in zip(updates, divisors, strict=True)]
         for n, norm in zip(normalised, norms, strict=True):
             rows, columns = n.shape
             n.div_(n.norm().clamp(min=_EPS))
-            if group["scale"] == "original":
+            if h["scale"] == "original":
                 n.mul_(norm * math.sqrt(max(1, rows / columns)))
             else:
                 n.mul_(0.2 * math.sqrt(rows * columns))
-        torch._foreach_mul_(batch.params, 1 - group["lr"] * group["weight_decay"])
-        views = matrices(batch.params, group["kind"])
-        torch._foreach_add_(views, normalised, alpha=-group["lr"])
+        torch._foreach_mul_(batch.params, c["decay"])
+        torch._foreach_add_(matrices(batch.params, h["kind"]), normalised, alpha=-c["lr"])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative
-from optim.core.one_pass import Batch
 
 if TYPE_CHECKING:
     from optim import Schedule
@@ -50,9 +50,11 @@ class Prodigy(UpdateRule):
     State: exp_avg, exp_avg_sq, s, p0: 16 bytes per parameter; d and two sums.
     """
 
+    buffers = ("exp_avg", "exp_avg_sq", "s")
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1.0,
         betas: Betas = (0.9, 0.999),
@@ -65,28 +67,13 @@ class Prodigy(UpdateRule):
         d_coef: Positive = 1.0,
         growth_rate: Annotated[float, Field(ge=1)] | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "beta3": beta3,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "use_bias_correction": use_bias_correction,
-                "safeguard_warmup": safeguard_warmup,
-                "d0": d0,
-                "d_coef": d_coef,
-                "growth_rate": growth_rate,
-            },
-        )
+        super().__init__(params, locals())
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Moments, the sum s, and where the parameter began."""
-        zeros = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq", "s")}
-        return {**zeros, "p0": p.detach().clone()}
+        return {**super().init_state(p, h), "p0": p.detach().clone()}
 
-    def refuse(self) -> None:
+    def check_step(self) -> None:
         """Groups of unequal lr: one d cannot serve them."""
         rates = [group["lr"] for group in self.param_groups]
         if min(rates) != max(rates):
@@ -140,7 +127,7 @@ class Prodigy(UpdateRule):
                 "beta3": torch.full_like(d, beta3),
             }
             batch.state.update(scratch)
-            self.run(accumulate, batch, _rounded(numbers, batch))
+            self.run(_accumulate, batch, _rounded(numbers, batch))
             inner += batch.state.pop("inner")
             norm += batch.state.pop("norm")
 
@@ -155,46 +142,34 @@ class Prodigy(UpdateRule):
         first.update(d=new, d_max=d_max, numerator=numerator)  # new tensors: old ones may be saved
 
         for batch in batches:
-            keep = 1 - batch.group["weight_decay"] * rate
-            numbers = {"rate": rate, "keep": keep, "eps": new * batch.group["eps"]}
+            keep = 1 - batch.h["weight_decay"] * rate
+            numbers = {"rate": rate, "keep": keep, "eps": new * batch.h["eps"]}
             self.run(self.update, batch, _rounded(numbers, batch))
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
         """The step itself, with the sums done."""
         root = torch._foreach_sqrt(state["exp_avg_sq"])
-        torch._foreach_add_(root, [coefficients["eps"]] * len(root))  # one tensor would be read
+        torch._foreach_add_(root, [c["eps"]] * len(root))  # one tensor would be read
         step = torch._foreach_div(state["exp_avg"], root)
-        torch._foreach_mul_(step, coefficients["rate"])
-        torch._foreach_mul_(params, coefficients["keep"])
+        torch._foreach_mul_(step, c["rate"])
+        torch._foreach_mul_(params, c["keep"])
         torch._foreach_sub_(params, step)
 
 
-def accumulate(
-    params: list[Tensor],
-    grads: list[Tensor],
-    state: dict[str, list[Tensor]],
-    group: Mapping[str, Any],
-    coefficients: Mapping[str, Any],
-) -> None:
+def _accumulate(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
     """m, v and s; of each tensor, <g, p0 - p> and |s|_1."""
-    (beta1, beta2), m, v, s = group["betas"], state["exp_avg"], state["exp_avg_sq"], state["s"]
+    (beta1, beta2), m, v, s = h["betas"], state["exp_avg"], state["exp_avg_sq"], state["s"]
     way = torch._foreach_sub(state["p0"], params)
     torch._foreach_mul_(way, grads)
     torch._foreach_mul_(m, beta1)
-    torch._foreach_add_(m, torch._foreach_mul(grads, coefficients["m"]))
+    torch._foreach_add_(m, torch._foreach_mul(grads, c["m"]))
     torch._foreach_mul_(v, beta2)
     square = torch._foreach_mul(grads, grads)
-    torch._foreach_mul_(square, coefficients["v"])
+    torch._foreach_mul_(square, c["v"])
     torch._foreach_add_(v, square)
-    torch._foreach_mul_(s, coefficients["beta3"])
-    torch._foreach_add_(s, torch._foreach_mul(grads, coefficients["s"]))
+    torch._foreach_mul_(s, c["beta3"])
+    torch._foreach_add_(s, torch._foreach_mul(grads, c["s"]))
     for i, total in enumerate(state["inner"]):
         total.copy_(way[i].sum(dtype=total.dtype))
         state["norm"][i].copy_(s[i].abs().sum(dtype=total.dtype))

@@ -18,16 +18,15 @@ through z and y says. As an update of y, which is what p then is:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
-from optim.core.one_pass import Batch
 
 if TYPE_CHECKING:
     from optim import Schedule
@@ -42,7 +41,7 @@ class ScheduleFree(UpdateRule):
     """
 
     @staticmethod
-    def interpolation(group: Mapping[str, Any]) -> float:
+    def interpolation(h: Values) -> float:
         """The coefficient beta of x in y."""
         raise NotImplementedError
 
@@ -82,7 +81,11 @@ class ScheduleFree(UpdateRule):
             " both act; its papers use a constant lr after warm-up (configs/schedule/constant.toml)"
         )
 
-    def refuse(self) -> None:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
+        """z starts at the weights."""
+        return {"z": p.detach().clone(), **super().init_state(p, h)}
+
+    def check_step(self) -> None:
         """In eval mode the weights are x, and no gradient was taken there."""
         if any(group.get("mode") == "eval" for group in self.param_groups):
             raise RuntimeError(
@@ -103,10 +106,10 @@ class ScheduleFree(UpdateRule):
             weight = batch.step ** group["r"] * group["lr"] ** group["weight_lr_power"]
             weight *= group["lr"] > 0  # power 0: a step that does not move is no step
             total = sums.setdefault(batch.index, {})[batch.step] = earlier + weight
-            c = weight / total if total else 0.0
-            move_y = group["lr"] * (1 - self.interpolation(group) * (1 - c))
-            numbers = {**self.coefficients(batch.group, batch.step), "c": c, "move_y": move_y}
-            self.run(self.update, batch, numbers)
+            share = weight / total if total else 0.0
+            move_y = group["lr"] * (1 - self.interpolation(group) * (1 - share))
+            c = {**self.coefficients(batch.h, batch.step), "share": share, "move_y": move_y}
+            self.run(self.update, batch, c)
         for index, added in sums.items():
             group = self.param_groups[index]
             counts = {self.state[p]["step"] for p in group["params"] if self.state.get(p)}
@@ -137,7 +140,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1.0,
         momentum: Interpolation = 0.9,
@@ -145,38 +148,18 @@ class ScheduleFreeSGD(ScheduleFree):
         r: NonNegative = 0.0,
         weight_lr_power: NonNegative = 2.0,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-                "r": r,
-                "weight_lr_power": weight_lr_power,
-            },
-        )
+        super().__init__(params, locals())
 
     @staticmethod
-    def interpolation(group: Mapping[str, Any]) -> float:
+    def interpolation(h: Values) -> float:
         """`momentum`."""
-        return float(group["momentum"])
-
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """z starts at the weights."""
-        return {"z": p.detach().clone()}
+        return float(h["momentum"])
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        u = torch._foreach_mul(params, group["weight_decay"])
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        u = torch._foreach_mul(params, h["weight_decay"])
         torch._foreach_add_(u, grads)
-        _move(params, state["z"], u, coefficients)
+        _move(params, state["z"], u, c)
 
 
 class ScheduleFreeAdamW(ScheduleFree):
@@ -201,9 +184,11 @@ class ScheduleFreeAdamW(ScheduleFree):
     State: z, exp_avg_sq: 8 bytes per parameter; y too while evaluating.
     """
 
+    buffers = ("exp_avg_sq",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 2.5e-3,
         betas: tuple[Interpolation, Beta] = (0.9, 0.999),
@@ -212,59 +197,36 @@ class ScheduleFreeAdamW(ScheduleFree):
         r: NonNegative = 0.0,
         weight_lr_power: NonNegative = 2.0,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "r": r,
-                "weight_lr_power": weight_lr_power,
-            },
-        )
+        super().__init__(params, locals())
 
     @staticmethod
-    def interpolation(group: Mapping[str, Any]) -> float:
+    def interpolation(h: Values) -> float:
         """`beta1`."""
-        return float(group["betas"][0])
+        return float(h["betas"][0])
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """z starts at the weights."""
-        return {"z": p.detach().clone(), "exp_avg_sq": torch.zeros_like(p)}
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+    def coefficients(self, h: Values, step: int) -> Values:
         """lr, and the bias correction of the root."""
-        return {"lr": group["lr"], "root": math.sqrt(1 - group["betas"][1] ** step)}
+        return {**super().coefficients(h, step), "root": math.sqrt(1 - h["betas"][1] ** step)}
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (_, beta2), v = group["betas"], state["exp_avg_sq"]
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (_, beta2), v = h["betas"], state["exp_avg_sq"]
         torch._foreach_mul_(v, beta2)
         torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
         root = torch._foreach_sqrt(v)
-        torch._foreach_div_(root, coefficients["root"])
-        torch._foreach_add_(root, group["eps"])
+        torch._foreach_div_(root, c["root"])
+        torch._foreach_add_(root, h["eps"])
         u = torch._foreach_div(grads, root)
-        if group["weight_decay"]:
-            torch._foreach_add_(u, torch._foreach_mul(params, group["weight_decay"]))
-        _move(params, state["z"], u, coefficients)
+        if h["weight_decay"]:
+            torch._foreach_add_(u, torch._foreach_mul(params, h["weight_decay"]))
+        _move(params, state["z"], u, c)
 
 
-def _move(
-    y: list[Tensor], z: list[Tensor], u: tuple[Tensor, ...], numbers: Mapping[str, Any]
-) -> None:
-    """The last two lines of the update; u is used up."""
+def _move(y: Tensors, z: Tensors, u: tuple[Tensor, ...], c: Values) -> None:
+    """The last two lines of the update; overwrites `u`."""
     towards = torch._foreach_sub(z, y)
-    torch._foreach_mul_(towards, numbers["c"])
+    torch._foreach_mul_(towards, c["share"])
     torch._foreach_add_(y, towards)
-    torch._foreach_sub_(y, torch._foreach_mul(u, numbers["move_y"]))
-    torch._foreach_mul_(u, numbers["lr"])
+    torch._foreach_sub_(y, torch._foreach_mul(u, c["move_y"]))
+    torch._foreach_mul_(u, c["lr"])
     torch._foreach_sub_(z, u)

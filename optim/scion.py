@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative
 from optim.core.matrix import matrices, orthogonalised, split_kind
-from optim.core.one_pass import Batch
 
 _EPS = 1e-8
 
@@ -41,9 +41,11 @@ class Scion(UpdateRule):
     State: momentum_buffer: 4 bytes per parameter.
     """
 
+    buffers = ("momentum_buffer",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 2.0**-12,
         momentum: Beta = 0.9,
@@ -54,17 +56,7 @@ class Scion(UpdateRule):
         ns_steps: Count = 5,
         split_qkv: bool = True,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "hidden_radius": hidden_radius,
-            "embedding_radius": embedding_radius,
-            "vector_radius": vector_radius,
-            "constrained": constrained,
-            "ns_steps": ns_steps,
-            "split_qkv": split_qkv,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """One of "matrix", "qkv" (three matrices in one), "sign" and "vector"."""
@@ -82,37 +74,27 @@ class Scion(UpdateRule):
         """Matrices go through library calls."""
         return kind in ("sign", "vector")
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The momentum."""
-        return {"momentum_buffer": torch.zeros_like(p)}
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+    def coefficients(self, h: Values, step: int) -> Values:
         """What is left of a weight, and the step's size."""
-        role = {"sign": "embedding", "vector": "vector"}.get(group["kind"], "hidden")
-        left = 1 - group["lr"] if group["constrained"] else 1.0
-        return {"left": left, "step_size": group["lr"] * group[f"{role}_radius"]}
+        role = {"sign": "embedding", "vector": "vector"}.get(h["kind"], "hidden")
+        left = 1 - h["lr"] if h["constrained"] else 1.0
+        return {"left": left, "step_size": h["lr"] * h[f"{role}_radius"]}
 
     def advance(self, batches: list[Batch]) -> None:
         """The matrices through library calls, all else in one pass."""
         for batch in batches:
-            coefficients = self.coefficients(batch.group, batch.step)
-            if batch.group["kind"] in ("matrix", "qkv"):
-                _spectral_step(batch, coefficients)
+            c = self.coefficients(batch.h, batch.step)
+            if batch.h["kind"] in ("matrix", "qkv"):
+                _spectral_step(batch, c)
             else:
-                self.run(self.update, batch, coefficients)
+                self.run(self.update, batch, c)
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
         """Of embeddings and of vectors."""
         b = state["momentum_buffer"]
-        torch._foreach_lerp_(b, grads, 1 - group["momentum"])
-        if group["kind"] == "sign":
+        torch._foreach_lerp_(b, grads, 1 - h["momentum"])
+        if h["kind"] == "sign":
             d = torch._foreach_sign(b)
             torch._foreach_div_(d, [float(t.shape[-1]) for t in b])
         else:
@@ -120,17 +102,17 @@ class Scion(UpdateRule):
             torch._foreach_div_(rms, [math.sqrt(t.numel()) for t in b])
             torch._foreach_add_(rms, _EPS)
             d = torch._foreach_div(b, rms)
-        torch._foreach_mul_(d, coefficients["step_size"])
-        torch._foreach_mul_(params, coefficients["left"])
+        torch._foreach_mul_(d, c["step_size"])
+        torch._foreach_mul_(params, c["left"])
         torch._foreach_sub_(params, d)
 
 
-def _spectral_step(batch: Batch, coefficients: Mapping[str, float]) -> None:
+def _spectral_step(batch: Batch, c: Values) -> None:
     """Of hidden matrices."""
-    group, b = batch.group, batch.state["momentum_buffer"]
-    torch._foreach_lerp_(b, batch.grads, 1 - group["momentum"])
-    d = orthogonalised(matrices(b, group["kind"]), group["ns_steps"])
+    h, b = batch.h, batch.state["momentum_buffer"]
+    torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
+    d = orthogonalised(matrices(b, h["kind"]), h["ns_steps"])
     torch._foreach_mul_(d, [math.sqrt(m / n) for m, n in (u.shape for u in d)])
-    torch._foreach_mul_(batch.params, coefficients["left"])
-    views = matrices(batch.params, group["kind"])
-    torch._foreach_add_(views, d, alpha=-coefficients["step_size"])
+    torch._foreach_mul_(batch.params, c["left"])
+    views = matrices(batch.params, h["kind"])
+    torch._foreach_add_(views, d, alpha=-c["step_size"])

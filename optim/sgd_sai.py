@@ -3,58 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
-from optim.core.one_pass import Batch
 
 
 class _ScaledSGD(UpdateRule):
     """Momentum SGD with a fixed factor on the learning rate of each tensor, kept in its state."""
 
-    def scale(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+    def scale(self, p: Tensor, h: Values) -> Tensor:
         """The factor of `p`, without dimensions; its first gradient is in `p.grad`."""
         raise NotImplementedError
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The factor, and the momentum, which begins at the first gradient."""
         assert p.grad is not None
-        state = {"scale": self.scale(p, group)}
-        return {**state, "momentum_buffer": p.grad.clone()} if group["momentum"] else state
+        state = {"scale": self.scale(p, h)}
+        return {**state, "momentum_buffer": p.grad.clone()} if h["momentum"] else state
 
     def advance(self, batches: list[Batch]) -> None:
         """With `normalise`, lr is divided by the largest factor of all tensors seen so far."""
         seen = [scale for batch in batches for scale in batch.state["scale"]]
         seen += [state["scale"] for state in self.state.values()]
         for batch in batches:
-            group, device = batch.group, batch.params[0].device
-            lr: float | Tensor = group["lr"]
-            if group["normalise"]:  # divided here: in a compiled update it would be, every element
-                lr = lr / torch.stack([scale.to(device) for scale in seen]).max()
-            decay = 1 - group["lr"] * group["weight_decay"]
-            self.run(self.update, batch, {"lr": lr, "decay": decay})
+            c = self.coefficients(batch.h, batch.step)
+            if batch.h["normalise"]:  # a compiled update would divide once for each element
+                device = batch.params[0].device
+                largest = torch.stack([scale.to(device) for scale in seen]).max()
+                c = {**c, "lr": c["lr"] / largest}
+            self.run(self.update, batch, c)
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the docstrings of the classes."""
-        momentum, b = group["momentum"], grads
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        momentum, b = h["momentum"], grads
         if momentum:
             b = state["momentum_buffer"]
             torch._foreach_lerp_(b, grads, 1 - momentum)  # leaves b = g as it is, at t = 1
-        if group["weight_decay"]:
-            torch._foreach_mul_(params, coefficients["decay"])
-        factors = torch._foreach_mul(state["scale"], coefficients["lr"])
+        if h["weight_decay"]:
+            torch._foreach_mul_(params, c["decay"])
+        factors = torch._foreach_mul(state["scale"], c["lr"])
         torch._foreach_sub_(params, torch._foreach_mul(b, factors))
 
 
@@ -84,7 +75,7 @@ class SGDSaI(_ScaledSGD):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         momentum: Beta = 0.9,
@@ -92,16 +83,9 @@ class SGDSaI(_ScaledSGD):
         weight_decay: NonNegative = 1e-2,
         normalise: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "normalise": normalise,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def scale(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+    def scale(self, p: Tensor, h: Values) -> Tensor:
         """The g-SNR of the first gradient."""
         assert p.grad is not None
         g = p.grad if p.dtype == torch.float64 else p.grad.float()
@@ -110,7 +94,7 @@ class SGDSaI(_ScaledSGD):
             return root
         deviation = g.std()
         rounding = 4 * torch.finfo(p.dtype).eps * g.abs().max()
-        snr = torch.linalg.vector_norm(g) / (deviation + group["eps"])
+        snr = torch.linalg.vector_norm(g) / (deviation + h["eps"])
         return torch.where(deviation > rounding, snr, root)
 
 
@@ -132,22 +116,16 @@ class SGDSqrtN(_ScaledSGD):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         momentum: Beta = 0.9,
         weight_decay: NonNegative = 1e-2,
         normalise: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "normalise": normalise,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def scale(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+    def scale(self, p: Tensor, h: Values) -> Tensor:
         """The square root of the number of elements."""
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
         return torch.tensor(math.sqrt(p.numel()), dtype=dtype, device=p.device)

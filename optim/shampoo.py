@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from optim.core import adamw
+from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule, at_least_float32, eigen
-from optim.core.one_pass import Batch
 
 
 class Shampoo(MatrixRule):
@@ -47,9 +47,11 @@ class Shampoo(MatrixRule):
     28.9, with blocks of 1024 19.5).
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.95),
@@ -62,52 +64,40 @@ class Shampoo(MatrixRule):
         max_precondition_dim: Count = 8192,
         adamw_lr_ratio: NonNegative = 1.0,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "epsilon": epsilon,
-            "weight_decay": weight_decay,
-            "grafting": grafting,
-            "precondition_frequency": precondition_frequency,
-            "start_preconditioning_step": start_preconditioning_step,
-            "max_precondition_dim": max_precondition_dim,
-            "adamw_lr_ratio": adamw_lr_ratio,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Moments; second moments and roots of the sides of all blocks, one after the other."""
-        state = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        blocks = _blocks(p, group)
+        state = super().matrix_state(p, h)
+        blocks = _blocks(p, h)
         for dim, side in enumerate(("left", "right")):
             numbers = sum(block.size(dim) ** 2 for block in blocks)
             squares = torch.zeros(numbers, dtype=at_least_float32(p.dtype), device=p.device)
             state.update({side: squares, f"{side}_root": squares.clone()})
         return state
 
-    def matrix_step(self, batch: Batch) -> None:
+    def matrix_step(self, batch: Batch, c: Values) -> None:
         """Block by block: each has work enough for a machine."""
-        group, step = batch.group, batch.step
-        start, every = group["start_preconditioning_step"], group["precondition_frequency"]
+        h, step = batch.h, batch.step
+        start, every = h["start_preconditioning_step"], h["precondition_frequency"]
         takes_roots = step == start or (step > start and step % every == 0)
         for p, g, state in batch.items():
-            blocks = _blocks(p, group)
-            parts = {name: _blocks(state[name], group) for name in ("exp_avg", "exp_avg_sq")}
+            blocks = _blocks(p, h)
+            parts = {name: _blocks(state[name], h) for name in ("exp_avg", "exp_avg_sq")}
             for dim, side in enumerate(("left", "right")):
                 for name in (side, f"{side}_root"):
                     parts[name] = _squares(state[name], [block.size(dim) for block in blocks])
-            for i, (block, grad) in enumerate(zip(blocks, _blocks(g, group), strict=True)):
+            for i, (block, grad) in enumerate(zip(blocks, _blocks(g, h), strict=True)):
                 own = {name: values[i] for name, values in parts.items()}
                 grad = grad.to(at_least_float32(g.dtype))
-                u = _direction(grad, own, group, step, takes_roots)
-                block.mul_(1 - group["lr"] * group["weight_decay"])
-                block.add_(u.to(p.dtype), alpha=-group["lr"])
+                u = _direction(grad, own, h, step, takes_roots)
+                block.mul_(c["decay"])
+                block.add_(u.to(p.dtype), alpha=-c["lr"])
 
 
-def _blocks(matrix: Tensor, group: Mapping[str, Any]) -> list[Tensor]:
+def _blocks(matrix: Tensor, h: Values) -> list[Tensor]:
     """Views of its blocks, row by row."""
-    longest = group["max_precondition_dim"]
+    longest = h["max_precondition_dim"]
     return [block for rows in matrix.split(longest, 0) for block in rows.split(longest, 1)]
 
 
@@ -118,23 +108,23 @@ def _squares(numbers: Tensor, sides: list[int]) -> list[Tensor]:
 
 
 def _direction(
-    g: Tensor, state: dict[str, Tensor], group: Mapping[str, Any], step: int, takes_roots: bool
+    g: Tensor, state: dict[str, Tensor], h: Values, step: int, takes_roots: bool
 ) -> Tensor:
-    (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
+    (beta1, beta2), m, v = h["betas"], state["exp_avg"], state["exp_avg_sq"]
     state["left"].lerp_(g @ g.mT, 1 - beta2)
     state["right"].lerp_(g.mT @ g, 1 - beta2)
     m.lerp_(g.to(m.dtype), 1 - beta1)
     v.lerp_(g.square().to(v.dtype), 1 - beta2)
     if takes_roots:
         for side in ("left", "right"):
-            root = _inverse_root(state[side] / (1 - beta2**step), group["epsilon"])
+            root = _inverse_root(state[side] / (1 - beta2**step), h["epsilon"])
             state[f"{side}_root"].copy_(root)
     mean = m.to(g.dtype) / (1 - beta1**step)
-    adam = mean / ((v.to(g.dtype) / (1 - beta2**step)).sqrt() + group["eps"])
-    if step < group["start_preconditioning_step"]:
+    adam = mean / ((v.to(g.dtype) / (1 - beta2**step)).sqrt() + h["eps"])
+    if step < h["start_preconditioning_step"]:
         return adam
     u = state["left_root"] @ mean @ state["right_root"]
-    if group["grafting"] == "none":
+    if h["grafting"] == "none":
         return u
     norm = u.norm()
     return u * torch.where(norm > 0, adam.norm() / norm, 0.0)

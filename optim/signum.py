@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
 
 
@@ -28,9 +26,11 @@ class Signum(UpdateRule):
     State: momentum_buffer: 4 bytes per parameter; none with momentum 0.
     """
 
+    buffers = ("momentum_buffer",)
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-4,
         momentum: Beta = 0.9,
@@ -39,38 +39,21 @@ class Signum(UpdateRule):
     ) -> None:
         if nesterov and momentum == 0:
             raise ValueError("nesterov = true needs a momentum above 0")
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, if there is one."""
-        return {"momentum_buffer": torch.zeros_like(p)} if group["momentum"] else {}
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """lr, and what decay leaves of a weight."""
-        return {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
+        return super().init_state(p, h) if h["momentum"] else {}
 
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        momentum, direction = group["momentum"], grads
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        momentum, direction = h["momentum"], grads
         if momentum:
             direction = state["momentum_buffer"]
             torch._foreach_lerp_(direction, grads, 1 - momentum)
-            if group["nesterov"]:
+            if h["nesterov"]:
                 direction = list(torch._foreach_lerp(direction, grads, 1 - momentum))
         u = torch._foreach_sign(direction)
-        torch._foreach_mul_(u, coefficients["lr"])
-        torch._foreach_mul_(params, coefficients["decay"])
+        torch._foreach_mul_(u, c["lr"])
+        torch._foreach_mul_(params, c["decay"])
         torch._foreach_sub_(params, u)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from optim.core import adamw
+from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule, at_least_float32, bias_correction, eigen
-from optim.core.one_pass import Batch
 
 
 class SOAP(MatrixRule):
@@ -44,9 +42,11 @@ class SOAP(MatrixRule):
     per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (28.9 for GPT-2 124M).
     """
 
+    buffers = adamw.BUFFERS
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 3e-3,
         betas: Betas = (0.95, 0.95),
@@ -57,52 +57,43 @@ class SOAP(MatrixRule):
         max_precondition_dim: Count = 10_000,
         adamw_lr_ratio: NonNegative = 1.0,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "shampoo_beta": shampoo_beta,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "precondition_frequency": precondition_frequency,
-            "max_precondition_dim": max_precondition_dim,
-            "adamw_lr_ratio": adamw_lr_ratio,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Moments, and for each side its second moment and basis (empty if it is too long)."""
-        state = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        state = super().matrix_state(p, h)
         for side, n in zip(("left", "right"), p.shape, strict=True):
-            n = n if n <= group["max_precondition_dim"] else 0
+            n = n if n <= h["max_precondition_dim"] else 0
             square = torch.zeros(n, n, dtype=at_least_float32(p.dtype), device=p.device)
             state.update({side: square, f"{side}_basis": square.clone()})
         return state
 
-    def matrix_step(self, batch: Batch) -> None:
+    def matrix_step(self, batch: Batch, c: Values) -> None:
         """Matrix by matrix: each has work enough for a machine."""
         for p, g, state in batch.items():
             g = g.to(at_least_float32(g.dtype))
             if batch.step == 1:
-                _accumulate(g, state, batch.group["shampoo_beta"])
+                _accumulate(g, state, batch.h["shampoo_beta"])
                 for side in _sides(state):
                     _, vectors = eigen(state[side])
                     state[f"{side}_basis"].copy_(vectors.flip(-1))
                 continue
-            _move(p, g, state, batch.group, batch.step - 1)
-            _accumulate(g, state, batch.group["shampoo_beta"])
-            if (batch.step - 1) % batch.group["precondition_frequency"] == 0:
+            _move(p, g, state, batch, c)
+            _accumulate(g, state, batch.h["shampoo_beta"])
+            if (batch.step - 1) % batch.h["precondition_frequency"] == 0:
                 _turn(state)
 
 
-def _move(p: Tensor, g: Tensor, state: dict[str, Tensor], group: Mapping[str, Any], k: int) -> None:
-    (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
+def _move(p: Tensor, g: Tensor, state: dict[str, Tensor], batch: Batch, c: Values) -> None:
+    h, m, v = batch.h, state["exp_avg"], state["exp_avg_sq"]
+    beta1, beta2 = h["betas"]
     bases = state["left_basis"], state["right_basis"]
     m.lerp_(g.to(m.dtype), 1 - beta1)
     v.lerp_(_rotated(g, *bases).square().to(v.dtype), 1 - beta2)
-    u = _rotated(m.to(g.dtype), *bases) / (v.to(g.dtype).sqrt() + group["eps"])
+    u = _rotated(m.to(g.dtype), *bases) / (v.to(g.dtype).sqrt() + h["eps"])
     u = _rotated(u, *(basis.mT for basis in bases))
-    p.add_(u.to(p.dtype), alpha=-group["lr"] * bias_correction(group["betas"], k))
-    p.mul_(1 - group["lr"] * group["weight_decay"])
+    p.add_(u.to(p.dtype), alpha=-c["lr"] * bias_correction(h["betas"], batch.step - 1))
+    p.mul_(c["decay"])
 
 
 def _accumulate(g: Tensor, state: dict[str, Tensor], beta: float) -> None:

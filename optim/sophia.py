@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
 
 Positive = Annotated[float, Field(gt=0)]
@@ -42,9 +41,11 @@ class SophiaG(UpdateRule):
     State: exp_avg, hessian: 8 bytes per parameter.
     """
 
+    buffers = ("exp_avg", "hessian")
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 4e-4,
         betas: Betas = (0.965, 0.99),
@@ -53,12 +54,7 @@ class SophiaG(UpdateRule):
         weight_decay: NonNegative = 0.0,
         k: Count = 10,
     ) -> None:
-        values = {"lr": lr, "betas": betas, "rho": rho, "eps": eps}
-        super().__init__(params, {**values, "weight_decay": weight_decay, "k": k})
-
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Momentum and curvature."""
-        return {"exp_avg": torch.zeros_like(p), "hessian": torch.zeros_like(p)}
+        super().__init__(params, locals())
 
     def curvature_due(self, step: int) -> bool:
         """Every k-th step, from the first."""
@@ -81,18 +77,18 @@ class SophiaG(UpdateRule):
         for batch in batches:
             p = batch.params[0]
             known = finite.to(p.device, torch.promote_types(p.dtype, torch.float32))
-            weight = known * (1 - batch.group["betas"][1])
-            self.run(curvature, batch, {"tokens": float(tokens), "weight": weight})
+            weight = known * (1 - batch.h["betas"][1])
+            self.run(_curvature, batch, {"tokens": float(tokens), "weight": weight})
 
     @torch.no_grad()
     def warm_up(self) -> None:
         """As the base; also what updates the curvature."""
         super().warm_up()
-        if self._compiles():
+        if self._should_compile():
             for batch in self._examples():
                 p = batch.params[0]
                 one = torch.ones((), dtype=torch.promote_types(p.dtype, torch.float32))
-                self.run(curvature, batch, {"tokens": 1.0, "weight": one.to(p.device)})
+                self.run(_curvature, batch, {"tokens": 1.0, "weight": one.to(p.device)})
 
     def diagnostics(self) -> dict[str, float]:
         """The share of the coordinates that the clipping leaves alone; estimates left out."""
@@ -110,42 +106,25 @@ class SophiaG(UpdateRule):
         unclipped = float(torch.stack(inside).sum()) / total
         return {"unclipped": unclipped, "estimates_skipped": skipped}
 
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """lr, and what decay leaves of a weight."""
-        return {"lr": group["lr"], "decay": 1 - group["lr"] * group["weight_decay"]}
-
     @staticmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
-        """As in the class docstring."""
-        (beta1, _), m = group["betas"], state["exp_avg"]
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        (beta1, _), m = h["betas"], state["exp_avg"]
         torch._foreach_lerp_(m, grads, 1 - beta1)
-        torch._foreach_mul_(params, coefficients["decay"])
-        bound = torch._foreach_mul(state["hessian"], group["rho"])
-        torch._foreach_add_(bound, group["eps"])
+        torch._foreach_mul_(params, c["decay"])
+        bound = torch._foreach_mul(state["hessian"], h["rho"])
+        torch._foreach_add_(bound, h["eps"])
         step = torch._foreach_div(m, bound)
         torch._foreach_clamp_max_(step, 1.0)
         torch._foreach_clamp_min_(step, -1.0)
-        torch._foreach_mul_(step, coefficients["lr"])
+        torch._foreach_mul_(step, c["lr"])
         torch._foreach_sub_(params, step)
 
 
-def curvature(
-    params: list[Tensor],
-    grads: list[Tensor],
-    state: dict[str, list[Tensor]],
-    group: Mapping[str, Any],
-    coefficients: Mapping[str, Any],
-) -> None:
+def _curvature(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
     """The average of B times the squared gradient of drawn labels; as it was if "weight" is 0."""
-    h = state["hessian"]
+    hessian = state["hessian"]
     square = torch._foreach_mul(grads, grads)
-    torch._foreach_mul_(square, coefficients["tokens"])
-    change = [(s - x).nan_to_num(0.0, 0.0, 0.0) for s, x in zip(square, h, strict=True)]
-    torch._foreach_mul_(change, coefficients["weight"])
-    torch._foreach_add_(h, change)
+    torch._foreach_mul_(square, c["tokens"])
+    change = [(s - x).nan_to_num(0.0, 0.0, 0.0) for s, x in zip(square, hessian, strict=True)]
+    torch._foreach_mul_(change, c["weight"])
+    torch._foreach_add_(hessian, change)

@@ -8,38 +8,37 @@ p <- p (1 - lr * weight_decay) and "coupled" decay is g <- g + weight_decay * p.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
 from optim.core.base import Optimizer
-from optim.core.hyperparameters import Beta, Betas, NonNegative
+from optim.core.batch import Params
+from optim.core.hyperparameters import Beta, Betas, NonNegative, from_locals
 
 _FLOAT32_EPS = 2.0**-23
 
 
-def _listed(params: Iterable[Any]) -> list[Any]:
-    """`params` with its iterators read once, here, so that they can be looked at again."""
-    groups = list(params)
-    return [
-        {**group, "params": list(group["params"])}
-        if isinstance(group, dict) and not isinstance(group["params"], torch.Tensor)
-        else group
-        for group in groups
-    ]
+def _arguments(values: dict[str, Any], *, fused: bool = False) -> dict[str, Any]:
+    """The arguments of torch's constructor, from the `locals()` of ours.
 
-
-def _fused(params: list[Any]) -> bool | None:
-    """True where torch has a fused kernel for all of `params`; None leaves the choice to torch."""
-    tensors: list[torch.Tensor] = []
-    for entry in params:
+    `fused` is for classes that have a fused kernel: it is used if it takes all parameters, and
+    otherwise the choice is torch's.
+    """
+    given = {"params": values["params"], **from_locals(values)}
+    if not fused:
+        return given
+    groups, tensors = [], []
+    for entry in values["params"]:  # may be an iterator, and so may the parameters of a group
+        if isinstance(entry, dict) and not isinstance(entry["params"], torch.Tensor):
+            entry = {**entry, "params": list(entry["params"])}
+        groups.append(entry)
         within = entry["params"] if isinstance(entry, dict) else [entry]
         within = [within] if isinstance(within, torch.Tensor) else within
         tensors += [item[1] if isinstance(item, tuple) else item for item in within]
     fusable = all(t.is_floating_point() and t.device.type in ("cpu", "cuda") for t in tensors)
-    return fusable or None
+    return {**given, "params": groups, "fused": fusable or None}
 
 
 class SGD(torch.optim.SGD, Optimizer):
@@ -72,7 +71,7 @@ class SGD(torch.optim.SGD, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         momentum: Beta = 0.0,
@@ -80,16 +79,7 @@ class SGD(torch.optim.SGD, Optimizer):
         nesterov: bool = False,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        params = _listed(params)
-        super().__init__(
-            params,
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            fused=_fused(params),
-        )
+        super().__init__(**_arguments(locals(), fused=True))
 
 
 class Adam(torch.optim.Adam, Optimizer):
@@ -111,7 +101,7 @@ class Adam(torch.optim.Adam, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.999),
@@ -119,16 +109,7 @@ class Adam(torch.optim.Adam, Optimizer):
         weight_decay: NonNegative = 0.0,
         amsgrad: bool = False,
     ) -> None:
-        params = _listed(params)
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            fused=_fused(params),
-        )
+        super().__init__(**_arguments(locals(), fused=True))
 
 
 class AdamW(torch.optim.AdamW, Optimizer):
@@ -152,7 +133,7 @@ class AdamW(torch.optim.AdamW, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.999),
@@ -160,16 +141,7 @@ class AdamW(torch.optim.AdamW, Optimizer):
         weight_decay: NonNegative = 1e-2,
         amsgrad: bool = False,
     ) -> None:
-        params = _listed(params)
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            fused=_fused(params),
-        )
+        super().__init__(**_arguments(locals(), fused=True))
 
 
 class NAdam(torch.optim.NAdam, Optimizer):
@@ -195,7 +167,7 @@ class NAdam(torch.optim.NAdam, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 2e-3,
         betas: Betas = (0.9, 0.999),
@@ -204,15 +176,7 @@ class NAdam(torch.optim.NAdam, Optimizer):
         momentum_decay: NonNegative = 4e-3,
         decoupled_weight_decay: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum_decay=momentum_decay,
-            decoupled_weight_decay=decoupled_weight_decay,
-        )
+        super().__init__(**_arguments(locals()))
 
 
 class RAdam(torch.optim.RAdam, Optimizer):
@@ -239,7 +203,7 @@ class RAdam(torch.optim.RAdam, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-3,
         betas: Betas = (0.9, 0.999),
@@ -247,14 +211,7 @@ class RAdam(torch.optim.RAdam, Optimizer):
         weight_decay: NonNegative = 0.0,
         decoupled_weight_decay: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            decoupled_weight_decay=decoupled_weight_decay,
-        )
+        super().__init__(**_arguments(locals()))
 
 
 class Adagrad(torch.optim.Adagrad, Optimizer):
@@ -275,7 +232,7 @@ class Adagrad(torch.optim.Adagrad, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         lr_decay: NonNegative = 0.0,
@@ -283,16 +240,7 @@ class Adagrad(torch.optim.Adagrad, Optimizer):
         weight_decay: NonNegative = 0.0,
         initial_accumulator_value: NonNegative = 0.0,
     ) -> None:
-        params = _listed(params)
-        super().__init__(
-            params,
-            lr=lr,
-            lr_decay=lr_decay,
-            eps=eps,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            fused=_fused(params),
-        )
+        super().__init__(**_arguments(locals(), fused=True))
 
 
 class RMSprop(torch.optim.RMSprop, Optimizer):
@@ -317,7 +265,7 @@ class RMSprop(torch.optim.RMSprop, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         alpha: Beta = 0.99,
@@ -326,15 +274,7 @@ class RMSprop(torch.optim.RMSprop, Optimizer):
         momentum: Beta = 0.0,
         centered: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            centered=centered,
-        )
+        super().__init__(**_arguments(locals()))
 
 
 class Adafactor(torch.optim.Adafactor, Optimizer):
@@ -364,7 +304,7 @@ class Adafactor(torch.optim.Adafactor, Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         *,
         lr: NonNegative = 1e-2,
         beta2_decay: Annotated[float, Field(le=0)] = -0.8,
@@ -372,6 +312,4 @@ class Adafactor(torch.optim.Adafactor, Optimizer):
         d: Annotated[float, Field(ge=1)] = 1.0,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        super().__init__(
-            params, lr=lr, beta2_decay=beta2_decay, eps=eps, d=d, weight_decay=weight_decay
-        )
+        super().__init__(**_arguments(locals()))

@@ -1,19 +1,141 @@
-"""Files of saved state that survive crashes: written whole or not at all, checked when read.
+"""Checkpoints: what they hold, written whole or not at all, checked when they are read.
 
-A checkpoint is step-<step>-<first 16 hex digits of the sha256 of its content>.pt: the name tells
-whether the content is whole, so no second file can get out of step with the first.
+A file is step-<step>-<first 16 hex digits of the sha256 of its content>.pt: its name tells whether
+its content is whole, so no second file can get out of step with the first.
 """
 
 from __future__ import annotations
 
 import hashlib
+import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from record.metrics import StreamMetrics
 from record.runlog import RecordError
 from storage import publish
+
+
+@dataclass
+class Progress:
+    """Where a run is: all that a checkpoint holds besides the model and the optimizer."""
+
+    step: int = 0  # updates done
+    train_seconds: float = 0.0  # on the loop's clock
+    evaluated: int = -1  # step of the last evaluation
+    metrics: dict[str, Any] = field(default_factory=dict)  # state of StreamMetrics
+    log_offset: int = 0  # bytes of metrics.jsonl
+
+
+@dataclass
+class Checkpoint:
+    """A run at one step. model, optimizer: their state_dict()."""
+
+    run: str  # name of the run
+    config: str  # the resolved configuration, TOML
+    progress: Progress
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+
+
+def restore(path: Path, run: str, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:
+    """Load a checkpoint of `run` into these three; returns where the run is.
+
+    Raises:
+        RecordError: as `load`.
+    """
+    saved = load(path, run)
+    model.load_state_dict(saved.model)
+    optimizer.load_state_dict(saved.optimizer)
+    metrics.load_state_dict(saved.progress.metrics)
+    return saved.progress
+
+
+def save(folder: Path, keep: int, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint, then remove all but the newest `keep`; returns its path.
+
+    Raises:
+        OSError: it cannot be written (a full disk, say); the earlier ones stay as they are.
+    """
+    import torch
+
+    content = {**vars(checkpoint), "progress": vars(checkpoint.progress)}
+    return write(folder, checkpoint.progress.step, keep, lambda file: torch.save(content, file))
+
+
+def load(path: Path, run: str | None = None, *, mmap: bool = False) -> Checkpoint:
+    """A saved checkpoint, on the CPU; with `mmap` tensors are read when they are used.
+
+    Raises:
+        RecordError: it holds what cannot be loaded safely, or belongs to a run other than `run`.
+    """
+    import torch
+
+    try:
+        content: dict[str, Any] = torch.load(path, "cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise RecordError(
+            f"{path} cannot be read; the optimizer's state may hold more than tensors and plain "
+            f"values: {str(error).splitlines()[0]}"
+        ) from None
+    if run is not None and content["run"] != run:
+        raise RecordError(f"{path} is of run {content['run']}, not of {run}; move it away")
+    return Checkpoint(**{**content, "progress": Progress(**content["progress"])})
+
+
+def write(folder: Path, step: int, keep: int, content: Callable[[Any], object]) -> Path:
+    """`content(file)` beside the others, sync, rename, then remove all but the newest `keep`.
+
+    Raises:
+        OSError: it cannot be written; the earlier ones stay as they are.
+    """
+    folder.mkdir(exist_ok=True)
+    partial = folder / "partial"
+    hashing = None
+    try:
+        with partial.open("wb") as file:
+            hashing = _HashingFile(file)
+            content(hashing)
+            path = folder / f"step-{step:08d}-{hashing.digest.hexdigest()[:16]}.pt"
+            publish(file, path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        cause = (hashing and hashing.error) or error
+        raise OSError(f"cannot write a checkpoint in {folder}: {cause}") from error
+    others = [old for old in found(folder) if old != path]
+    for old in others[keep - 1 :]:
+        old.unlink()
+    return path
+
+
+def found(folder: Path) -> list[Path]:
+    """All checkpoints, newest first."""
+    return sorted(folder.glob("step-*.pt"), key=lambda p: (p.name[:13], p.stat().st_mtime_ns))[::-1]
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest whose content matches its name; None without any checkpoint.
+
+    A torn or corrupt one is named on stderr and renamed to .torn.
+
+    Raises:
+        RecordError: there are some, and none is whole.
+    """
+    for path in found(folder):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if path.stem.endswith(digest[:16]):
+            return path
+        torn = path.rename(path.with_suffix(".torn"))  # out of the way of those that are whole
+        print(f"warning: {torn} is torn or corrupt; trying the one before it", file=sys.stderr)
+    if any(folder.glob("*.torn")):
+        raise RecordError(
+            f"no checkpoint in {folder} is whole; remove {folder.parent} to start again"
+        )
+    return None
 
 
 class _HashingFile:
@@ -35,49 +157,10 @@ class _HashingFile:
         self.file.flush()
 
 
-def save(folder: Path, step: int, keep: int, write: Callable[[Any], object]) -> Path:
-    """`write(file)` beside the others, sync, rename, then remove all but the last `keep`.
-
-    Raises OSError where it cannot be written (a full disk, say): the earlier ones stay as they are.
-    """
-    folder.mkdir(exist_ok=True)
-    partial = folder / "partial"
-    hashing = None
-    try:
-        with partial.open("wb") as file:
-            hashing = _HashingFile(file)
-            write(hashing)
-            path = folder / f"step-{step:08d}-{hashing.digest.hexdigest()[:16]}.pt"
-            publish(file, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        cause = (hashing and hashing.error) or error
-        raise OSError(f"cannot write a checkpoint in {folder}: {cause}") from error
-    others = [old for old in found(folder) if old != path]
-    for old in others[keep - 1 :]:
-        old.unlink()
-    return path
-
-
-def found(folder: Path) -> list[Path]:
-    """Newest first."""
-    return sorted(folder.glob("step-*.pt"), key=lambda p: (p.name[:13], p.stat().st_mtime_ns))[::-1]
-
-
-def newest_whole(folder: Path) -> Path | None:
-    """The newest whose content matches its name; torn or corrupt ones are named on stderr.
-
-    Errors: RecordError where there are some and none is whole.
-    """
-    for path in found(folder):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if path.stem.endswith(digest[:16]):
-            return path
-        torn = path.rename(path.with_suffix(".torn"))  # out of the way of those that are whole
-        print(f"warning: {torn} is torn or corrupt; trying the one before it", file=sys.stderr)
-    if any(folder.glob("*.torn")):
-        raise RecordError(
-            f"no checkpoint in {folder} is whole; remove {folder.parent} to start again"
-        )
-    return None
+def weights_hash(model: Any) -> str:
+    """sha256 of a module's parameters in the order of their names: equal starts, equal hashes."""
+    digest = hashlib.sha256()
+    for name, p in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(p.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -23,21 +23,17 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal, get_args
 
 import storage
 from record.wandb_mirror import Mirror, WandbOptions
 from storage import LockedError, write_atomically
 
-CONFIG, RECORD, METRICS, SUMMARY, LOCK = (
-    "config.toml",
-    "record.json",
-    "metrics.jsonl",
-    "summary.json",
-    "lock",
-)
+CONFIG, RECORD, METRICS, SUMMARY = "config.toml", "record.json", "metrics.jsonl", "summary.json"
 Status = Literal["finished", "diverged", "stopped"]
-STATUSES: tuple[Status, ...] = ("finished", "diverged", "stopped")
+STATUSES: tuple[Status, ...] = get_args(Status)
+# of train_gpt2.py; 1: another rank was lost, 2: user error. W&B shows all but 0 as failed.
+EXIT_CODES: dict[Status, int] = {"finished": 0, "stopped": 0, "diverged": 3}
 
 
 class RecordError(ValueError):
@@ -69,6 +65,7 @@ class RunLog:
         held: IO[str] | None = None,
     ) -> None:
         self.directory, self.held = directory, held
+        self.failure: OSError | None = None  # of the first line that could not be written
         directory.mkdir(parents=True, exist_ok=True)
         self.metrics = open_metrics(directory / METRICS, resume_offset)
         (directory / SUMMARY).unlink(missing_ok=True)  # it told the end of an earlier launch
@@ -91,20 +88,52 @@ class RunLog:
         """Append one line for `step` and hand it to the operating system; then mirror it.
 
         A killed process loses no line that log() returned from; a lost machine may lose those
-        after the last offset().
-        Errors: RecordError for a value that is no number, string, bool or None.
+        after the last offset(). A line that cannot be written sets `failure`: the caller stops at
+        the next step boundary, where all ranks can.
+
+        Raises:
+            RecordError: a value is not a number, string, bool or None.
         """
         if "step" in values:
             raise RecordError(f"metric name 'step' at step {step} is reserved; rename the metric")
-        self.metrics.write(encode({"step": step, **values}) + b"\n")
-        self.metrics.flush()
+        line = encode({"step": step, **values}) + b"\n"
+        try:
+            self.metrics.write(line)
+            self.metrics.flush()
+        except OSError as error:
+            self.failure = self.failure or error
         self.mirror.log(step, values)
 
     def offset(self) -> int:
-        """Bytes of metrics.jsonl that are now safe on disk (fsync); store it in the checkpoint."""
+        """Bytes of metrics.jsonl that are now safe on disk (fsync); store it in the checkpoint.
+
+        Raises:
+            OSError: they are not, or an earlier line could not be written.
+        """
+        if self.failure:
+            raise OSError(f"cannot write {self.directory / METRICS}: {self.failure}")
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
         return self.metrics.tell()
+
+    def begin(self, weights: str, batches: str, environment: Mapping[str, Any]) -> None:
+        """Record what this launch begins with.
+
+        weights, batches: hashes of the initial weights and of the first batches. environment: what
+        it runs on.
+
+        Raises:
+            RecordError: the batches are not those that the run began with.
+        """
+        hashes = {"weights": weights, "batches": batches}
+        first = self.facts.get("hashes", hashes)["batches"]
+        if first != batches:
+            raise RecordError(
+                f"the data in data.dir is not what this run began with: its first batches have "
+                f"hash {batches[:8]}, then {first[:8]}; bring the old tokens back, or remove "
+                f"{self.directory} to start again"
+            )
+        self.record(hashes=hashes, environment=dict(environment))
 
     def record(self, **facts: Any) -> None:
         """Merge facts into record.json, whole values by name; the file is replaced atomically.
@@ -121,17 +150,27 @@ class RunLog:
 
         status: "finished" (all updates done), "diverged" (a non-finite value ended it) or
         "stopped" (a signal, after a checkpoint).
+
+        Raises:
+            RecordError: there is no such status, or the end cannot be written.
         """
         if status not in STATUSES:
             raise RecordError(f"status {status!r} is not one of {', '.join(STATUSES)}")
-        self.offset()
-        self.metrics.close()
         text = encode({"status": status, **summary}, indent=1).decode() + "\n"
-        write_atomically(self.directory / SUMMARY, text)
-        self.facts["launches"][-1] |= {"ended": now(), "status": status}
-        self.record()
+        try:
+            self.offset()
+            self.metrics.close()
+            write_atomically(self.directory / SUMMARY, text)
+            self.facts["launches"][-1] |= {"ended": now(), "status": status}
+            self.record()
+        except OSError as error:
+            raise RecordError(
+                f"cannot write the end of the record in {self.directory}: {error}; make room, then "
+                "give the same command again"
+            ) from None
         # what a reader of W&B needs to know that two arms may be compared
-        self.mirror.finish(status, {**summary, "hashes": self.facts.get("hashes")})
+        told = {**summary, "hashes": self.facts.get("hashes")}
+        self.mirror.finish(status, EXIT_CODES[status], told)
         self.record(wandb=self.mirror.facts)
         self._release()
 
@@ -151,14 +190,18 @@ class RunLog:
             self.metrics.close()
             self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
             self.record()
-        self.mirror.finish("failed", {})
+        self.mirror.finish("failed", 1, {})
         self._release()
 
 
 class NoLog:
     """RunLog's methods doing nothing, for the ranks that do not write."""
 
+    failure: ClassVar[OSError | None] = None
     facts: ClassVar[dict[str, Any]] = {}
+
+    def begin(self, weights: str, batches: str, environment: Mapping[str, Any]) -> None:
+        """Nothing."""
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -178,6 +221,9 @@ class NoLog:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Nothing."""
+
+
+Log = RunLog | NoLog  # of any rank
 
 
 def open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:

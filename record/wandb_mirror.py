@@ -32,8 +32,6 @@ INIT_SECONDS = 30.0  # for the server's first answer, before training starts
 FINISH_SECONDS = 20.0  # for the upload of what is left, after training has ended
 RESEND_SECONDS = 5.0  # lines this old are on disk, with the flush interval of one second below
 GRACE_SECONDS = 5.0  # on top: for the thread to notice that W&B gave up
-# The exit codes of train_gpt2.py, which W&B shows as the run's state (0: finished, else: failed).
-EXIT_CODES = {"finished": 0, "stopped": 0, "diverged": 3, "failed": 1}
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
@@ -53,7 +51,6 @@ class WandbOptions:
     entity: str | None = None
     group: str | None = None
     job_type: str | None = None
-    tags: tuple[str, ...] = ()
 
 
 class Mirror:
@@ -81,7 +78,7 @@ class Mirror:
         self.lines: queue.SimpleQueue[tuple[int, Mapping[str, Any]] | None] = queue.SimpleQueue()
         self.recent: deque[tuple[float, tuple[int, Mapping[str, Any]]]] = deque()
         self.config, self.ended = dict(config), False
-        self.closing: tuple[str, Mapping[str, Any]] = ("failed", {})
+        self.closing: tuple[str, int, Mapping[str, Any]] = ("failed", 1, {})
         if options.mode == "disabled":
             return
         self.start()
@@ -119,7 +116,6 @@ class Mirror:
                 group=options.group,
                 job_type=options.job_type,
                 name=options.name,
-                tags=options.tags or None,
                 config=config,
                 id=self.facts["id"],
                 resume="allow",
@@ -171,9 +167,9 @@ class Mirror:
             while self.recent[0][0] < time.monotonic() - RESEND_SECONDS:
                 self.recent.popleft()
             self.send(*line)
-        status, summary = self.closing
+        status, exit_code, summary = self.closing
         self.run.summary.update({"status": status, **summary})
-        self.run.finish(exit_code=EXIT_CODES[status])
+        self.run.finish(exit_code=exit_code)
 
     def send(self, step: int, values: Mapping[str, Any]) -> None:
         """Log one line, unless the server has that step already; None is not sent."""
@@ -188,11 +184,14 @@ class Mirror:
         except Exception:  # feed() reports the failure that led here
             return False
 
-    def finish(self, status: str, summary: Mapping[str, Any]) -> None:
-        """Send the summary and close; returns within FINISH_SECONDS + GRACE_SECONDS."""
+    def finish(self, status: str, exit_code: int, summary: Mapping[str, Any]) -> None:
+        """Send the summary and close; returns within FINISH_SECONDS + GRACE_SECONDS.
+
+        exit_code: of the trainer; W&B shows 0 as finished and all else as failed.
+        """
         if self.run is None:
             return
-        self.closing = status, {k: v for k, v in summary.items() if v is not None}
+        self.closing = status, exit_code, {k: v for k, v in summary.items() if v is not None}
         self.lines.put(None)
         self.thread.join(FINISH_SECONDS + GRACE_SECONDS)
         if self.thread.is_alive():

@@ -90,7 +90,7 @@ def bca(samples: Sequence[ArrayLike]) -> Interval | None:
         warnings.simplefilter("ignore")  # of degenerate resamples, told by the NaN below
         interval = stats.bootstrap(
             data,
-            mean_of_one if len(data) == 1 else mean_difference,
+            _mean_of_one if len(data) == 1 else _mean_difference,
             n_resamples=RESAMPLES,
             method="BCa",
             vectorized=True,
@@ -100,12 +100,12 @@ def bca(samples: Sequence[ArrayLike]) -> Interval | None:
     return None if math.isnan(low) or math.isnan(high) else Interval(low, high)
 
 
-def mean_of_one(x: Floats, axis: int = -1) -> Floats:
+def _mean_of_one(x: Floats, axis: int = -1) -> Floats:
     """Statistic of `bca` for one sample."""
     return np.asarray(x.mean(axis=axis))
 
 
-def mean_difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
+def _mean_difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
     """Statistic of `bca` for two samples."""
     return np.asarray(x.mean(axis=axis) - y.mean(axis=axis))
 

@@ -1,21 +1,26 @@
-"""The study as a W&B Report: leaderboard and words from us, panels drawn by W&B from its runs.
+"""The study as a W&B report: our tables as text, and panels that W&B draws from its own runs.
 
 `python -m report RUNS... --wandb ENTITY/PROJECT` saves one. Its runs are those in W&B whose group
-is the contest (the trainer sets group and job type), so the panels stay live as runs go on; the
-leaderboard is a text, and says when it was made.
+is the contest (the trainer sets group and job type), so the panels stay live while runs train; the
+tables are text, and say when they were made.
 """
 
 from datetime import UTC, datetime
 from typing import Any
 
+from record.contest import Role, group
 from record.wandb_mirror import one_line
-from report import page
-from report.runs import ReportError, Study
-from report.verdict import Judgement
-from report.wandb_source import connect
+from report.judgement import Judgement
+from report.markdown import escaped, markdown_section
+from report.run import ReportError
+from report.study import Study
+from report.tables import sections
+from report.wandb_runs import connect
 
 STEPS, TOKENS, SECONDS = "Step", "tokens", "time/train_seconds"
 AXES = {STEPS: "updates", TOKENS: "tokens", SECONDS: "seconds of training"}
+LONGEST_TITLE = 128  # characters, W&B's limit
+SHOWN_SECTIONS = ("leaderboard", "problems", "comparisons", "speedups", "planner")
 # title, y, x axes; one row of panels each
 CURVES = (
     ("Validation loss", "val/loss", (STEPS, TOKENS, SECONDS)),
@@ -28,6 +33,11 @@ CURVES = (
     ("Milliseconds per update", "time/step_ms", (STEPS,)),
 )
 LOGARITHMIC = ("train/grad_norm",)
+BARS = {
+    "final_val_loss": "Final validation loss",
+    "step_ms_median": "Median step, ms",
+    "train_seconds": "Seconds of training in all",
+}
 NOTE = """\
 Lines are means over the seeds of an arm, bands from the lowest to the highest. W&B pairs values of
 one step, and at the end of a run there is an evaluation but no update: against tokens and seconds
@@ -37,10 +47,11 @@ the last validation loss is missing here. `report.html` has it."""
 def publish(study: Study, judgement: Judgement, entity: str, project: str) -> str:
     """Save the report of a study in a W&B project; returns its address.
 
-    Errors: ReportError in one line: no account, no such project, no answer.
+    Raises:
+        ReportError: no account, no such project, or no answer; one line.
     """
     connect()  # says what is wrong with the account; wandb-workspaces would ask on the terminal
-    report = build(study, judgement, entity, project)
+    report = _build(study, judgement, entity, project)
     try:
         report.save()
         return str(report.url)
@@ -55,103 +66,99 @@ def publish(study: Study, judgement: Judgement, entity: str, project: str) -> st
         ) from error
 
 
-def build(study: Study, judgement: Judgement, entity: str, project: str) -> Any:
-    """The report as an object of wandb-workspaces, not saved; nothing is asked of a server."""
+def _build(study: Study, judgement: Judgement, entity: str, project: str) -> Any:
+    """The report as an object of wandb-workspaces, not saved; asks no server."""
     import wandb_workspaces.reports.v2 as wr
 
-    title = f"{study.name}, {len(study.arms)} arms"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     blocks: list[Any] = [
-        wr.MarkdownBlock(text=verdict(judgement)),
+        wr.MarkdownBlock(text=_findings(study, judgement)),
         wr.P(text=f"Made {made} by python -m report, whose report.md has more. Below is live."),
         wr.H2(text="Curves"),
         wr.P(text=" ".join(NOTE.split())),
-        wr.PanelGrid(runsets=run_sets(study, entity, project), panels=curves()),
+        wr.PanelGrid(runsets=_run_sets(study, entity, project, "report"), panels=_curves()),
     ]
-    if keys := tuned_keys(study):
-        blocks += [
-            wr.H2(text="Tuning"),
-            wr.PanelGrid(
-                runsets=run_sets(study, entity, project, "tuning"),
-                panels=[sensitivity(key) for key in keys],
-            ),
-        ]
+    if keys := _tuned_keys(study):
+        runs = _run_sets(study, entity, project, "tuning")
+        panels = [_sensitivity(key) for key in keys]
+        blocks += [wr.H2(text="Tuning"), wr.PanelGrid(runsets=runs, panels=panels)]
     return wr.Report(
-        entity=entity, project=project, title=title[:128], width="fluid", blocks=blocks,
+        entity=entity,
+        project=project,
+        title=f"{study.name}, {len(study.arms)} arms"[:LONGEST_TITLE],
+        width="fluid",
+        blocks=blocks,
         description=judgement.headline,
-    )  # fmt: skip
+    )
 
 
-def verdict(judgement: Judgement) -> str:
-    """Headline, leaderboard and what stands behind it, as in report.md."""
-    parts = [f"**{page.mark(judgement.headline)}**"]
-    make = (page.leaderboard, page.problems, page.comparisons, page.speedup_table, page.planner)
-    for section in filter(None, (each(judgement) for each in make)):
-        parts += [f"## {page.mark(section.title)}", page.mark(section.text)]
-        parts += map(page.markdown_table, section.tables)
-        parts += ["\n".join(f"- {page.mark(line)}" for line in section.lines)]
-    return "\n\n".join(part for part in parts if part)
+def _findings(study: Study, judgement: Judgement) -> str:
+    """Headline, leaderboard and what supports it, as in report.md."""
+    shown = [s for s in sections(study, judgement, "") if s.id in SHOWN_SECTIONS]
+    return "\n\n".join([f"**{escaped(judgement.headline)}**", *map(markdown_section, shown)])
 
 
-def run_sets(study: Study, entity: str, project: str, role: str = "report") -> list[Any]:
-    """One for each contest: the runs of its group, an arm each a job type."""
+def _run_sets(study: Study, entity: str, project: str, role: Role) -> list[Any]:
+    """One for each contest: the runs of its group, grouped by arm (W&B's job type)."""
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces import expr
 
-    suffix = "" if role == "report" else f"-{role}"
-    contests = sorted({run.contest or "" for run in study.runs})
+    groups = [group(contest, role) for contest in sorted({r.contest or "" for r in study.runs})]
     return [
         wr.Runset(
             entity=entity,
             project=project,
-            name=f"{contest or 'runs without a group'}{suffix}",
-            filters=expr.And(expr.Metric("Group") == f"{contest}{suffix}"),
+            name=name or "runs without a group",
+            filters=expr.And(expr.Metric("Group") == name),
             groupby=["JobType"] if role == "report" else [],
         )
-        for contest in contests
+        for name in groups
     ]
 
 
-def curves() -> list[Any]:
-    """The panels of report.html that W&B can draw, and step times as bars."""
+def _curves() -> list[Any]:
+    """The panels of report.html that W&B can draw, and numbers of the summary as bars."""
     import wandb_workspaces.reports.v2 as wr
 
-    plots = [
-        wr.LinePlot(
-            title=name if len(axes) == 1 else f"{name} against {AXES[x]}",
-            x=x,
-            y=[metric],
-            title_x=AXES[x],
-            log_y=metric in LOGARITHMIC,
+    plots = [_curve(title, y, x, len(axes)) for title, y, axes in CURVES for x in axes]
+    bars = [
+        wr.BarPlot(
+            title=title,
+            metrics=[wr.SummaryMetric(key)],
             groupby="JobType",
             groupby_aggfunc="mean",
             groupby_rangefunc="minmax",
-            max_runs_to_show=1000,
         )
-        for name, metric, axes in CURVES
-        for x in axes
+        for key, title in BARS.items()
     ]
-    bars = {
-        "final_val_loss": "Final validation loss",
-        "step_ms_median": "Median step, ms",
-        "train_seconds": "Seconds of training in all",
-    }
-    return plots + [
-        wr.BarPlot(title=name, metrics=[wr.SummaryMetric(key)], groupby="JobType",
-                   groupby_aggfunc="mean", groupby_rangefunc="minmax")
-        for key, name in bars.items()
-    ]  # fmt: skip
+    return [*plots, *bars]
 
 
-def tuned_keys(study: Study) -> list[str]:
+def _curve(title: str, y: str, x: str, axes: int) -> Any:
+    """One panel of curves. axes: how many panels show the same y."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(
+        title=title if axes == 1 else f"{title} against {AXES[x]}",
+        x=x,
+        y=[y],
+        title_x=AXES[x],
+        log_y=y in LOGARITHMIC,
+        groupby="JobType",
+        groupby_aggfunc="mean",
+        groupby_rangefunc="minmax",
+        max_runs_to_show=1000,
+    )
+
+
+def _tuned_keys(study: Study) -> list[str]:
     """Dotted names of the hyperparameters that the ledger's trials set, numbers only."""
-    arms = (study.tuning or {}).get("arms", {}).values()
-    settings = [trial["setting"] for arm in arms for trial in arm["trials"]]
-    numeric = {k for s in settings for k, v in s.items() if isinstance(v, int | float)}
-    return sorted(numeric)
+    arms = study.tuning.arms.values() if study.tuning else ()
+    settings = [trial.setting for arm in arms for trial in arm.trials]
+    return sorted({k for s in settings for k, v in s.items() if isinstance(v, int | float)})
 
 
-def sensitivity(key: str) -> Any:
+def _sensitivity(key: str) -> Any:
     """Final validation loss of the trials against one hyperparameter."""
     import wandb_workspaces.reports.v2 as wr
 

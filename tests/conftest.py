@@ -27,7 +27,7 @@ def _denormals_as_found() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bytes of this project's own source text: 40,000 training and 8,192 validation tokens."""
+    """Bytes of a made-up text: 40,000 training and 8,192 validation tokens."""
     return tiny_shards(tmp_path_factory.mktemp("tokens"))
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
+from tests.forked import ROOT, Forked
+
 SHARED = ROOT.parent / "shared"  # optional material; tests that want it skip without it
 
 
@@ -24,12 +27,25 @@ def write_shard(path: Path, tokens: np.ndarray) -> None:
     path.write_bytes(header.tobytes() + tokens.astype("<u2").tobytes())
 
 
+def made_up_text(length: int) -> bytes:
+    """Sentences of made-up words, a few of them frequent: the same bytes on every machine."""
+    uniform = random.Random(1).random  # Python promises that this sequence never changes
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    words = [
+        "".join(syllables[int(len(syllables) * uniform())] for _ in range(1 + rank // 50))
+        for rank in range(200)
+    ]
+    text = ""
+    while len(text) < length:
+        drawn = [words[int(len(words) ** uniform()) - 1] for _ in range(3 + int(9 * uniform()))]
+        text += " ".join(drawn).capitalize() + ".\n"
+    return text[:length].encode()
+
+
 def tiny_shards(folder: Path) -> Path:
-    """Bytes of this project's own source text: 40,000 training and 8,192 validation tokens."""
+    """Bytes of a made-up text: 40,000 training and 8,192 validation tokens."""
     folder.mkdir(exist_ok=True)
-    text = b"".join(p.read_bytes() for p in sorted(ROOT.glob("*/*.py")))
-    tokens = np.frombuffer(text, dtype=np.uint8).astype(np.uint16)
-    assert len(tokens) > 48_193
+    tokens = np.frombuffer(made_up_text(48_193), dtype=np.uint8).astype(np.uint16)
     write_shard(folder / "tiny_val_000000.bin", tokens[:8_193])
     write_shard(folder / "tiny_train_000000.bin", tokens[8_193:30_000])
     write_shard(folder / "tiny_train_000001.bin", tokens[30_000:48_193])
@@ -60,24 +76,51 @@ def command(shards: Path, runs: Path) -> list[str]:
 
 
 def job(
-    arguments: list[str], nproc: int = 0, program: str = "train_gpt2.py", **options: object
-) -> subprocess.Popen[str]:
-    """A real job: torchrun with `nproc` ranks, or plain python for 0. In its own session."""
-    launcher = [sys.executable]
+    arguments: list[str],
+    nproc: int = 0,
+    program: str = "train_gpt2.py",
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str] | Forked:
+    """A real job: torchrun with `nproc` ranks, or plain python for 0. In its own session.
+
+    Forked, unless it is given an environment, which a fresh interpreter must see as it starts.
+    """
+    words = [program, *arguments]
     if nproc:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
+        words = [*torchrun, *words]
+    if env is None:
+        return Forked(words)
     return subprocess.Popen(
-        [*launcher, program, *arguments],
+        [sys.executable, *words],
         cwd=ROOT,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **options,  # type: ignore[call-overload]
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
+def ranks(arguments: list[str], world_size: int, program: str = "train_gpt2.py") -> list[Forked]:
+    """Real ranks, started without torchrun but with the variables that it sets.
+
+    For what the ranks do together; what torchrun does with them is for `job`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    return [
+        Forked(
+            [program, *arguments],
+            os.environ | meeting | sizes | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(world_size)
+    ]
+
+
+def finish(process: subprocess.Popen[str] | Forked, timeout: float = 120) -> str:
     """Output of a job that must end well."""
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output
@@ -95,7 +138,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def kill_group(process: subprocess.Popen[str], workers: Iterable[int]) -> None:
+def kill_group(process: subprocess.Popen[str] | Forked, workers: Iterable[int]) -> None:
     """SIGKILL to the agent and, before they notice, to its workers (each its own session)."""
     for pid in [process.pid, *workers]:
         with contextlib.suppress(ProcessLookupError):

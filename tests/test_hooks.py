@@ -6,7 +6,7 @@ import torch
 from configs import Model
 from record import checkpoints
 from record.runlog import read_metrics
-from tests.jobs import command, finish, job, only_run
+from tests.jobs import command, finish, only_run, ranks
 from train_gpt2 import GPT, main
 
 ARMS = {
@@ -38,7 +38,8 @@ def final_state(runs):
 )
 def test_learns_alike_with_one_rank_and_with_two(name, shards, tmp_path):
     assert main(words(shards, tmp_path / "one", name)) == 0
-    finish(job(words(shards, tmp_path / "two", name), 2))
+    for rank in ranks(words(shards, tmp_path / "two", name), 2):
+        finish(rank)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, abs=1e-4)
     assert min(one) < one[0] - 0.05  # Prodigy finds its step, and overshoots

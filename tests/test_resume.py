@@ -1,6 +1,5 @@
 """An interrupted run gives the same bits as one that was not, whatever interrupts it."""
 
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from record import checkpoints
 from record.runlog import RunLog, read_metrics, read_record, read_summary
 from tests.faults.kills import assert_same, result, steps_logged
-from tests.jobs import children, command, finish, job, only_run, wait_until
+from tests.jobs import children, command, finish, job, only_run, ranks, wait_until
 from train_gpt2 import main
 
 SLOW = pytest.mark.slow
@@ -49,11 +48,11 @@ def test_signal_checkpoints_at_the_next_step_and_the_same_command_goes_on(shards
 
 def test_signal_to_one_rank_stops_both_at_the_same_step(shards, tmp_path):
     length = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
-    process = job(command(shards, tmp_path / "runs") + length, nproc=2)
+    first, second = ranks(command(shards, tmp_path / "runs") + length, 2)
     wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
-    os.kill(children(process.pid)[1], signal.SIGUSR1)
-    output = finish(process)
-    assert "stopped by" in output
+    second.send_signal(signal.SIGUSR1)
+    assert "stopped by a signal to another process" in finish(first)
+    finish(second)
     assert read_summary(only_run(tmp_path / "runs"))["status"] == "stopped"
 
 
@@ -145,28 +144,31 @@ def test_finished_run_says_so_and_trains_nothing(tiny, tmp_path, capsys):
     assert (only_run(tmp_path / "runs") / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("nproc", [0, pytest.param(4, marks=SLOW)])
-def test_interrupted_on_two_ranks_it_goes_on_with_another_number(shards, tmp_path, nproc):
+@pytest.mark.parametrize("world_size", [1, pytest.param(4, marks=SLOW)])
+def test_interrupted_on_two_ranks_it_goes_on_with_another_number(shards, tmp_path, world_size):
     """The same tokens: the loss stays that of a run on one rank for 20 more steps."""
     length = ["--train.total_steps", "60", "--checkpoint.every", "0"]
     calm, runs = tmp_path / "calm", tmp_path / "runs"
     main(command(shards, calm) + length)
     arguments = command(shards, runs) + length
-    process = job(arguments, nproc=2)
+    both = ranks(arguments, 2)
     wait_until(lambda: steps_logged(runs) > 6)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    for rank in both:
+        rank.send_signal(signal.SIGTERM)
+    for rank in both:
+        finish(rank)
     at = read_summary(only_run(runs))["steps"]
     assert at <= 40, "20 more steps are to follow"
-    finish(job(arguments, nproc=nproc))
-    a, b = ([x["train/loss"] for x in read_metrics(only_run(d)) if "train/loss" in x]
-            for d in (calm, runs))  # fmt: skip
+    for rank in ranks(arguments, world_size):
+        finish(rank)
+    a, b = (
+        [x["train/loss"] for x in read_metrics(only_run(folder)) if "train/loss" in x]
+        for folder in (calm, runs)
+    )
     assert len(a) == len(b) == 60
     assert a == pytest.approx(b, abs=1e-4)
-    assert [x["environment"]["world_size"] for x in read_record(only_run(runs))["launches"]] == [
-        2,
-        nproc or 1,
-    ]
+    launches = read_record(only_run(runs))["launches"]
+    assert [launch["environment"]["world_size"] for launch in launches] == [2, world_size]
 
 
 def interrupted(arguments, at):

@@ -1,4 +1,4 @@
-"""bench/scaling.py: the arithmetic of docs/scaling.md, against a ring that is played through."""
+"""bench.scaling: the arithmetic of docs/scaling.md, against a ring that is played through."""
 
 import pytest
 

@@ -15,9 +15,10 @@ import torch
 import optim
 from configs import load
 from configs.loading import PRESETS
+from optim import resolve
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command, finish, job, only_run
-from train_gpt2 import main, resolve
+from train_gpt2 import main
 
 
 def run(arguments, runs):
@@ -144,6 +145,7 @@ def test_coinflip_reaches_the_entropy(tmp_path):
     subprocess.run([sys.executable, "-m", "data", "coinflip", "--out", data], cwd=ROOT, check=True)
     config = str(PRESETS / "coinflip.toml")
     arguments = [config, "--data.dir", str(data), "--log.dir", str(tmp_path / "runs")]
+    arguments += ["--train.total_steps", "60", "--eval.every", "60", "--eval.tokens", "131072"]
     directory, _ = run([*arguments, "--log.wandb", "disabled"], tmp_path / "runs")
     entropy = -(0.666 * math.log(0.666) + 0.334 * math.log(0.334))
     assert entropy == pytest.approx(0.6365, abs=5e-4)

@@ -1,7 +1,7 @@
 """AdamW as an update over lists, for methods that use it for some of their parameters.
 
-As `adamw` alone it is torch's fused kernel; this is the same mathematics in the form of
-UpdateRule: pass `update` to its `run`, with `coefficients` and state of `init_state`.
+The optimizer `adamw` is torch's fused kernel. This is the same mathematics in the form of
+UpdateRule: call its `run` with `update`, `coefficients` and a state of BUFFERS.
 
     p <- p * (1 - lr * weight_decay)
     m <- beta1 * m + (1 - beta1) * g
@@ -12,67 +12,50 @@ UpdateRule: pass `update` to its `run`, with `coefficients` and state of `init_s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from optim.core.batch import State, Tensors, Values
+
+BUFFERS = ("exp_avg", "exp_avg_sq")
 
 
-def init_state(p: Tensor) -> dict[str, Tensor]:
-    """Both moments."""
-    return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+def coefficients(h: Values, step: int) -> dict[str, float]:
+    """The factors of weight decay, of the ratio and of the root, with both bias corrections.
 
-
-def coefficients(
-    lr: float, betas: tuple[float, float], weight_decay: float, step: int
-) -> dict[str, float]:
-    """What decay leaves, lr over the correction of m, and one over the root of that of v.
-
-    Factors, never divisors: a processor divides several times slower than it multiplies, and
-    with two square roots and divisions for an element memory is no longer what a step waits for.
+    They are factors because a processor divides several times slower than it multiplies. With two
+    square roots and several divisions per element, a step would no longer wait for memory only.
     """
-    beta1, beta2 = betas
+    lr, (beta1, beta2) = h["lr"], h["betas"]
     return {
-        "decay": 1 - lr * weight_decay,
+        "decay": 1 - lr * h["weight_decay"],
         "step_size": lr / (1 - beta1**step),
         "root_scale": 1 / math.sqrt(1 - beta2**step),
     }
 
 
-def update(
-    params: list[Tensor],
-    grads: list[Tensor],
-    state: dict[str, list[Tensor]],
-    group: Mapping[str, Any],
-    coefficients: Mapping[str, Any],
-) -> None:
-    """With "betas" and "eps" of the group."""
-    (beta1, _), m = group["betas"], state["exp_avg"]
-    torch._foreach_mul_(params, coefficients["decay"])
+def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+    """As above; reads "betas" and "eps" of `h`."""
+    (beta1, _), m = h["betas"], state["exp_avg"]
+    torch._foreach_mul_(params, c["decay"])
     torch._foreach_lerp_(m, grads, 1 - beta1)
-    denominator = root_mean_square(grads, state["exp_avg_sq"], group, coefficients)
-    subtract_ratio(params, m, denominator, coefficients["step_size"])
+    subtract_ratio(params, m, root_mean_square(grads, state["exp_avg_sq"], h, c), c["step_size"])
 
 
-def root_mean_square(
-    grads: list[Tensor],
-    exp_avg_sq: list[Tensor],
-    group: Mapping[str, Any],
-    coefficients: Mapping[str, Any],
-) -> list[Tensor]:
+def root_mean_square(grads: Tensors, exp_avg_sq: Tensors, h: Values, c: Values) -> Tensors:
     """v <- beta2 * v + (1 - beta2) * g^2; returns sqrt(v / (1 - beta2^t)) + eps."""
-    beta2 = group["betas"][1]
+    beta2 = h["betas"][1]
     torch._foreach_mul_(exp_avg_sq, beta2)
     torch._foreach_addcmul_(exp_avg_sq, grads, grads, 1 - beta2)
     denominator = torch._foreach_sqrt(exp_avg_sq)
-    torch._foreach_mul_(denominator, coefficients["root_scale"])
-    torch._foreach_add_(denominator, group["eps"])
+    torch._foreach_mul_(denominator, c["root_scale"])
+    torch._foreach_add_(denominator, h["eps"])
     return list(denominator)
 
 
 def subtract_ratio(
-    params: list[Tensor], numerator: list[Tensor], denominator: list[Tensor], step_size: Any
+    params: Tensors, numerator: Tensors, denominator: Tensors, step_size: Any
 ) -> None:
     """p <- p - step_size * numerator / denominator."""
     u = torch._foreach_div(numerator, denominator)

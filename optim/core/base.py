@@ -1,27 +1,27 @@
 """The one shape of an optimizer: torch's, plus hooks that do nothing unless overridden.
 
-The training loop calls the hooks for every optimizer, so that it never asks which one it has.
-An optimizer of our own derives from UpdateRule and writes its mathematics; torch's derive from
-Optimizer.
+The training loop calls the hooks of every optimizer and never asks which one it has. The project's
+own optimizers derive from UpdateRule and write their mathematics; torch's derive from Optimizer.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from optim.core import one_pass
-from optim.core.one_pass import Batch, Update
+from optim.core.batch import Batch, Params, State, Tensors, Update, Values
+from optim.core.hyperparameters import from_locals
 
 if TYPE_CHECKING:
     from optim import Schedule
 
-COMPILE_FROM = 10_000_000  # parameters; below, the seconds of compiling are not won back
+COMPILE_FROM = 10_000_000  # parameters; smaller models do not win back the seconds of compiling
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -30,23 +30,27 @@ class Optimizer(torch.optim.Optimizer):
     `param_groups[i]["lr"]` is what the next step uses; `p.grad` is left alone; a parameter
     without a gradient is skipped; lr 0 moves nothing; `state_dict` round-trips bit for bit.
 
-    Before a step the gradients are looked at: one whose norm is not finite is an error that names
-    its parameter, and parameters and state are as they were. That reads all gradients once and
-    waits for the device. A caller that knows their norm already, as the training loop does, says
-    so by `check_gradients = False`: then nothing is read twice and nothing waits.
+    A step first checks that every gradient has a finite norm. If one has not, it raises an error
+    that names the parameter, and leaves parameters and state as they were. The check reads all
+    gradients once and waits for the device. A caller that has already checked their norm, as the
+    training loop has, sets `check_gradients = False`: the step then reads nothing twice and waits
+    for nothing, and the caller is responsible.
     """
 
     check_gradients: bool = True
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
-        self.register_step_pre_hook(_look_first)
+        self.register_step_pre_hook(_check_first)
 
     @torch.no_grad()
     def refuse_non_finite(self) -> None:
-        """Raise RuntimeError if the norm of a gradient is NaN or infinite; waits for the device.
+        """Check the norm of every gradient; waits for the device.
 
         Norms are taken in at least float32, where they overflow from elements of 1e19 on.
+
+        Raises:
+            RuntimeError: the norm of a gradient is NaN or infinite; nothing has changed.
         """
         by_type: dict[tuple[torch.dtype, torch.device], list[tuple[str, Tensor]]] = {}
         for index, group in enumerate(self.param_groups):
@@ -73,64 +77,75 @@ class Optimizer(torch.optim.Optimizer):
         """Put the weights where the loss is evaluated (schedule-free methods, averaging)."""
 
     def check_schedule(self, schedule: Schedule) -> str | None:
-        """What in this schedule works against the method, as one line; None if nothing does."""
+        """One line on what in this schedule works against the method; None if nothing does."""
         return None
 
     def curvature_due(self, step: int) -> bool:
-        """Whether update `step`, from 0, begins with gradients of labels the model has drawn."""
+        """Whether update `step`, from 0, needs gradients for labels drawn from the model first."""
         return False
 
     def update_curvature(self, tokens: int) -> None:
-        """Take in `p.grad`: of the mean loss over the batch's `tokens`, for labels so drawn."""
+        """Use `p.grad`: the gradient of the mean loss over `tokens` labels drawn from the model."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers worth a curve, by name: an estimated distance, the RMS of the update."""
+        """Numbers worth a curve, by name, such as an estimated distance."""
         return {}
 
     def warm_up(self) -> None:
-        """Do what the first step would do but once, such as compiling; changes no number."""
+        """Do now what the first step would do only once, such as compiling; changes no number."""
 
 
 class UpdateRule(Optimizer):
     """An optimizer given by the state of a parameter and an update over lists of tensors.
 
-    A subclass writes a keyword-only, typed `__init__`, which passes a dict of its hyperparameters
-    on to torch's, and the methods `init_state`, `coefficients` and `update`; one that treats
-    parameters differently also `kind`. The rest is here: groups, lazy state, each parameter's own
-    count of steps, errors, and one pass over memory (optim.core.one_pass).
+    A subclass is a docstring, a signature and its mathematics (see optim/lion.py):
 
-    The `group` that these methods get holds the group's hyperparameters and "kind".
+    - `__init__` has keyword-only, typed hyperparameters and passes its `locals()` on;
+    - `buffers` names the tensors of zeros that it keeps for each parameter; a rule that needs
+      other state overrides `init_state`;
+    - `update` is the mathematics; `coefficients` adds to lr and decay what else depends on the
+      step;
+    - `kind` separates parameters of a group that are treated differently.
+
+    The base does the rest: groups, state made at the first gradient, each parameter's own count of
+    steps, errors, and one pass over memory (optim.core.one_pass).
+
+    The `h` that these methods get holds the hyperparameters of the group, and "kind".
     """
 
     compile: bool | None = None  # whether to compile the update; None: from COMPILE_FROM on
+    buffers: tuple[str, ...] = ()
 
-    @abstractmethod
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Tensors to keep for `p`; called at its first step, when `p.grad` is there to be read."""
+    def __init__(self, params: Params, values: Values) -> None:
+        """`values`: the `locals()` of the subclass's `__init__`, or its hyperparameters by name."""
+        super().__init__(params, from_locals(values))
 
-    def coefficients(self, group: Mapping[str, Any], step: int) -> Mapping[str, float | Tensor]:
-        """Numbers of this step that depend on lr or on `step`, which counts from 1."""
-        return {"lr": group["lr"]}
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
+        """Tensors to keep for `p`; called at its first step, when `p.grad` can be read."""
+        return {name: torch.zeros_like(p) for name in self.buffers}
+
+    def coefficients(self, h: Values, step: int) -> Values:
+        """Numbers that depend on lr or on `step`, from 1: lr, and the factor of weight decay."""
+        return {"lr": h["lr"], "decay": 1 - h["lr"] * h.get("weight_decay", 0.0)}
 
     @staticmethod
     @abstractmethod
-    def update(
-        params: list[Tensor],
-        grads: list[Tensor],
-        state: dict[str, list[Tensor]],
-        group: Mapping[str, Any],
-        coefficients: Mapping[str, Any],
-    ) -> None:
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
         """The mathematics, in the paper's order, in place, over parallel lists.
 
-        `group` is without lr. The gradients may not be written to. Coefficients are numbers or
-        tensors without dimensions: factors and divisors, never `alpha=` or `value=`.
+        Args:
+            params: tensors of any shapes, of one kind, dtype and device.
+            grads: their gradients, which may not be written to.
+            state: what `init_state` made, by name, as lists parallel to `params`.
+            h: the hyperparameters without lr, and "kind": constants of the compiled form.
+            c: the coefficients, as numbers or as tensors of shape (): use them as factors and
+                divisors, never as `alpha=` or `value=` and never in a condition.
         """
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """What sets `p` apart within its group; parameters of one kind are updated together.
 
-        `name` is the parameter's, from the group's "names"; empty where there are none.
+        `name` is the parameter's, from the group's "names", or empty. `group` is torch's.
         """
         return ""
 
@@ -138,24 +153,24 @@ class UpdateRule(Optimizer):
         """Whether the update of this kind does not depend on the shapes of the tensors."""
         return True
 
-    def refuse(self) -> None:
-        """Raise where a step makes no sense; called before it, when nothing has changed yet."""
-
-    def warms(self, kind: str) -> bool:
-        """Whether this kind goes through `run`, so that there is something to compile for it."""
+    def compiles(self, kind: str) -> bool:
+        """Whether this kind goes through `run`, so that there is something to compile."""
         return True
 
+    def check_step(self) -> None:
+        """Raise if a step makes no sense now; called first, when nothing has changed yet."""
+
     def advance(self, batches: list[Batch]) -> None:
-        """One step of all parameters; overridden where one step needs sums over all of them."""
+        """One step of all parameters; overridden if it needs sums over all of them."""
         for batch in batches:
-            self.run(self.update, batch, self.coefficients(batch.group, batch.step))
+            self.run(self.update, batch, self.coefficients(batch.h, batch.step))
 
-    def run(self, update: Update, batch: Batch, coefficients: Mapping[str, float | Tensor]) -> None:
-        """Call `update` (a function of its own right, of the form of `self.update`) on a batch."""
-        flat, compiled = self.flat(batch.group["kind"]), self._compiles()
-        one_pass.run(update, batch, coefficients, flat=flat, compiled=compiled)
+    def run(self, update: Update, batch: Batch, c: Values) -> None:
+        """Call `self.update`, or another function of its form, on a batch; compiled or plain."""
+        flat, compiled = self.flat(batch.h["kind"]), self._should_compile()
+        one_pass.run(update, batch, c, flat=flat, compiled=compiled)
 
-    # ---- what follows is not overridden
+    # ---- subclasses do not override what follows
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -168,7 +183,7 @@ class UpdateRule(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.refuse()
+        self.check_step()
         self.advance(self._batches())
         return loss
 
@@ -176,10 +191,10 @@ class UpdateRule(Optimizer):
     def warm_up(self) -> None:
         """Compile what the steps need, on tensors of ones; changes no parameter and no state.
 
-        The trainer calls it before its clock starts, after the parameters are on their device.
-        Takes memory for parameter, gradient and state of a few tensors on a CPU, of all on a GPU.
+        The trainer calls it before its clock starts, when the parameters are on their device. It
+        takes memory for parameter, gradient and state: of a few tensors on a CPU, of all on a GPU.
         """
-        if not self._compiles():
+        if not self._should_compile():
             return
         before = [copy.copy(group) for group in self.param_groups]
         self.advance(self._examples())
@@ -188,7 +203,12 @@ class UpdateRule(Optimizer):
             group.update(values)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; refuses a group that is empty or of tensors it cannot train."""
+        """As torch's, but checks the group.
+
+        Raises:
+            ValueError: the group is empty, has parameters that cannot be trained, or has other
+                than one name for each.
+        """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         role = f" (role '{group['role']}')" if "role" in group else ""
@@ -205,13 +225,13 @@ class UpdateRule(Optimizer):
                         f"{where}: {type(self).__name__} cannot train the {p.dtype} parameter"
                         f" '{name}'; it should be real and floating-point (torch.view_as_real)"
                     )
-                self.kind(p, name, group)  # what it refuses is refused now, not at the first step
+                self.kind(p, name, group)  # so that its errors come now, not at the first step
         if problem:
             self.param_groups.pop()
             raise ValueError(problem)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but state keeps the dtype it was saved in, whatever the parameter's."""
+        """As torch's, but state keeps the dtype in which it was saved."""
         super().load_state_dict(state_dict)
         saved, own = state_dict["param_groups"], self.param_groups
         for theirs, ours in zip(saved, own, strict=True):
@@ -220,37 +240,37 @@ class UpdateRule(Optimizer):
                     if isinstance(value, Tensor) and value.dtype != self.state[p][name].dtype:
                         self.state[p][name] = value.to(p.device)
 
-    def _compiles(self) -> bool:
+    def _should_compile(self) -> bool:
         if self.compile is not None:
             return self.compile
         return sum(p.numel() for group in self.param_groups for p in group["params"]) > COMPILE_FROM
 
     def _batches(self, steps: int = 1) -> list[Batch]:
-        """Parameters with a gradient by what must be equal in a batch; counts their `steps`."""
+        """Parameters with a gradient, in batches; adds `steps` to each one's count."""
         with_gradient = []
-        for p, name, index, group in self._entries():
+        for p, name, index, h in self._entries():
             if p.grad is None:
                 continue
-            with_gradient.append((p, p.grad, index, group))
+            with_gradient.append((p, p.grad, index, h))
             if p.grad.layout != torch.strided:
                 raise RuntimeError(
                     f"{type(self).__name__} cannot use the sparse gradient of parameter '{name}';"
                     " an embedding gives a dense one with sparse=False"
                 )
         batches: dict[tuple[Any, ...], Batch] = {}
-        for p, grad, index, group in with_gradient:
+        for p, grad, index, h in with_gradient:
             state = self.state[p]
             if not state:
-                state.update(step=0, **self.init_state(p, group))
+                state.update(step=0, **self.init_state(p, h))
             state["step"] += steps
-            key = (index, group["kind"], state["step"], p.dtype, p.device)
+            key = (index, h["kind"], state["step"], p.dtype, p.device)
             if key not in batches:
-                batches[key] = Batch(group, state["step"], index)
+                batches[key] = Batch(h, state["step"], index)
             batches[key].append(p, grad, state)
         return list(batches.values())
 
     def _entries(self) -> Iterator[tuple[Tensor, str, int, dict[str, Any]]]:
-        """Parameter, name, index of its group, and what the methods above get as the group."""
+        """Every parameter with its name, the index of its group, and `h` as the methods get it."""
         for index, group in enumerate(self.param_groups):
             known = {key: group[key] for key in self.defaults if key in group}
             kinds: dict[str, dict[str, Any]] = {}
@@ -261,29 +281,29 @@ class UpdateRule(Optimizer):
                 yield p, name, index, kinds[kind]
 
     def _examples(self) -> list[Batch]:
-        """Batches as of a first step, of tensors of ones: enough to compile every later one."""
+        """Batches of tensors of ones, as of a first step: enough to compile every later one."""
         alike: dict[tuple[Any, ...], list[Tensor]] = {}
-        groups = {}
-        for p, _, index, group in self._entries():
-            if self.warms(group["kind"]):
-                key = (index, group["kind"], p.dtype, p.device)
+        values = {}
+        for p, _, index, h in self._entries():
+            if self.compiles(h["kind"]):
+                key = (index, h["kind"], p.dtype, p.device)
                 alike.setdefault(key, []).append(p)
-                groups[key] = group
+                values[key] = h
         batches = []
         for key, params in alike.items():
             index, kind, dtype, device = key
-            batch = Batch(groups[key], 1, index)
+            batch = Batch(values[key], 1, index)
             for shape in one_pass.example_shapes(params, self.flat(kind)):
                 example = torch.nn.Parameter(torch.ones(shape, dtype=dtype, device=device))
                 example.grad = torch.ones_like(example)
-                batch.append(example, example.grad, self.init_state(example, groups[key]))
+                batch.append(example, example.grad, self.init_state(example, values[key]))
             if batch.params:
                 batches.append(batch)
         return batches
 
 
-def _look_first(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Before a step (torch's hook): look at the gradients, or have its closure do so at its end."""
+def _check_first(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """torch's hook before a step: check the gradients now, or at the end of the closure."""
     if not optimizer.check_gradients:
         return None
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)

@@ -1,7 +1,7 @@
-"""The signature of an optimizer or a schedule, as a strict schema.
+"""The signature of an optimizer or a schedule is a strict schema.
 
-A keyword parameter's name, type and default are written once, in the code that uses them; from
-there come the validation, the complete recorded configuration and the listing for people.
+A hyperparameter's name, type and default are written once, in the code that uses them. From there
+come its validation, the complete configuration in the record and the listing for people.
 """
 
 from __future__ import annotations
@@ -56,13 +56,18 @@ class Hyperparameters(Strict):
     model_config = ConfigDict(allow_inf_nan=False, protected_namespaces=())
 
 
+def from_locals(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters among the `locals()` of an optimizer's `__init__`, or `values` itself."""
+    return {k: v for k, v in values.items() if k not in ("self", "params", "__class__")}
+
+
 def complete(
     target: Callable[..., Any], given: Mapping[str, Any], prefix: str, positional: int
 ) -> dict[str, Any]:
     """`given`, validated against the signature of `target`, with the defaults filled in.
 
-    The first `positional` parameters of `target` are not hyperparameters. Values of None are
-    dropped: TOML cannot say them, and leaving the key away means the same.
+    The first `positional` parameters of `target` are not hyperparameters. Values of None are left
+    out: TOML has none, and a missing key means the same.
 
     Raises:
         ConfigError: unknown key, missing key or wrong type; one line that names `prefix.key`.
@@ -80,14 +85,15 @@ def _model(target: Callable[..., Any], positional: int) -> type[Hyperparameters]
 def schema(target: Callable[..., Any], positional: int) -> dict[str, Any]:
     """(type, default) of each hyperparameter in the signature of `target`, in its order.
 
-    Our own signatures are annotated throughout. Those of others need not be: a type that TOML
-    cannot express (a tensor, a callable) is left out, and a missing one is read off the default.
+    Our own signatures are annotated throughout; those of others may not be. A parameter whose
+    type TOML cannot express (a tensor, a callable) is left out; a missing type is that of the
+    default.
     """
     hints = _hints(target)
     fields: dict[str, Any] = {}
     for parameter in list(inspect.signature(target).parameters.values())[positional:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue  # what a class does with **kwargs cannot be checked, so it is not offered
+            continue  # what a class does with **kwargs cannot be checked
         hint = _expressible(hints.get(parameter.name))
         if parameter.default is parameter.empty:
             fields[parameter.name] = (_PLAIN if hint is None else hint, ...)

@@ -1,12 +1,12 @@
 """What the methods for matrices share: which parameters are theirs, and AdamW for the others.
 
 A method's own mathematics is for the matrices inside the network, whose rows and columns are
-neurons: parameters of two dimensions in a group of role "hidden", or in a group without a role.
-Embeddings, an untied head and vectors take AdamW's step with lr * adamw_lr_ratio: a ratio, so that
-a schedule, which acts on lr, reaches both.
+neurons: parameters with two dimensions in a group of role "hidden", or in a group without a role.
+Embeddings, an untied head and vectors take AdamW's step with lr * adamw_lr_ratio. A ratio, because
+a schedule acts on lr and so reaches both.
 
-Random matrices come from a seed, an epoch and a shape, never from torch's global generator: they
-are equal on all ranks and after a resume, in any order of the parameters, and need no state.
+Random matrices depend on a seed, an epoch and a shape, never on torch's global generator. So they
+are equal on all ranks, after a resume and for any order of the parameters, and need no state.
 Matrices of equal shape share them.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
-from optim.core.one_pass import Batch
+from optim.core.batch import Batch, Params, Tensors, Values
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of a x + b x^3 + c x^5: steep at 0
 SMALLEST_NORM = 1e-7
@@ -33,25 +33,26 @@ SMALLEST_NORM = 1e-7
 class MatrixRule(UpdateRule):
     """An optimizer of hidden matrices, with AdamW inside for all other parameters.
 
-    A subclass writes `__init__`, `matrix_state` and `matrix_step`; its hyperparameters include
-    "adamw_lr_ratio", "weight_decay" and either "betas" and "eps" or the same with "adamw_".
+    A subclass writes `__init__`, `matrix_step` and, as `buffers` or `matrix_state`, its state. Its
+    hyperparameters include "weight_decay", "adamw_lr_ratio", and for AdamW either "betas" and
+    "eps" or "adamw_betas" and "adamw_eps".
     """
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
-        if all(group["kind"] == "adamw" for _, _, _, group in self._entries()):
+    def __init__(self, params: Params, values: Values) -> None:
+        super().__init__(params, values)
+        if all(h["kind"] == "adamw" for _, _, _, h in self._entries()):
             raise ValueError(
                 f"{type(self).__name__} has no matrix to act on: none of the parameters has two"
                 " dimensions and the role 'hidden' (or no role); use adamw for these"
             )
 
-    @abstractmethod
-    def matrix_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Tensors to keep for the matrix `p`."""
+    def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
+        """Tensors to keep for the matrix `p`; by default zeros, named by `buffers`."""
+        return super().init_state(p, h)
 
     @abstractmethod
-    def matrix_step(self, batch: Batch) -> None:
-        """One step of a batch of matrices, in place; not compiled as a whole."""
+    def matrix_step(self, batch: Batch, c: Values) -> None:
+        """One step of a batch of matrices, in place, never compiled; `c` has "lr" and "decay"."""
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Either "adamw", "matrix", or with split_qkv also "qkv": three matrices in one."""
@@ -60,42 +61,36 @@ class MatrixRule(UpdateRule):
         return split_kind(p, name, group)
 
     def flat(self, kind: str) -> bool:
-        """AdamW has no use for shapes."""
+        """AdamW does not depend on shapes."""
         return kind == "adamw"
 
-    def warms(self, kind: str) -> bool:
-        """Decompositions have nothing to compile, and a first step of them is the longest."""
+    def compiles(self, kind: str) -> bool:
+        """Only AdamW: decompositions leave nothing to compile, and their first step is slowest."""
         return kind == "adamw"
 
-    def init_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """AdamW's moments, or the method's own."""
-        if group["kind"] == "adamw":
-            return adamw.init_state(p)
-        return self.matrix_state(p, group)
-
-    def coefficients(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """AdamW's."""
-        lr = group["lr"] * group["adamw_lr_ratio"]
-        return adamw.coefficients(lr, group["betas"], group["weight_decay"], step)
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
+        """AdamW's moments, or the method's own state."""
+        if h["kind"] == "adamw":
+            return {name: torch.zeros_like(p) for name in adamw.BUFFERS}
+        return self.matrix_state(p, h)
 
     update = staticmethod(adamw.update)
 
     def advance(self, batches: list[Batch]) -> None:
         """AdamW's step, or the method's own."""
         for batch in batches:
-            if batch.group["kind"] != "adamw":
-                self.matrix_step(batch)
+            h = batch.h
+            if h["kind"] != "adamw":
+                self.matrix_step(batch, self.coefficients(h, batch.step))
                 continue
-            inner = {
-                key: batch.group.get(f"adamw_{key}", batch.group.get(key))
-                for key in ("lr", "adamw_lr_ratio", "betas", "eps", "weight_decay", "kind")
-            }
-            batch = replace(batch, group=inner)
-            self.run(self.update, batch, self.coefficients(inner, batch.step))
+            names = ("betas", "eps", "weight_decay", "kind")
+            inner = {name: h.get(f"adamw_{name}", h.get(name)) for name in names}
+            inner["lr"] = h["lr"] * h["adamw_lr_ratio"]
+            self.run(self.update, replace(batch, h=inner), adamw.coefficients(inner, batch.step))
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The precision of decompositions, and of what is accumulated for them."""
+    """The precision of decompositions and of the sums that they need."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -111,18 +106,22 @@ def split_kind(p: Tensor, name: str, group: Mapping[str, Any]) -> str:
     return "qkv"
 
 
-def matrices(tensors: list[Tensor], kind: str) -> list[Tensor]:
-    """Views of `tensors` as the matrices they are: a "qkv" is three."""
+def matrices(tensors: Tensors, kind: str) -> Tensors:
+    """Views of `tensors` as single matrices: one of kind "qkv" is three."""
     return [part for t in tensors for part in (t.chunk(3) if kind == "qkv" else (t,))]
 
 
 def bias_correction(betas: tuple[float, float], step: int) -> float:
-    """sqrt(1 - beta2^t) / (1 - beta1^t): of m / (sqrt(v) + eps), with eps outside of it."""
+    """sqrt(1 - beta2^t) / (1 - beta1^t), the factor of m / (sqrt(v) + eps)."""
     return math.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
 
 
 def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors; in float64 where float32 does not converge."""
+    """Eigenvalues, ascending, and eigenvectors; in float64 if float32 does not converge.
+
+    Raises:
+        RuntimeError: the matrix is not finite.
+    """
     try:
         values, vectors = torch.linalg.eigh(symmetric)
     except torch.linalg.LinAlgError:
@@ -136,15 +135,15 @@ def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float) -> None:
-    """p <- left * p + factor * a b, in one pass over `p` if all are of one dtype."""
+    """p <- left * p + factor * a b, in one pass over `p` if all have one dtype."""
     if p.dtype == a.dtype:
         p.addmm_(a, b, beta=left, alpha=factor)
     else:
         p.mul_(left).add_((a @ b).to(p.dtype), alpha=factor)
 
 
-def orthogonalised(tensors: list[Tensor], steps: int) -> list[Tensor]:
-    """Newton-Schulz for each matrix, those of equal shape in one go; in the dtype given."""
+def orthogonalised(tensors: Tensors, steps: int) -> Tensors:
+    """Newton-Schulz for each matrix, in its dtype; matrices of equal shape go together."""
     by_shape: dict[torch.Size, list[int]] = {}
     for i, t in enumerate(tensors):
         by_shape.setdefault(t.shape, []).append(i)
@@ -159,9 +158,9 @@ def orthogonalised(tensors: list[Tensor], steps: int) -> list[Tensor]:
 def newton_schulz(x: Tensor, steps: int) -> Tensor:
     """Move the singular values of each matrix of `x` (batch, m, n) to about 1: [0.68, 1.13].
 
-    `steps` times x <- a x + b (x x^T) x + c (x x^T)^2 x, from x / ||x||_F; five steps do it for
-    singular values from 0.01 of the norm on, smaller ones end up smaller. In bfloat16 on a GPU,
-    where it is several times as fast and precise enough; otherwise in at least float32.
+    `steps` times x <- a x + b (x x^T) x + c (x x^T)^2 x, from x / ||x||_F. Five steps are enough
+    for singular values of at least 0.01 of the norm; smaller ones end up below. On a GPU it runs in
+    bfloat16, which is several times as fast and precise enough; otherwise in at least float32.
     """
     a, b, c = NEWTON_SCHULZ
     x = x.to(at_least_float32(x.dtype))

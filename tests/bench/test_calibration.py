@@ -16,7 +16,7 @@ def pool():
 def test_contest_by_contest_the_report_calls_the_same(pool, paired, monkeypatch):
     monkeypatch.setattr(verdict, "bca", lambda _: None)  # decides nothing, and takes its time
     rng = np.random.default_rng(2)
-    losses = calibration.draw(pool, (24, 3, 3), paired, rng)
+    losses = calibration.draw(pool, (12, 3, 3), paired, rng)
     losses[::2, 1] -= 2 * calibration.sigma(pool, paired)  # so that some are called
     ours = calibration.called(calibration.p_values(losses, paired))
 

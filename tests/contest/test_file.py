@@ -4,9 +4,9 @@ import pytest
 
 from configs import ConfigError, load
 from contest import file as contests
+from contest.__main__ import main
 from contest.file import flag
 from contest.plan import check, make
-from launch.__main__ import main
 from tests.contest import tiny
 from tests.jobs import ROOT
 
@@ -162,12 +162,12 @@ def test_misspelt_path_names_the_nearest(capsys):
     assert "did you mean 'configs/contest/quickstart.toml'?" in capsys.readouterr().err
 
 
-def test_one_seed_is_said_to_give_no_verdict(shards):
-    assert "no verdict" in tiny.parse(shards, TWO, seeds=[1]).notices[0]
+def test_one_seed_gives_a_notice_that_there_will_be_no_verdict(shards):
+    assert "one seed gives no verdict" in tiny.parse(shards, TWO, seeds=[1]).notices[0]
     assert not tiny.parse(shards, TWO).notices
 
 
-def test_data_that_is_not_there_is_said_once(shards, tmp_path, capsys):
+def test_missing_data_is_reported_once(shards, tmp_path, capsys):
     path = tiny.write(tmp_path / "c.toml", shards, TWO, settings={"data.dir": "nowhere"})
     assert main([str(path), "--out", str(tmp_path / "runs")]) == 2
     assert "no folder nowhere" in capsys.readouterr().err

@@ -8,10 +8,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from contest import local
+from contest import branches
+from contest.attempts import attempts
 from contest.estimate import paces, parameters
 from contest.file import read
-from contest.job import attempts, state
+from contest.job import resolved, state
+from contest.local import Attempt
 from contest.plan import make
 from contest.watch import Lines, duration, table
 from record import checkpoints
@@ -152,7 +154,7 @@ def test_branch_from_another_run_is_refused(shards, tmp_path):
     for contest, said in ((other, r"differs in \[train\]"), (sooner, "another learning rate")):
         job = make(contest, tmp_path / "other").jobs[0]
         with pytest.raises(ValueError, match=said):
-            local.branches.prepare(trunk.directory, local.resolved(tuple(job.words())))
+            branches.prepare(trunk.directory, resolved(tuple(job.words())))
         assert not job.directory.exists()
 
 
@@ -172,7 +174,7 @@ def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
 
 
 def test_dry_run_takes_the_time_from_the_record_or_from_a_probe(shards, tmp_path, capsys):
-    from launch.__main__ import main
+    from contest.__main__ import main
 
     path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1])
     out = tmp_path / "runs"
@@ -198,7 +200,7 @@ def test_table_shows_every_state(shards, tmp_path):
     tiny.ended(jobs[1], None, "diverged")
     tiny.failed(jobs[2])
     plan = make(contest, tmp_path)
-    live = local.Attempt(jobs[3], None, None, "", 0.0, 0, step=6, loss=3.14159)
+    live = Attempt(jobs[3], None, None, "", 0.0, 0, step=6, loss=3.14159)
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     states = {job.id: state(job) for job in jobs}
     console.print(table(plan, states, {jobs[3].id: live}))

@@ -8,12 +8,14 @@ import pytest
 
 from contest.file import Range, Search
 from contest.job import Job, state
-from contest.local import Attempt, Options, Slot, exit_code, slots
+from contest.local import Attempt, exit_code
 from contest.plan import check, make, written
-from contest.tuning import Study, at_edge
+from contest.search import Study
+from contest.slots import Slot, slots
+from contest.tuning import at_edge
 from record import runlog
-from report.runs import read
-from report.verdict import judge
+from report.judgement import judge
+from report.sources import read
 from tests.contest import tiny
 from tests.jobs import ROOT
 
@@ -75,16 +77,16 @@ def test_best_mean_over_tuning_seeds_goes_to_the_reporting_runs(shards, tmp_path
     assert tuned.best == {"optimizer.lr": 4e-3}, "the untuned setting is none of the candidates"
     assert tuned.best_loss == pytest.approx(2.15)
     row = tuned.row()
-    assert row["edges"] == ["optimizer.lr"]
-    assert row["default"] == {"optimizer.lr": 3e-3}
-    assert row["default_loss"] == 1.0
-    assert row["gap"] == pytest.approx(1.0 - 2.15)
-    assert [t["candidate"] for t in row["trials"]] == [True, True, True, False]
-    assert [t["default"] for t in row["trials"]] == [False, False, False, True]
+    assert row.edges == ("optimizer.lr",)
+    assert row.default == {"optimizer.lr": 3e-3}
+    assert row.default_loss == 1.0
+    assert row.gap == pytest.approx(1.0 - 2.15)
+    assert [t.candidate for t in row.trials] == [True, True, True, False]
+    assert [t.default for t in row.trials] == [False, False, False, True]
     report = [job for job in plan.jobs if job.role == "report"]
     assert [(job.arm, job.seed) for job in report] == [("cosine", 1), ("cosine", 2)]
     assert all(job.config.optimizer.hyperparameters["lr"] == 4e-3 for job in report)
-    assert {row["arm"] for row in plan.pending} == {"wsd"}
+    assert {run.arm for run in plan.pending} == {"wsd"}
 
 
 def test_diverged_trial_loses_and_a_failed_one_is_left_out(shards, tmp_path):
@@ -95,9 +97,9 @@ def test_diverged_trial_loses_and_a_failed_one_is_left_out(shards, tmp_path):
     tiny.failed(found[4e-3][0])
     tuned = make(contest, tmp_path).tuned["cosine"]
     assert tuned.best == {"optimizer.lr": 1e-3}
-    rows = {row["setting"]["optimizer.lr"]: row for row in tuned.row()["trials"]}
-    assert (rows[2e-3]["status"], rows[2e-3]["loss"]) == ("diverged", None)
-    assert (rows[4e-3]["status"], rows[4e-3]["loss"]) == ("failed", None)
+    rows = {row.setting["optimizer.lr"]: row for row in tuned.row().trials}
+    assert (rows[2e-3].status, rows[2e-3].loss) == ("diverged", None)
+    assert (rows[4e-3].status, rows[4e-3].loss) == ("failed", None)
 
 
 def test_arm_whose_trials_all_failed_reports_nothing_and_the_others_do(shards, tmp_path):
@@ -241,24 +243,23 @@ def test_state_is_read_from_the_disk(shards, tmp_path):
         assert state(job) == status
 
 
-def test_slots_share_out_gpus_and_cores(monkeypatch):
-    def environments(options, gpus, cores):
-        return [
-            (s.environment["CUDA_VISIBLE_DEVICES"], s.nproc) for s in slots(options, gpus, cores)
-        ]
+def test_slots_share_out_gpus_and_cores():
+    def places(gpus, cores, **options):
+        found = slots(gpus, cores, **options)
+        return [(slot.environment["CUDA_VISIBLE_DEVICES"], slot.nproc) for slot in found]
 
     four = ["0", "1", "GPU-2", "3"]
-    assert environments(Options(), four, 8) == [(gpu, 1) for gpu in four]
-    assert environments(Options(gpus_per_run=2), four, 8) == [("0,1", 2), ("GPU-2,3", 2)]
-    assert environments(Options(nproc=4), four, 8) == [("0,1,GPU-2,3", 4)]
-    assert environments(Options(jobs=1), four, 8) == [("0", 1)]
-    assert environments(Options(gpus_per_run=0, jobs=2), four, 8) == [("", 0), ("", 0)]
-    threads = [s.environment["OMP_NUM_THREADS"] for s in slots(Options(jobs=3), [], 8)]
+    assert places(four, 8) == [(gpu, 1) for gpu in four]
+    assert places(four, 8, gpus_per_run=2) == [("0,1", 2), ("GPU-2,3", 2)]
+    assert places(four, 8, nproc=4) == [("0,1,GPU-2,3", 4)]
+    assert places(four, 8, jobs=1) == [("0", 1)]
+    assert places(four, 8, gpus_per_run=0, jobs=2) == [("", 0), ("", 0)]
+    threads = [slot.environment["OMP_NUM_THREADS"] for slot in slots([], 8, jobs=3)]
     assert threads == ["2", "2", "2"]
-    assert len(slots(Options(), [], 8)) == 8
-    assert len(slots(Options(nproc=2), [], 8)) == 4
+    assert len(slots([], 8)) == 8
+    assert len(slots([], 8, nproc=2)) == 4
     with pytest.raises(ValueError, match="--jobs 3 with --gpus-per-run 2 needs 6 GPUs, 4 visible"):
-        slots(Options(jobs=3, gpus_per_run=2), four, 8)
+        slots(four, 8, jobs=3, gpus_per_run=2)
 
 
 def test_signal_that_ended_a_rank_is_found_in_torchruns_words(shards, tmp_path):

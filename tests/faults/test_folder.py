@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from record import checkpoints
-from record.runlog import LOCK, read_metrics, read_record
+from record.runlog import read_metrics, read_record
+from storage.locks import LOCK
 from tests.faults.kills import Forked, assert_same, result, steps_logged
 from tests.jobs import command, finish, job, only_run, wait_until
 from train_gpt2 import main

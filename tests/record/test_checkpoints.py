@@ -7,7 +7,7 @@ from record.runlog import RecordError
 
 
 def put(folder, step, content=b"state", keep=3):
-    return checkpoints.save(folder, step, keep, lambda file: file.write(content))
+    return checkpoints.write(folder, step, keep, lambda file: file.write(content))
 
 
 def test_saved_content_is_what_was_written_and_found_whole(tmp_path):
@@ -36,7 +36,7 @@ def test_failure_while_writing_leaves_the_earlier_ones_and_no_rest(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left on device"):
-        checkpoints.save(tmp_path, 2, 3, fail)
+        checkpoints.write(tmp_path, 2, 3, fail)
     assert list(tmp_path.iterdir()) == [good]
 
 

@@ -28,7 +28,7 @@ from record.runlog import RunLog, WandbOptions
 
 wandb_mirror.FINISH_SECONDS, wandb_mirror.INIT_SECONDS = 4.0, 3.0
 directory, mode, steps, pause, offset, hook = sys.argv[1:]
-options = WandbOptions(mode, "bench", "adamw-s1", group="schedules", job_type="wsd", tags=("a",))
+options = WandbOptions(mode, "bench", "adamw-s1", group="schedules", job_type="wsd")
 log = RunLog(Path(directory), config_toml="seed = 1\\n", config={"train": {"seed": 1}},
              resume_offset=int(offset) if offset else None, wandb=options)
 first = sum(1 for _ in open(directory + "/metrics.jsonl")) // 2

@@ -137,8 +137,20 @@ def tune(home, arm, number, gain, steps, every, entries):
                         "trial": {"optimizer.lr": rate}, "length": None, "after": None,
                         "directory": f"tuning/{name}", "arguments": []})  # fmt: skip
         trials.append({"setting": {"optimizer.lr": rate}, "runs": [name], "status": "finished",
-                       "loss": summary["final_val_loss"], "default": rate == 3e-4})  # fmt: skip
+                       "loss": summary["final_val_loss"], "default": rate == 3e-4,
+                       "candidate": True})  # fmt: skip
     best = min(trials, key=lambda trial: trial["loss"])
     return {"trials": trials, "best": best["setting"], "best_loss": best["loss"], "edges": [],
             "default": trials[0]["setting"], "default_loss": trials[0]["loss"],
             "gap": trials[0]["loss"] - best["loss"]}  # fmt: skip
+
+
+def folder_of(home, arm, seed):
+    """The folder of one reporting run of a contest."""
+    return next(home.glob(f"adamw-{arm}-s{seed}-*"))
+
+
+def one(study, arm="wsd", seed=1):
+    """The only reporting run of an arm and a seed."""
+    (run,) = (run for run in study.of(arm) if run.seed == seed)
+    return run

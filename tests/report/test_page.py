@@ -7,15 +7,20 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from report.__main__ import main
-from report.figures import MOST_POINTS, buckets, figures
-from report.page import mark, page, results
-from report.runs import read
-from report.verdict import judge
+from report.figures import figures
+from report.judgement import judge
+from report.markdown import escaped
+from report.page import page
+from report.results import results
+from report.series import MOST_POINTS, buckets
+from report.sources import read
+from report.tables import sections
 from tests.jobs import ROOT
 from tests.report.browser import browser, open_page
 from tests.report.contest_folder import configuration, curve, write_contest, write_run
@@ -80,7 +85,7 @@ def test_report_while_runs_go_on_diverge_and_fail(tmp_path):
     (home / "empty").mkdir()
     study = read([str(home)])
     judgement = judge(study)
-    text = page(study, judgement, "python -m report")
+    text = page(study, judgement, sections(study, judgement, "python -m report"))
     for words in ("planned, and not begun", "ended without a summary", "diverged (non-finite)",
                   "no run in empty", "2 run folders are not in plan.json"):  # fmt: skip
         assert words in text
@@ -104,18 +109,13 @@ def test_everything_from_files_is_escaped(tmp_path):
             config = configuration(arm, seed, steps=20)
             write_run(tmp_path / f"{arm[:1]}{seed}".replace("<", "n"), config, curve(seed, 20, 0.0))
     study = read([str(tmp_path)])
-    text = page(study, judge(read_with(study, NASTY)), "x")
+    judgement = judge(replace(study, baseline=NASTY))
+    text = page(study, judgement, sections(study, judgement, "x"))
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     assert "\\u003cscript" in text or "&lt;script" in text
     assert "\"'=1" not in results(study)
-    assert mark(NASTY) == '\\<script\\>alert("x")\\</script\\>\\|=1+1'
-
-
-def read_with(study, baseline):
-    from dataclasses import replace
-
-    return replace(study, baseline=baseline)
+    assert escaped(NASTY) == '\\<script\\>alert("x")\\</script\\>\\|=1+1'
 
 
 def test_page_is_one_file_with_plotly_once(contest):

@@ -7,13 +7,14 @@ import pytest
 
 from tests.record.test_wandb_mirror import online
 from tests.report.contest_folder import write_contest
-from tests.report.test_wandb_source import process
+from tests.report.test_wandb_runs import process
 from tests.wandb_server import WandbServer
 
 PUBLISH = """
 import sys
-from report.runs import ReportError, read
-from report.verdict import judge
+from report.judgement import judge
+from report.run import ReportError
+from report.sources import read
 from report.wandb_report import publish
 study = read(sys.argv[1:])
 judged = judge(study)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from contest import slurm
-from launch.__main__ import main
+from contest.__main__ import main
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command
 from tests.slurm.cluster import wait_until

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from record.runlog import read_metrics, read_record, read_summary
-from report.wandb_source import settled
+from report.wandb_runs import settled
 from tests.jobs import ROOT
 from tests.record.test_wandb_mirror import online
 from tests.wandb_server import WandbServer
@@ -64,9 +64,9 @@ wandb.finish()
 
 READ = """
 import pickle, sys
-from report.wandb_source import read_wandb
-from report.runs import ReportError
-import report.wandb_source as source
+from report.run import ReportError
+from report.wandb_runs import read_wandb
+import report.wandb_runs as source
 source.TIMEOUT = 2
 source.PATIENCE = {"x_graphql_retry_max": 0}
 results = []

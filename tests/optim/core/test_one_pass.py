@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from optim import OPTIMIZERS, build_optimizer
-from optim.core import one_pass
+from optim.core import compiled, one_pass
 from optim.core.base import UpdateRule
+from optim.core.batch import Batch
 from tests.jobs import ROOT
 from tests.optim.test_contract import OWN, copies, same_bits
 
@@ -82,10 +83,10 @@ def test_warm_up_changes_nothing(name):
 
 def test_small_models_are_not_compiled(parameters):
     optimizer = build_optimizer("lion", parameters().values())
-    assert not optimizer._compiles()
+    assert not optimizer._should_compile()
     with torch.device("meta"):
         large = [torch.zeros(4000, 4000)]
-    assert build_optimizer("lion", large)._compiles()
+    assert build_optimizer("lion", large)._should_compile()
     optimizer.warm_up()  # nothing to do, at once
 
 
@@ -173,9 +174,9 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
         optimizer = built("lamb", named)
         optimizer.compile = True
         calls = []
-        call = one_pass._Compiled.__call__
+        call = compiled.CompiledUpdate.__call__
         monkeypatch.setattr(
-            one_pass._Compiled, "__call__", lambda *x, f=call, c=calls: c.append(len(x[1])) or f(*x)
+            compiled.CompiledUpdate, "__call__", lambda *x, f=call, c=calls: c.append(len(x[1])) or f(*x)
         )
         optimizer.warm_up()
         calls.clear()
@@ -224,8 +225,8 @@ def test_state_of_another_dtype_is_not_read_as_the_parameters():
 
 def test_after_its_first_call_a_function_is_called_without_torch_compile(monkeypatch):
     used = []
-    call = one_pass._Compiled.__call__
-    monkeypatch.setattr(one_pass._Compiled, "__call__", lambda *x: used.append(x[0]) or call(*x))
+    call = compiled.CompiledUpdate.__call__
+    monkeypatch.setattr(compiled.CompiledUpdate, "__call__", lambda *x: used.append(x[0]) or call(*x))
     named = big(torch.float32)
     optimizer = built("lion", named)
     optimizer.compile = True
@@ -245,13 +246,13 @@ def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
     optimizer = built("lamb", named)
     steps(optimizer, named, 1)
     other = copy.deepcopy(named)
-    (batch, *_rest) = [b for b in optimizer._batches() if b.group["kind"] == "adapted"]
-    plain = one_pass.Batch(batch.group, batch.step)
+    (batch, *_rest) = [b for b in optimizer._batches() if b.h["kind"] == "adapted"]
+    plain = Batch(batch.h, batch.step)
     for key, (_, grad, state) in zip(other, batch.items(), strict=False):
         plain.append(other[key], grad, {name: value.clone() for name, value in state.items()})
-    coefficients = optimizer.coefficients(batch.group, batch.step)
-    constants = one_pass.frozen(batch.constants())
-    assert one_pass._lists(optimizer.update, batch, coefficients, constants)
+    coefficients = optimizer.coefficients(batch.h, batch.step)
+    constants = compiled.frozen(batch.constants())
+    assert one_pass.run_lists(optimizer.update, batch, coefficients, constants)
     optimizer.update(plain.params, plain.grads, plain.state, plain.constants(), coefficients)
     for one, two in zip(batch.params, plain.params, strict=True):
         assert torch.allclose(one, two, rtol=1e-12)

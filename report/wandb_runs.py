@@ -1,9 +1,9 @@
 """Runs read back from Weights & Biases: `wandb:entity/project[/group]` as a source of the report.
 
 The mirror (record/wandb_mirror.py) sends there what a run's folder holds, so a run read from W&B
-is the run read from its folder: all steps (scan_history, not W&B's sampled history), the
-configuration, the summary with the hashes; group and job type are contest and arm. What W&B does
-not hold is the rest of record.json (launches, environments).
+equals the run read from its folder: all steps (scan_history, not W&B's sampled history), the
+configuration, the summary with the hashes; group and job type are contest and arm. W&B does not
+hold the rest of record.json (launches, environments).
 """
 
 import math
@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from record.contest import ROLES, contest_and_role, group
 from record.metrics import summarize
 from record.wandb_mirror import has_credentials, one_line, start_service
-from report.runs import ReportError, Role, Run, Status, check_lines, columns, named, value_at
+from report.run import ReportError, Run, Status, check_lines, columns, default_arm, value_at
 
 PREFIX = "wandb:"
 TIMEOUT = 30  # seconds for the server to accept the account
@@ -22,47 +23,50 @@ TIMEOUT = 30  # seconds for the server to accept the account
 PATIENCE = {"x_graphql_retry_max": 3, "x_graphql_retry_wait_max_seconds": 4.0}
 AT_ONCE = 8  # runs read at the same time; each is a few requests that mostly wait
 VAL = ("val/loss", "time/eval_seconds")  # an evaluation's line in metrics.jsonl; the rest is train
-ROLES: dict[Role, str] = {
-    "tuning": "-tuning",
-    "trunk": "-trunk",
-}  # suffixes of the group, as launch writes them
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def read_wandb(path: str) -> list[Run]:
     """All runs of a W&B project, or of one contest in it with its tuning and trunk runs.
 
-    path: "wandb:entity/project" or "wandb:entity/project/group".
-    Errors: ReportError in one line: no account, no such project or group, no answer.
+    path: "wandb:entity/project" or "wandb:entity/project/contest".
+
+    Raises:
+        ReportError: no account, no such project or contest, or no answer; one line.
     """
-    entity, project, group = parse(path)
-    filters = {"group": {"$in": [group, *(group + suffix for suffix in ROLES.values())]}}
+    entity, project, contest = _parse(path)
+    filters = {"group": {"$in": [group(contest, role) for role in ROLES]}} if contest else {}
     api = connect()
     try:
-        found = list(api.runs(f"{entity}/{project}", filters=filters if group else {}, lazy=False))
+        found = list(api.runs(f"{entity}/{project}", filters=filters, lazy=False))
         if not found:
-            raise ReportError(f"{path} has no runs; {groups(api, entity, project)}")
+            raise ReportError(f"{path} has no runs; {_groups(api, entity, project)}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return newest(list(pool.map(read_run, found)))
+            return _newest(list(pool.map(_read_run, found)))
     except ReportError:
         raise
     except Exception as error:  # W&B's client raises half a dozen kinds, and changes them
-        raise ReportError(explain(error, entity, project)) from error
+        raise ReportError(_explain(error, entity, project)) from error
 
 
-def parse(path: str) -> tuple[str, str, str]:
-    """Entity, project and group ("" for all) of a path. Errors: ReportError."""
+def _parse(path: str) -> tuple[str, str, str]:
+    """Entity, project and contest ("" for all) of a path.
+
+    Raises:
+        ReportError: an entity or a project is missing.
+    """
     parts = path.removeprefix(PREFIX).split("/", 2)
     if len(parts) < 2 or not all(parts):
         raise ReportError(f"{path!r} names no W&B project; write {PREFIX}entity/project[/group]")
-    entity, project, group = [*parts, ""][:3]
-    return entity, project, group
+    entity, project, contest = [*parts, ""][:3]
+    return entity, project, contest
 
 
 def connect() -> Any:
     """A wandb.Api with credentials that its server accepts, which never asks on the terminal.
 
-    Errors: ReportError without credentials, with refused ones, or without an answer.
+    Raises:
+        ReportError: there are no credentials, the server refuses them, or it does not answer.
     """
     settings = start_service(**PATIENCE).settings
     if not has_credentials(settings):
@@ -80,7 +84,7 @@ def connect() -> Any:
         ) from error
 
 
-def explain(error: Exception, entity: str, project: str) -> str:
+def _explain(error: Exception, entity: str, project: str) -> str:
     """One line for what went wrong while reading."""
     if "Could not find project" in str(error):
         return (
@@ -90,34 +94,34 @@ def explain(error: Exception, entity: str, project: str) -> str:
     return f"W&B did not give {entity}/{project} ({one_line(error)}); try again, or read folders"
 
 
-def groups(api: Any, entity: str, project: str) -> str:
+def _groups(api: Any, entity: str, project: str) -> str:
     """What is there instead, for a message."""
     names = {run.group for run in api.runs(f"{entity}/{project}") if run.group}
     return f"groups of {entity}/{project}: {', '.join(sorted(names)) or 'none'}"
 
 
-def read_run(source: Any) -> Run:
-    """One run of wandb.Api as a Run; `problems` says what is wrong with it."""
-    records = lines(source.scan_history(use_cache=False))  # a cached one may end too early
-    config, told, problems = dict(source.config), plain(dict(source.summary)), list[str]()
-    logged = {name for record in records for name in record}
-    added = {k: v for k, v in told.items() if k not in logged and not k.startswith("_")}
+def _read_run(source: Any) -> Run:
+    """One run of wandb.Api as a Run; its `problems` say what is wrong with it."""
+    records = _lines(source.scan_history(use_cache=False))  # a cached one may end too early
+    config, problems = dict(source.config), list[str]()
+    added = _added(source.summary, records)
     status = settled(source.state, added.pop("status", None), problems)
-    hashes, (contest, role) = added.pop("hashes", None) or {}, contest_and_role(source.group)
+    hashes = added.pop("hashes", None) or {}
+    contest, role = contest_and_role(source.group or "")
     train, val = columns(records, problems)
     total_steps = value_at(config, "train.total_steps")
     if total_steps is None:
         problems.append("its configuration in W&B is not one of train_gpt2.py: seeds are guessed")
     else:
-        check_lines(train, val, config, status, problems)
+        problems += check_lines(train, val, config, status)
     return Run(
         name=source.name or source.id,
         source=f"{PREFIX}{source.entity}/{source.project}/{source.id}",
-        arm=source.job_type or named(config) or source.name,
+        arm=source.job_type or default_arm(config) or source.name,
         role=role,
-        contest=contest,
-        seed=whole(config.get("seed")),
-        data_seed=whole(config.get("data_seed")),
+        contest=contest or None,
+        seed=_seed(config.get("seed")),
+        data_seed=_seed(config.get("data_seed")),
         config=config,
         train=train,
         val=val,
@@ -129,39 +133,35 @@ def read_run(source: Any) -> Run:
     )
 
 
-def whole(seed: Any) -> int:
+def _added(summary: Any, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What the trainer put into W&B's summary, without what W&B puts there from the history."""
+    logged = {name for record in records for name in record}
+    told = _restored(dict(summary))
+    return {k: v for k, v in told.items() if k not in logged and not k.startswith("_")}
+
+
+def _seed(value: Any) -> int:
     """A seed; 1 for what is none."""
-    return seed if isinstance(seed, int) else 1
+    return value if isinstance(value, int) else 1
 
 
-def lines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _lines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of W&B's history, one per step, as the lines of metrics.jsonl that they came from."""
     records = []
     for row in rows:
-        values = plain({k: v for k, v in row.items() if not k.startswith("_")})
+        values = _restored({k: v for k, v in row.items() if not k.startswith("_")})
         val = {name: values.pop(name) for name in VAL if name in values}
         records += [{"step": row["_step"], **part} for part in (val, values) if part]
     return records
 
 
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Non-finite numbers restored, which W&B's server gives as words."""
-    return {
-        k: NONFINITE.get(v, v) if isinstance(v, str) else v
-        for k, v in values.items()
-    }  # fmt: skip
-
-
-def contest_and_role(group: str | None) -> tuple[str | None, Role]:
-    """Of a W&B group: `<contest>`, `<contest>-tuning` or `<contest>-trunk`."""
-    for role, suffix in ROLES.items():
-        if group and group.endswith(suffix):
-            return group.removesuffix(suffix), role
-    return group or None, "report"
+def _restored(values: dict[str, Any]) -> dict[str, Any]:
+    """Non-finite numbers put back: W&B's server gives them as words."""
+    return {k: NONFINITE.get(v, v) if isinstance(v, str) else v for k, v in values.items()}
 
 
 def settled(state: str, told: str | None, problems: list[str]) -> Status:
-    """How the run stands, from W&B's state and what the trainer told at its last end.
+    """How the run stands, from W&B's state and what the trainer recorded at its last end.
 
     state: running, pending, finished, failed (an exit code), crashed, killed, preempted, ...
     told: status of summary.json, or "failed"; of an earlier launch if this one has not ended.
@@ -173,21 +173,22 @@ def settled(state: str, told: str | None, problems: list[str]) -> Status:
         if told == "stopped":
             problems.append("stopped before its end; the same command goes on")
         return told  # type: ignore[return-value]
-    problems.append(f"W&B says {state}, and its trainer told no end")
+    problems.append(f"W&B says {state}, and its trainer recorded no end")
     return "failed"
 
 
-def newest(runs: list[Run]) -> list[Run]:
+def _newest(runs: list[Run]) -> list[Run]:
     """One run for each name in a contest: the latest, which names the attempts before it.
 
     A run that was killed before its first checkpoint begins anew, and has two entries in W&B.
     """
-    found: dict[tuple[str | None, str, str], list[Run]] = {}
+    attempts: dict[tuple[str | None, str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.facts["wandb"]["created"]):
-        found.setdefault((run.contest, run.role, run.name), []).append(run)
-    return [
-        replace(last, problems=(*last.problems, *(
-            f"left out {run.source}, an earlier attempt ({run.status})" for run in earlier
-        )))
-        for *earlier, last in found.values()
-    ]  # fmt: skip
+        attempts.setdefault((run.contest, run.role, run.name), []).append(run)
+    return [_naming(earlier, last) for *earlier, last in attempts.values()]
+
+
+def _naming(earlier: list[Run], last: Run) -> Run:
+    """`last` with a problem for each attempt before it."""
+    said = [f"left out {run.source}, an earlier attempt ({run.status})" for run in earlier]
+    return replace(last, problems=(*last.problems, *said))

@@ -1,0 +1,1 @@
+"""Programs that measure speed and memory, or recompute a study: `python -m bench.NAME`."""

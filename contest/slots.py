@@ -1,0 +1,89 @@
+"""The places for runs on this machine: sets of GPUs, or some CPU cores each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from configs import ConfigError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one run."""
+
+    name: str
+    environment: Mapping[str, str]
+    nproc: int  # torchrun's ranks; 0: plain python
+
+
+def visible_gpus() -> list[str]:
+    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES takes them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def slots(
+    gpus: list[str],
+    cores: int,
+    *,
+    jobs: int | None = None,
+    gpus_per_run: int | None = None,
+    nproc: int | None = None,
+) -> list[Slot]:
+    """The slots of a machine: by GPUs if there are some, else by cores.
+
+    jobs: slots. nproc: ranks of a run. None: what fits the machine.
+
+    Raises:
+        ConfigError: there are fewer GPUs than asked for.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} should be 1 or more")
+    if gpus_per_run is None:
+        gpus_per_run = min(len(gpus), nproc or 1)
+    if gpus_per_run:
+        return _slots_of_gpus(gpus, cores, jobs, gpus_per_run, nproc or gpus_per_run)
+    return _slots_of_cores(cores, jobs, nproc or 0)
+
+
+def _slots_of_gpus(
+    gpus: list[str], cores: int, jobs: int | None, per_run: int, nproc: int
+) -> list[Slot]:
+    jobs = jobs or len(gpus) // per_run
+    if not jobs or jobs * per_run > len(gpus):
+        jobs = max(jobs, 1)
+        needed = f"--jobs {jobs} with --gpus-per-run {per_run} needs {jobs * per_run} GPUs"
+        remedy = "lower one of them, or give --gpus-per-run 0 for CPU cores"
+        raise ConfigError(f"{needed}, {len(gpus)} visible; {remedy}")
+    threads = max(1, cores // (jobs * per_run))
+    names = [",".join(gpus[i * per_run : (i + 1) * per_run]) for i in range(jobs)]
+    return [Slot(f"GPU {name}", _environment(name, threads), nproc) for name in names]
+
+
+def _slots_of_cores(cores: int, jobs: int | None, ranks: int) -> list[Slot]:
+    jobs = jobs or max(1, cores // max(1, ranks))
+    threads = max(1, cores // (jobs * max(1, ranks)))
+    nproc = ranks if ranks > 1 else 0
+    return [Slot(f"{threads} threads", _environment("", threads), nproc) for _ in range(jobs)]
+
+
+def _environment(gpus: str, threads: int) -> dict[str, str]:
+    """Waiting threads sleep: on shared cores, spinning ones make a step several times slower."""
+    return {
+        "CUDA_VISIBLE_DEVICES": gpus,
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,54 @@
+"""What an update works on: parameters that take the same step together, and names for its types.
+
+    update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None
+
+`h` holds the hyperparameters of the group, without lr, and "kind". `c` holds the coefficients: the
+numbers that depend on lr or on the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+Params = Iterable[Any]  # what torch.optim takes: tensors, (name, tensor) pairs or groups
+Tensors = list[Tensor]  # one entry for each parameter of a batch
+State = dict[str, Tensors]  # by name; each list is parallel to the parameters
+Values = Mapping[str, Any]
+Update = Callable[[Tensors, Tensors, State, Values, Values], None]
+Item = tuple[Tensor, Tensor, dict[str, Tensor]]  # parameter, gradient, state
+
+
+@dataclass
+class Batch:
+    """Parameters that take the same step together: of one group, kind, step, dtype and device."""
+
+    h: Values  # the group's hyperparameters, lr among them, and "kind"
+    step: int  # number of the update that comes next, from 1
+    index: int = 0  # of the group in the optimizer's param_groups
+    params: Tensors = field(default_factory=list)
+    grads: Tensors = field(default_factory=list)
+    state: State = field(default_factory=dict)
+
+    def append(self, p: Tensor, grad: Tensor, state: Values) -> None:
+        """Add a parameter with its gradient and its state, leaving out the entry "step"."""
+        self.params.append(p)
+        self.grads.append(grad)
+        for name, value in state.items():
+            if name != "step":
+                self.state.setdefault(name, []).append(value)
+
+    def item(self, i: int) -> Item:
+        """Parameter `i` with its gradient and its state."""
+        return self.params[i], self.grads[i], {k: values[i] for k, values in self.state.items()}
+
+    def items(self) -> Iterator[Item]:
+        """Every parameter with its gradient and its state."""
+        return map(self.item, range(len(self.params)))
+
+    def constants(self) -> dict[str, Any]:
+        """`h` as an update sees it: without lr, which reaches the update as a coefficient."""
+        return {key: value for key, value in self.h.items() if key != "lr"}

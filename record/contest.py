@@ -1,0 +1,145 @@
+"""What a contest leaves beside its runs: plan.json and tuning.json, written by contest/.
+
+    plan = PlanFile.read(Path("runs/schedules"))   # None where the folder holds no contest
+    ledger = Ledger.read(Path("runs/schedules"))   # None where nothing was tuned
+
+plan.json lists the runs that are known so far. tuning.json is the ledger: every trial of every arm,
+with its loss. A file that does not fit these models is a RecordError of one line.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from pydantic import ValidationError
+
+from configs.validation import Strict
+from record.runlog import RecordError
+from storage import write_atomically
+
+Role = Literal["report", "tuning", "trunk"]
+ROLES: tuple[Role, ...] = get_args(Role)
+TrialStatus = Literal["finished", "diverged", "failed", "missing"]
+
+
+class _ContestFile(Strict):
+    """One JSON file in a contest's folder."""
+
+    file_name: ClassVar[str]
+
+    @classmethod
+    def read(cls, home: Path) -> Self | None:
+        """The file in the contest's folder `home`; None without it.
+
+        Raises:
+            RecordError: it cannot be read, or its content does not fit; one line.
+        """
+        path = home / cls.file_name
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            what = f"{key}: {first['msg']}" if key else first["msg"]
+            remedy = "delete it, and `python -m contest` writes it again"
+            raise RecordError(f"{path} is damaged ({what}); {remedy}") from error
+
+    def write(self, home: Path) -> None:
+        """Replace the file in `home`, atomically.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        text = json.dumps(self.model_dump(), indent=1)
+        write_atomically(home / self.file_name, text + "\n")
+
+
+class PlannedRun(Strict):
+    """One run of the plan."""
+
+    id: str  # unique in the contest
+    arm: str  # without a length
+    role: Role
+    seed: int
+    data_seed: int
+    trial: dict[str, Any] | None  # the tuned keys and their values; None without tuning
+    length: int | None  # updates, in a contest of several lengths
+    after: str | None  # id of the trunk segment whose end this run starts from
+    directory: str  # relative to the contest's folder
+    arguments: tuple[str, ...]  # of train_gpt2.py, without --log.*
+
+
+class PendingRun(Strict):
+    """A reporting run whose setting is not known before the tuning of its arm has ended."""
+
+    arm: str
+    seed: int
+
+
+class PlanFile(_ContestFile):
+    """plan.json."""
+
+    file_name = "plan.json"
+
+    contest: str
+    baseline: str
+    target: float | None  # validation loss, nats per token
+    arms: tuple[str, ...]  # in the order of the contest file, without lengths
+    runs: tuple[PlannedRun, ...]
+    pending: tuple[PendingRun, ...]
+    problems: tuple[str, ...]  # for the user, one line each
+
+
+class LedgerTrial(Strict):
+    """One setting of one arm, tried with every tuning seed."""
+
+    setting: dict[str, Any]  # dotted key -> value
+    runs: tuple[str, ...]  # ids
+    loss: float | None  # mean final validation loss; None where it is infinite or not known yet
+    status: TrialStatus
+    default: bool  # the setting that the arm has without tuning
+    candidate: bool  # may win
+
+
+class TunedArm(Strict):
+    """How the tuning of one arm stands. Losses are None where they are infinite or not known."""
+
+    trials: tuple[LedgerTrial, ...]
+    best: dict[str, Any] | None
+    best_loss: float | None
+    edges: tuple[str, ...]  # keys whose best value lies at the end of what was tried
+    default: dict[str, Any]
+    default_loss: float | None
+    gap: float | None  # default_loss - best_loss
+
+
+class Ledger(_ContestFile):
+    """tuning.json."""
+
+    file_name = "tuning.json"
+
+    contest: str
+    method: Literal["grid", "optuna"]
+    sampler: str | None  # optuna's
+    trials_per_arm: int
+    seeds: tuple[int, ...]
+    arms: dict[str, TunedArm]
+
+
+def group(contest: str, role: Role) -> str:
+    """What `log.group`, and so W&B, calls the runs of one role of a contest."""
+    return contest if role == "report" else f"{contest}-{role}"
+
+
+def contest_and_role(group: str) -> tuple[str, Role]:
+    """Reverse of `group`."""
+    for role in ROLES[1:]:
+        if group.endswith(f"-{role}"):
+            return group.removesuffix(f"-{role}"), role
+    return group, "report"

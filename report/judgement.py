@@ -1,0 +1,117 @@
+"""From a study to a judgement: every number and word that the pages print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from report.leaderboard import Row, headline, row
+from report.planner import Planner, plan
+from report.run import ReportError, Run
+from report.sensitivity import Sensitivity, sensitivity
+from report.study import Study, without_length
+from report.verdict import METRICS, compare, values_of
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Everything that the pages print. rows: best mean first."""
+
+    study: str
+    metric: str
+    baseline: str | None
+    target: float | None  # val loss, nats
+    headline: str
+    rows: list[Row]
+    planner: Planner
+    sensitivity: dict[str, Sensitivity]  # by arm, without lengths
+    problems: list[str]
+
+
+def judge(
+    study: Study,
+    *,
+    metric: str = "final_val_loss",
+    censor_diverged: bool = False,
+    wanted: Sequence[float] = (),
+) -> Judgement:
+    """The judgement of a study.
+
+    metric: one of METRICS, lower is better. censor_diverged: leave diverged runs out of means,
+    instead of counting them as +inf. wanted: differences for which the planner gives n, in nats.
+
+    Raises:
+        ReportError: the metric is unknown; there are arms to compare, but no baseline among them.
+    """
+    if metric not in METRICS:
+        raise ReportError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
+    _check_baseline(study)
+    values = {arm: values_of(study, arm, metric, censor_diverged) for arm in study.arms}
+    target = study.target if study.target is not None else _default_target(study)
+    comparisons = compare(study, values)
+    rows = [row(study, arm, values[arm], comparisons.get(arm), target) for arm in study.arms]
+    rows.sort(key=lambda r: math.inf if r.mean is None else r.mean)
+    found = {arm: sensitivity(study, arm) for arm in map(without_length, study.arms)}
+    return Judgement(
+        study=study.name,
+        metric=metric,
+        baseline=study.baseline,
+        target=target,
+        headline=headline(study.baseline, rows, metric),
+        rows=rows,
+        planner=plan(values, comparisons, wanted),
+        sensitivity={arm: s for arm, s in found.items() if s},
+        problems=_problems(study, metric, censor_diverged),
+    )
+
+
+def _check_baseline(study: Study) -> None:
+    """Raise ReportError unless it is known which arm the others are compared with."""
+    names = ", ".join(dict.fromkeys(map(without_length, study.arms)))
+    if study.baseline is None:
+        if len(study.arms) > 1:
+            raise ReportError(f"which arm is the baseline? give --baseline ARM, one of: {names}")
+    elif study.baseline not in {*study.arms, *map(without_length, study.arms)}:
+        raise ReportError(f"baseline {study.baseline!r} is no arm; give one of: {names}")
+
+
+def _default_target(study: Study) -> float | None:
+    """Mean final val loss of the baseline, of the first arm's length."""
+    base = next((study.baseline_of(arm) for arm in study.arms), None)
+    losses = [run.final_loss for run in study.whole(base)] if base else []
+    return float(np.mean([loss for loss in losses if loss is not None])) if losses else None
+
+
+# ---------------------------------------------------------------------------------------- problems
+
+
+def _problems(study: Study, metric: str, censored: bool) -> list[str]:
+    """Everything that is wrong with the study and its runs, one line each."""
+    said = list(study.problems)
+    for run in study.runs:
+        name = f"{run.arm}, seed {run.seed} ({run.name})"
+        said += [f"{name}: {problem}" for problem in _run_problems(run, metric, censored)]
+    said += [f"{arm}: no reporting run" for arm in study.arms if not study.of(arm)]
+    for arm, tuned in study.tuning.arms.items() if study.tuning else ():
+        if tuned.edges:
+            edges = ", ".join(tuned.edges)
+            said.append(
+                f"{arm}: its best setting lies at the edge of the grid in {edges}; a wider grid "
+                "may be better"
+            )
+    return said
+
+
+def _run_problems(run: Run, metric: str, censored: bool) -> list[str]:
+    """What is wrong with one run, and what that means for its arm."""
+    said = list(run.problems)
+    if run.role == "report" and run.diverged:
+        why = run.summary.get("diverged_reason") or "non-finite"
+        counts = "left out of means, as asked" if censored else "its loss counts as infinite"
+        said.append(f"diverged ({why}); {counts}")
+    elif run.role == "report" and run.status == "finished" and run.summary.get(metric) is None:
+        said.append(f"no {metric}; not in the means")
+    return said

@@ -1,0 +1,58 @@
+"""How many seeds? What a number of seeds can show, from the noise of the runs at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from report.statistics import detectable, needed, pooled_std
+from report.verdict import Comparison, Values
+
+SEEDS = (2, 3, 4, 5, 8, 10, 20)
+FACTORS = (0.5, 1, 2, 4)  # of sigma: the differences planned for, if nobody asks for others
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Smallest differences that n seeds show at 80 % power, alpha 0.05; losses in nats."""
+
+    sigma: float | None  # pooled over arms
+    sigma_paired: float | None  # of differences, pooled over arms
+    detectable: dict[int, tuple[float | None, float | None]]  # n: (unpaired, paired)
+    needed: dict[float, tuple[int | None, int | None]]  # difference: n per arm
+
+
+def plan(
+    values: Mapping[str, Values], comparisons: Mapping[str, Comparison], wanted: Sequence[float]
+) -> Planner:
+    """What SEEDS can show, and the seeds for each wanted difference.
+
+    values: of all arms, in nats; infinite ones do not count. wanted: differences in nats; none
+    takes FACTORS of the noise.
+    """
+    sigma = pooled_std([[x for x in v.values() if math.isfinite(x)] for v in values.values()])
+    tests = [c for c in comparisons.values() if c.method == "paired t"]
+    between = pooled_std([list(c.differences.values()) for c in tests])
+    scale = sigma or between
+    sizes = wanted or ([_two_digits(scale * factor) for factor in FACTORS] if scale else [])
+    return Planner(
+        sigma=sigma,
+        sigma_paired=between,
+        detectable={n: (_shown(sigma, n, False), _shown(between, n, True)) for n in SEEDS},
+        needed={d: (_seeds(sigma, d, False), _seeds(between, d, True)) for d in sizes},
+    )
+
+
+def _two_digits(x: float) -> float:
+    return float(f"{x:.1e}")
+
+
+def _shown(sigma: float | None, n: int, paired: bool) -> float | None:
+    """`detectable`, None without a sigma."""
+    return None if sigma is None else detectable(sigma, n, paired=paired)
+
+
+def _seeds(sigma: float | None, difference: float, paired: bool) -> int | None:
+    """`needed`, None without a sigma."""
+    return None if sigma is None else needed(sigma, difference, paired=paired)

@@ -1,0 +1,225 @@
+"""From the paths on the command line to a study: contests' folders, loose runs, W&B projects.
+
+    study = read(["runs/schedules"])                 # a contest's folder, or any folder of runs
+    study = read(["wandb:lab/gpt2-optimizer-bench/schedules"])
+
+Reading never fails over one bad run: its `problems` say what is wrong with it, and it stays in
+every table. Only a path that holds no run, or a plan that does not fit its schema, is an error.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from record.contest import Ledger, PlanFile
+from record.runlog import RecordError, flat
+from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
+from report.run import ReportError, Run
+from report.study import Study, by_length, merge, study_of, without_copies
+
+File = TypeVar("File", PlanFile, Ledger)
+
+CONTEST = "contest.toml"
+NOT_RUNS = ("logs", "checkpoints", "wandb", "optuna")  # of the launcher and the trainer
+NOT_BEGUN = ("tuning", "trunk")  # may be empty
+DEPTH = 5  # folders below a path in which runs are looked for
+POOL_FROM = 24  # runs; fewer are read faster without other processes
+MOST_WORKERS = 16
+SHOWN_NAMES = 5  # in a message
+
+
+@dataclass(frozen=True)
+class _Home:
+    """A contest's folder, or the path given; the run folders found below; the contest's plan."""
+
+    folder: Path
+    runs: list[Path]
+    plan: PlanFile | None
+
+    @property
+    def contest(self) -> str | None:
+        """The contest's name; None without a plan."""
+        return self.plan.contest if self.plan else None
+
+
+def read(paths: Sequence[str]) -> Study:
+    """All runs under `paths`: folders, and "wandb:entity/project[/group]".
+
+    Raises:
+        ReportError: a path does not exist or holds no run, a plan does not fit its schema, or W&B
+            does not answer.
+    """
+    studies = [
+        _read_wandb(path) if path.startswith("wandb:") else _read_folder(path) for path in paths
+    ]
+    study = studies[0] if len(studies) == 1 else merge(studies)
+    return by_length(without_copies(study))
+
+
+def _read_wandb(path: str) -> Study:
+    """A W&B project as a study; needs the package wandb."""
+    from report.wandb_runs import read_wandb
+
+    return study_of(path.removeprefix("wandb:"), read_wandb(path))
+
+
+def _read_folder(path: str) -> Study:
+    """The runs under one folder, and the contests' plans where there are any."""
+    root, problems = Path(path), list[str]()
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise ReportError(f"{path} {what}; give a folder of runs, or wandb:ENTITY/PROJECT")
+    homes = [
+        _Home(folder, found, _contest_file(PlanFile, folder, problems))
+        for folder, found in sorted(_search(root, problems).items())
+    ]
+    contests = [_contest(home, problems) for home in homes if home.plan]
+    runs = _read_places([place for home in homes for place in _places(home, problems)])
+    if not runs:
+        raise ReportError(
+            f"{path} holds no run (a folder with {', '.join(RUN_FILES)}); give the folder that "
+            "train_gpt2.py or `python -m contest` wrote"
+        )
+    whole = _whole(root.resolve().name, contests, runs)
+    return replace(whole, problems=[*problems, *whole.problems])
+
+
+def _whole(name: str, contests: Sequence[Study], runs: list[Run]) -> Study:
+    """Each contest with its runs, and all others as a study of that name, in one."""
+    own = [replace(c, runs=[run for run in runs if run.contest == c.name]) for c in contests]
+    known = {contest.name for contest in contests}
+    loose = [run for run in runs if run.contest not in known]
+    studies = [*own, study_of(name, loose)] if loose else own
+    return studies[0] if len(studies) == 1 else merge(studies)
+
+
+# ------------------------------------------------------------------------------------------ search
+
+
+def _search(root: Path, problems: list[str]) -> dict[Path, list[Path]]:
+    """Run folders below `root`, by the contest's folder that they belong to (or `root`)."""
+    found: dict[Path, list[Path]] = {root: []}
+    _walk(root, root, 0, found, problems)
+    return {home: runs for home, runs in found.items() if runs or _is_contest(home)}
+
+
+def _is_contest(folder: Path) -> bool:
+    """Whether a contest's plan lies in `folder`."""
+    return (folder / PlanFile.file_name).exists()
+
+
+def _walk(
+    folder: Path, home: Path, depth: int, found: dict[Path, list[Path]], problems: list[str]
+) -> bool:
+    """Add the runs below `folder`; returns whether there is a run or a plan."""
+    if holds_run(folder):
+        found[home].append(folder)
+        return True
+    if _is_contest(folder):
+        home = folder
+        found.setdefault(home, [])
+    inside = _subfolders(folder, problems)
+    if depth == DEPTH:
+        if inside:
+            problems.append(f"{folder} is {DEPTH} folders deep; what lies in it was not searched")
+        return False
+    below = {entry.name: _walk(entry, home, depth + 1, found, problems) for entry in inside}
+    empty = [name for name, holds in below.items() if not holds and name not in NOT_BEGUN]
+    if empty and (any(below.values()) or depth == 0):
+        problems.append(f"{folder}: no run in {', '.join(empty)}; left out")
+    return any(below.values()) or _is_contest(folder)
+
+
+def _subfolders(folder: Path, problems: list[str]) -> list[Path]:
+    """Folders in which runs may lie, by name; not links, so that no run is met twice."""
+    try:
+        inside = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        problems.append(f"{folder} cannot be read: {error.strerror}; it is left out")
+        return []
+    return [
+        entry
+        for entry in inside
+        if not (entry.name.startswith(".") or entry.is_symlink() or entry.name in NOT_RUNS)
+    ]
+
+
+# ---------------------------------------------------------------------------------------- contests
+
+
+def _contest_file(file: type[File], folder: Path, problems: list[str]) -> File | None:
+    """plan.json or tuning.json of a contest; None without it, or with a problem if it is torn.
+
+    Raises:
+        ReportError: the file is JSON, but not such a file.
+    """
+    if read_object(folder / file.file_name, problems, optional=True) is None:
+        return None
+    try:
+        return file.read(folder)
+    except RecordError as error:
+        raise ReportError(str(error)) from error
+
+
+def _contest(home: _Home, problems: list[str]) -> Study:
+    """What plan.json, tuning.json and contest.toml say of a contest; without its runs."""
+    plan = home.plan
+    assert plan is not None
+    pending = Counter(entry.arm for entry in plan.pending)
+    said = [f"{plan.contest}: {n} runs of {arm} wait for its tuning" for arm, n in pending.items()]
+    return Study(
+        name=plan.contest,
+        runs=[],
+        baseline=plan.baseline,
+        target=plan.target,
+        arms=list(plan.arms),
+        tuning=_contest_file(Ledger, home.folder, problems),
+        problems=[*said, *plan.problems],
+        declared=_declared(home.folder, problems),
+    )
+
+
+def _declared(folder: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """Dotted keys that contest.toml sets by arm."""
+    try:
+        table = tomllib.loads((folder / CONTEST).read_text(encoding="utf-8"))
+        return {str(arm.get("name")): flat(arm) for arm in table.get("arm", [])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        problems.append(f"{folder / CONTEST} cannot be read: {error}")
+        return {}
+
+
+def _places(home: _Home, problems: list[str]) -> list[Place]:
+    """The runs of the plan, also those without a folder; then the folders that are not in it."""
+    planned = {home.folder / run.directory: run for run in (home.plan.runs if home.plan else ())}
+    others = [folder for folder in home.runs if folder not in planned]
+    if home.plan and others:
+        names = ", ".join(sorted(folder.name for folder in others)[:SHOWN_NAMES])
+        where = f"{len(others)} run folders are not in {PlanFile.file_name} ({names})"
+        problems.append(f"{home.contest}: {where}; they are read as they are")
+    return [
+        *(Place(folder, home.contest, run) for folder, run in planned.items()),
+        *(Place(folder, home.contest) for folder in others),
+    ]
+
+
+def _read_places(places: Sequence[Place]) -> list[Run]:
+    """All of them, in order; many of them by one process per core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(cores or 1, MOST_WORKERS)
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    if len(places) < POOL_FROM or workers == 1 or not can_fork:
+        return [read_run(place) for place in places]
+    context = multiprocessing.get_context("fork")  # the workers read files and do arithmetic only
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        return list(pool.map(read_run, places, chunksize=4))

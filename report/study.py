@@ -1,0 +1,176 @@
+"""A study: the runs that are judged together, and what their contest says of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from record.contest import Ledger, Role
+from report.run import Run, Status
+
+AT = " @ "  # between an arm's name and its length
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be judged.
+
+    arms: in the contest's order; an arm of several lengths is one arm for each.
+    baseline: None if nobody has named it. An arm of length L is compared with the baseline of
+    length L.
+    target: val loss in nats whose cost is measured; None takes the baseline's.
+    tuning: the ledger, tuning.json. declared: dotted keys that the contest file sets, by arm.
+    """
+
+    name: str
+    runs: list[Run]
+    baseline: str | None
+    target: float | None
+    arms: list[str]
+    tuning: Ledger | None = None
+    problems: list[str] = field(default_factory=list)
+    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, arm: str, role: Role = "report") -> list[Run]:
+        """The runs of one arm in one role, by their seeds."""
+        found = [run for run in self.runs if run.role == role and run.arm == arm]
+        return sorted(found, key=lambda run: (*run.pair, run.name))
+
+    def whole(self, arm: str) -> list[Run]:
+        """Runs of `arm` whose curves count: finished, not diverged, with a final val loss."""
+        return [
+            run
+            for run in self.of(arm)
+            if run.status == "finished" and not run.diverged and run.final_loss is not None
+        ]
+
+    def baseline_of(self, arm: str) -> str | None:
+        """The arm that `arm` is compared with: the baseline, of the same length."""
+        if self.baseline is None or self.baseline in self.arms:
+            return self.baseline
+        _, at, length = arm.rpartition(AT)
+        name = f"{self.baseline}{at}{length}"
+        return name if name in self.arms else None
+
+
+def study_of(name: str, runs: list[Run]) -> Study:
+    """Runs without a plan; their arms in the order of their names."""
+    return Study(name, runs, None, None, sorted({run.arm for run in runs}))
+
+
+def without_length(arm: str) -> str:
+    """The name of an arm without its length."""
+    return arm.rpartition(AT)[0] or arm
+
+
+# ----------------------------------------------------------------------------------------- merging
+
+
+def merge(studies: Sequence[Study]) -> Study:
+    """Several studies as one; an arm that two contests share is named after its contest too."""
+    uses = Counter(arm for study in studies for arm in set(study.arms))
+    clash = {arm for arm, count in uses.items() if count > 1}
+    if len({study.name for study in studies}) < len(studies):
+        clash = set()  # parts of one contest
+    named = [_qualified(study, clash) for study in studies]
+    baselines = {study.baseline for study in named if study.baseline}
+    targets = {study.target for study in named if study.target is not None}
+    problems = [problem for study in named for problem in study.problems]
+    if clash:
+        arms = ", ".join(sorted(clash))
+        problems.append(f"several contests have an arm {arms}; each is named after its contest")
+    return Study(
+        name=" + ".join(dict.fromkeys(study.name for study in named)),
+        runs=[run for study in named for run in study.runs],
+        baseline=baselines.pop() if len(baselines) == 1 else None,
+        target=targets.pop() if len(targets) == 1 else None,
+        arms=list(dict.fromkeys(arm for study in named for arm in study.arms)),
+        tuning=_merged([study.tuning for study in named if study.tuning]),
+        problems=problems,
+        declared={arm: keys for study in named for arm, keys in study.declared.items()},
+    )
+
+
+def _merged(ledgers: Sequence[Ledger]) -> Ledger | None:
+    """One ledger with the arms of all."""
+    if not ledgers:
+        return None
+    arms = {arm: entry for ledger in ledgers for arm, entry in ledger.arms.items()}
+    return ledgers[0].model_copy(update={"arms": arms})
+
+
+def _qualified(study: Study, clash: set[str]) -> Study:
+    """`study` with the arms in `clash` named "<contest>/<arm>"."""
+    if not clash:
+        return study
+
+    def new(arm: str) -> str:
+        return f"{study.name}/{arm}" if arm in clash else arm
+
+    ledger = study.tuning
+    if ledger:
+        arms = {new(arm): entry for arm, entry in ledger.arms.items()}
+        ledger = ledger.model_copy(update={"arms": arms})
+    return replace(
+        study,
+        runs=[replace(run, arm=new(run.arm)) for run in study.runs],
+        arms=[new(arm) for arm in study.arms],
+        baseline=new(study.baseline) if study.baseline else None,
+        tuning=ledger,
+        declared={new(arm): keys for arm, keys in study.declared.items()},
+    )
+
+
+def without_copies(study: Study) -> Study:
+    """Each folder once; of two runs with the same arm and seeds, the one that got further."""
+    order: dict[Status, int] = {"finished": 0, "diverged": 1, "running": 2, "stopped": 3}
+    runs: dict[Any, Run] = {}
+    problems = list(study.problems)
+    for run in sorted(study.runs, key=lambda run: order.get(run.status, 4)):
+        steps = run.total_steps if run.role == "report" else run.name
+        first = runs.setdefault((run.arm, run.role, run.pair, steps), run)
+        if os.path.realpath(first.source) != os.path.realpath(run.source):
+            problems.append(
+                f"{run.source} has arm, seeds and length of {first.source}, which counts; it is "
+                "left out"
+            )
+    kept = {id(run) for run in runs.values()}
+    return replace(study, runs=[r for r in study.runs if id(r) in kept], problems=problems)
+
+
+# ----------------------------------------------------------------------------------------- lengths
+
+
+def by_length(study: Study) -> Study:
+    """If any arm was trained at several lengths, every arm becomes one arm for each length."""
+    found = {*study.arms}
+    arms = [*study.arms, *sorted({r.arm for r in study.runs if r.role == "report"} - found)]
+    lengths = {arm: _lengths(study, arm) for arm in arms}
+    split = sorted(arm for arm in arms if len(lengths[arm]) > 1)
+    if not split:
+        return replace(study, arms=arms)
+    names = [name for arm in arms for name in [_at_length(arm, n) for n in lengths[arm]] or [arm]]
+    said = f"trained at several lengths: {', '.join(split)}; each length is an arm"
+    runs = [_labelled(run) for run in study.runs]
+    return replace(study, runs=runs, arms=names, problems=[*study.problems, said])
+
+
+def _labelled(run: Run) -> Run:
+    """A reporting run with its length in the name of its arm."""
+    steps = run.total_steps
+    if run.role != "report" or not steps:
+        return run
+    return replace(run, arm=_at_length(run.arm, steps), length=steps)
+
+
+def _lengths(study: Study, arm: str) -> list[int]:
+    """Updates of the arm's reporting runs, each length once, ascending."""
+    return sorted({run.total_steps for run in study.of(arm) if run.total_steps})
+
+
+def _at_length(arm: str, steps: int) -> str:
+    """The name of an arm at one of its lengths."""
+    return f"{arm}{AT}{steps:,}"

@@ -1,0 +1,312 @@
+"""The tables of a report: a judgement as sections, which report.md and report.html both print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from record.contest import TunedArm
+from report.formats import (
+    NONE,
+    axis_words,
+    interval,
+    loss,
+    metric_words,
+    probability,
+    ranged,
+    setting,
+    short,
+    signed,
+)
+from report.judgement import Judgement
+from report.leaderboard import COSTS, Row
+from report.provenance import provenance, runs_table
+from report.sections import Cell, Line, Section, Table
+from report.speedups import AXES
+from report.statistics import RESAMPLES
+from report.study import Study
+from report.verdict import Comparison
+
+SHOWN_PROBLEMS = 200  # lines; more are counted, and those of runs are in results.csv
+COST_TITLES = {
+    "train_seconds": "seconds",
+    "step_ms_median": "ms per update",
+    "step_ms_p99": "p99",
+    "optimizer_ms_median": "optimizer ms",
+    "data_wait_ms_median": "data ms",
+    "tokens_per_second": "tokens/s",
+    "mfu": "MFU",
+    "peak_memory_gib": "GiB",
+    "optimizer_state_bytes_per_parameter": "state bytes per parameter",
+}
+SCORE_TITLES = {
+    "best_val_loss": "best val loss",
+    "loss_noise": "loss noise",
+    "spike_score": "spikes, %",
+    "stability_score": "stability",
+    "converged_step": "converged step",
+    "avg_loss": "average loss",
+    "avg_grad_norm": "average gradient norm",
+}
+
+
+def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
+    """Everything but the headline and the figures, in the order of reading.
+
+    command: what the user typed, so that the report can be made again.
+    """
+    found = [
+        _leaderboard(judgement),
+        _problems(judgement),
+        _comparisons(judgement),
+        _speedups(judgement),
+        _target(judgement),
+        _planner(judgement),
+        _tuning(study, judgement),
+        _costs(judgement),
+        _scores(judgement),
+        runs_table(study),
+        provenance(study, command),
+    ]
+    return [section for section in found if section is not None]
+
+
+def _leaderboard(judgement: Judgement) -> Section:
+    columns = (
+        "arm",
+        "verdict",
+        metric_words(judgement.metric),
+        "95 %",
+        "std",
+        "n",
+        "difference",
+        "95 % of it",
+        "p (Holm)",
+        "speed-up: tokens",
+        "speed-up: seconds",
+        "lr factor: mean",
+        "lr factor: last",
+    )
+    text = (
+        "Ordered by mean, which is no verdict: only better and worse are, at p < 0.05 after Holm's "
+        "correction over the arms. A difference below zero is better. std is of the seeds, for "
+        "each arm its own."
+    )
+    rows = [_leaderboard_row(row) for row in judgement.rows]
+    return Section("leaderboard", "Leaderboard", text, [Table(columns, rows)])
+
+
+def _leaderboard_row(row: Row) -> Line:
+    c = row.comparison
+    return [
+        _arm(row),
+        _call(row),
+        Cell(loss(row.mean), "strong"),
+        interval(row.low, row.high, loss),
+        loss(row.std),
+        str(row.n) if row.n == row.planned else f"{row.n} of {row.planned}",
+        signed(c.difference) if c else NONE,
+        interval(c.low, c.high, signed) if c else NONE,
+        probability(c.p_holm) if c else NONE,
+        row.speedups["tokens"].words if "tokens" in row.speedups else NONE,
+        row.speedups["seconds"].words if "seconds" in row.speedups else NONE,
+        short(row.mean_lr_factor),
+        short(row.last_lr_factor),
+    ]
+
+
+def _arm(row: Row) -> Cell:
+    """First cell of an arm's row."""
+    return Cell(row.arm, "arm")
+
+
+def _arm_line(row: Row, cells: Iterable[str]) -> Line:
+    """An arm's row, all of whose other cells are plain text."""
+    return [_arm(row), *cells]
+
+
+def _call(row: Row) -> Cell:
+    """The verdict in words."""
+    if row.comparison is None:
+        return Cell("baseline" if row.is_baseline else "no verdict: one arm", "baseline")
+    return Cell(row.comparison.words, row.comparison.call.replace(" ", "-"))
+
+
+def _problems(judgement: Judgement) -> Section | None:
+    """What is wrong with the study and its runs."""
+    count = len(judgement.problems)
+    if not count:
+        return None
+    lines = judgement.problems[:SHOWN_PROBLEMS]
+    if count > SHOWN_PROBLEMS:
+        more = count - SHOWN_PROBLEMS
+        lines = [*lines, f"... and {more} more; those of runs are in results.csv"]
+    text = "Nothing was left out without a line here."
+    return Section("problems", f"Problems ({count})", text, lines=lines)
+
+
+def _comparisons(judgement: Judgement) -> Section | None:
+    """Each test in full."""
+    rows = [_comparison_row(row, row.comparison) for row in judgement.rows if row.comparison]
+    if not rows:
+        return None
+    columns = (
+        "arm",
+        "verdict",
+        "difference",
+        "95 % t",
+        "95 % BCa",
+        "p",
+        "p (Holm)",
+        "method",
+        "pairs",
+        "to know",
+    )
+    text = (
+        "Paired by (seed, data_seed) with Student's t; Welch's t where pairs are missing. The BCa "
+        f"bootstrap ({RESAMPLES:,} resamples) stands beside it: with few seeds it is too narrow, "
+        "and it decides nothing."
+    )
+    return Section("comparisons", "Comparisons", text, [Table(columns, rows)])
+
+
+def _comparison_row(row: Row, c: Comparison) -> Line:
+    return [
+        _arm(row),
+        _call(row),
+        signed(c.difference),
+        interval(c.low, c.high, signed),
+        interval(c.bca_low, c.bca_high, signed),
+        probability(c.p),
+        probability(c.p_holm),
+        c.method or NONE,
+        str(len(c.differences)),
+        "; ".join(c.notes) or NONE,
+    ]
+
+
+def _speedups(judgement: Judgement) -> Section | None:
+    """All axes, with intervals."""
+    rows = [
+        _arm_line(row, [_speedup(row, axis) for axis in AXES])
+        for row in judgement.rows
+        if row.speedups
+    ]
+    if not rows:
+        return None
+    text = (
+        "What the baseline spends on its mean final val loss over what the arm spends on the same "
+        "loss, interpolated on the mean val curves; 95 % bootstrap over seeds. 0 in an interval: "
+        "not reached in such a draw. FLOPs are the model's; an optimizer's own show in seconds."
+    )
+    columns = ("arm", *map(axis_words, AXES))
+    return Section("speedups", "Speed-ups", text, [Table(columns, rows)])
+
+
+def _speedup(row: Row, axis: str) -> str:
+    """Ratio and interval."""
+    s = row.speedups.get(axis)
+    if s is None:
+        return "not recorded"
+    known = s.low is not None and s.high is not None and s.ratio
+    return f"{s.words} [{s.low:.2f}, {s.high:.2f}]" if known else s.words
+
+
+def _target(judgement: Judgement) -> Section | None:
+    """What the arms spent to reach the target."""
+    names = ("steps_to_target", "tokens_to_target", "seconds_to_target")
+    rows = [
+        _arm_line(row, [ranged(row.to_target.get(name)) for name in names])
+        for row in judgement.rows
+        if row.to_target
+    ]
+    if judgement.target is None or not rows:
+        return None
+    text = (
+        f"At the first evaluation with val loss at or below {judgement.target:.4f}, median (lowest "
+        "to highest) over seeds. The default target is the baseline's mean final val loss, which "
+        "about half of its own seeds miss by a little."
+    )
+    columns = ("arm", "steps", "tokens", "seconds")
+    return Section("target", "Cost of the target", text, [Table(columns, rows)])
+
+
+def _planner(judgement: Judgement) -> Section | None:
+    """What more seeds would show."""
+    p = judgement.planner
+    if p.sigma is None and p.sigma_paired is None:
+        return None
+    shown = [[str(n), loss(a), loss(b)] for n, (a, b) in p.detectable.items()]
+    needed = [[short(d), _seeds(a), _seeds(b)] for d, (a, b) in p.needed.items()]
+    text = (
+        f"Pooled std {loss(p.sigma)} between seeds, {loss(p.sigma_paired)} between paired "
+        "differences. At 80 % power and alpha 0.05, two-sided, for one comparison. Unpaired is "
+        "Student's formula: Welch's test, which decides, sees somewhat less with few seeds."
+    )
+    tables = [
+        Table(("seeds per arm", "smallest difference shown, unpaired", "paired"), shown),
+        Table(("wanted difference", "seeds per arm, unpaired", "paired"), needed),
+    ]
+    return Section("planner", "How many seeds", text, tables)
+
+
+def _seeds(n: int | None) -> str:
+    return NONE if n is None else str(n)
+
+
+def _tuning(study: Study, judgement: Judgement) -> Section | None:
+    """The ledger, and the sensitivity to the learning rate."""
+    tuned = [_tuned_row(row, row.tuned) for row in judgement.rows if row.tuned]
+    rates = [
+        [arm, loss(s.score), loss(min(s.losses.values())), str(len(s.losses)), s.note or NONE]
+        for arm, s in judgement.sensitivity.items()
+    ]
+    tables = [
+        Table(("arm", "setting", "trials", "at the edge", "tuned", "default", "gap"), tuned),
+        Table(("arm", "sensitivity to lr", "best loss", "rates", "to know"), rates),
+    ]
+    how = f"Method: {study.tuning.method}. " if study.tuning else ""
+    text = (
+        f"{how}On seeds of their own, never those of the leaderboard. Gap: loss of the default "
+        "setting minus the tuned one. Sensitivity (Wortsman et al. 2023): mean over the rates of "
+        "min(loss, loss before training) minus the best."
+    )
+    filled = [table for table in tables if table.rows]
+    return Section("tuning", "Tuning", text, filled) if filled else None
+
+
+def _tuned_row(row: Row, tuned: TunedArm) -> Line:
+    edges = Cell(", ".join(tuned.edges), "worse") if tuned.edges else "no"
+    return [
+        _arm(row),
+        setting(tuned.best),
+        str(len(tuned.trials)),
+        edges,
+        loss(tuned.best_loss),
+        loss(tuned.default_loss),
+        loss(tuned.gap),
+    ]
+
+
+def _costs(judgement: Judgement) -> Section:
+    """Time and memory."""
+    names = [name for name in COSTS if any(name in row.costs for row in judgement.rows)]
+    rows = [
+        _arm_line(row, [ranged(row.costs.get(name)) for name in names]) for row in judgement.rows
+    ]
+    text = "Median (lowest to highest) over the runs of an arm, diverged and unfinished ones too."
+    columns = ("arm", *(COST_TITLES[name] for name in names))
+    return Section("costs", "Costs", text, [Table(columns, rows)])
+
+
+def _scores(judgement: Judgement) -> Section:
+    """Spikes, noise, and the numbers of a 2024 study."""
+    rows = [
+        _arm_line(row, [str(row.diverged), *(ranged(row.scores.get(n)) for n in SCORE_TITLES)])
+        for row in judgement.rows
+    ]
+    text = (
+        "Median (lowest to highest). Stability and converged step are those of a 2024 study: the "
+        "first punishes learning, the second finds noise; neither ranks."
+    )
+    columns = ("arm", "diverged", *SCORE_TITLES.values())
+    return Section("scores", "Stability, spikes and noise", text, [Table(columns, rows)])

@@ -1,0 +1,53 @@
+"""Studies in memory, whose val losses fall in straight lines."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from report.judgement import judge
+from report.run import Run
+from report.study import Study
+from tests.report.contest_folder import configuration
+
+
+def a_run(arm, seed, final, *, start=5.5, steps=100, seconds=50.0, role="report", lr=1e-3, **other):
+    """A run in memory whose val loss falls in a straight line."""
+    at = np.linspace(0, steps, 11)
+    step = np.arange(steps, dtype=float)
+    config = configuration(arm, seed, steps=steps, every=10, lr=lr)
+    options = {
+        "name": f"{arm}-{seed}-{lr}", "source": "", "arm": arm, "role": role, "contest": "c",
+        "seed": seed, "data_seed": seed, "config": config, "status": "finished", "facts": {},
+        "train": {"step": step, "time/train_seconds": (step + 1) * seconds / steps,
+                  "tokens": (step + 1) * 4096.0},
+        "val": {"step": at, "val/loss": start + (final - start) * at / steps},
+        "summary": {"final_val_loss": final, "initial_val_loss": start, "diverged": False,
+                    "parameters": 842_880},
+        "hashes": {"weights": f"w{seed}", "batches": f"b{seed}"},
+    }  # fmt: skip
+    return Run(**options | other)
+
+
+def a_study(finals, **other):
+    """{arm: {seed: final loss}}; the first arm is the baseline."""
+    runs = [a_run(arm, seed, x) for arm, each in finals.items() for seed, x in each.items()]
+    return Study(**{"name": "c", "runs": runs, "baseline": next(iter(finals)), "target": None,
+                    "arms": list(finals)} | other)  # fmt: skip
+
+
+def changed(study, arm, seed, **fields):
+    runs = [replace(r, **fields) if (r.arm, r.seed) == (arm, seed) else r for r in study.runs]
+    return replace(study, runs=runs)
+
+
+def rows(study, **options):
+    return {row.arm: row for row in judge(study, **options).rows}
+
+
+BASE = {1: 3.300, 2: 3.310, 3: 3.290}
+FIVE = {
+    "base": BASE,
+    "good": {1: 3.281, 2: 3.290, 3: 3.269},
+    "bad": {1: 3.341, 2: 3.350, 3: 3.329},
+    "same": {1: 3.302, 2: 3.305, 3: 3.293},
+}

@@ -1,0 +1,121 @@
+"""One run's folder: its numbers, and everything that can be wrong with it."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from record.metrics import summarize
+from record.runlog import lock, read_metrics
+from report.sources import read
+from tests.report.contest_folder import (
+    configuration,
+    curve,
+    folder_of,
+    one,
+    write_contest,
+    write_run,
+)
+
+
+def cut_line(folder):
+    path = folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-25])
+
+
+def damaged_line(folder):
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[4] = b'{"step": 3, "train/lo\xff'
+    path.write_bytes(b"\n".join(lines))
+
+
+def line_that_is_no_object(folder):
+    path = folder / "metrics.jsonl"
+    path.write_bytes(b"17\n" + path.read_bytes())
+
+
+def missing_evaluation(folder):
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(x for x in lines if b'"step": 10, "val/loss"' not in x))
+
+
+def other_summary(folder):
+    path = folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"final_val_loss": 0.1}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_line, "its last line is cut"),
+        (damaged_line, "metrics.jsonl: line 5 damaged and left out"),
+        (line_that_is_no_object, "metrics.jsonl: line 1 damaged"),
+        (missing_evaluation, "1 evaluations are missing, at step 10"),
+        (other_summary, "summary.json has final val loss 0.1, metrics.jsonl"),
+        (lambda f: (f / "record.json").unlink(), "no record.json"),
+        (lambda f: (f / "record.json").write_text("{"), "record.json is damaged"),
+        (lambda f: (f / "record.json").write_text("[1]"), "record.json is damaged"),
+        (lambda f: (f / "config.toml").unlink(), "no config.toml"),
+        (lambda f: (f / "config.toml").write_text("= 3"), "config.toml is damaged"),
+        (lambda f: (f / "summary.json").write_text("{"), "summary.json is damaged"),
+        (lambda f: (f / "summary.json").unlink(), "ended without a summary"),
+        (lambda f: (f / "metrics.jsonl").unlink(), "no metrics.jsonl"),
+        (lambda f: shutil.rmtree(f), "planned, and not begun"),
+    ],
+)
+def test_damage_is_named_and_the_run_stays(home, damage, words):
+    damage(folder_of(home, "wsd", 1))
+    run = one(read([str(home)]))
+    assert any(words in problem for problem in run.problems), run.problems
+
+
+def test_contradicting_summary_does_not_count(home):
+    folder = folder_of(home, "wsd", 1)
+    true = json.loads((folder / "summary.json").read_text())["final_val_loss"]
+    other_summary(folder)
+    assert one(read([str(home)])).summary["final_val_loss"] == true
+
+
+def test_run_that_is_still_going(tmp_path):
+    config = configuration("wsd", 1, steps=20)
+    write_run(tmp_path / "r", config, curve(1, 20, 0.0), status="killed", upto=15)
+    assert read([str(tmp_path)]).runs[0].status == "stopped"
+    with lock(tmp_path / "r", 0):
+        run = read([str(tmp_path)]).runs[0]
+        assert (run.status, run.summary["final_val_loss"]) == ("running", None)
+        assert len(run.train["step"]) == 15
+    with lock(tmp_path / "r", 0):
+        pass  # reading left the lock as it was
+
+
+def test_failed_run_gives_its_error(tmp_path):
+    config = configuration("wsd", 1, steps=20)
+    write_run(tmp_path / "r", config, curve(1, 20, 0.0), status="killed", upto=5)
+    path = tmp_path / "r" / "record.json"
+    record = json.loads(path.read_text())
+    record["launches"][-1] |= {"status": "failed", "error": "OSError('disk full')"}
+    path.write_text(json.dumps(record))
+    run = read([str(tmp_path)]).runs[0]
+    assert run.status == "failed"
+    assert "failed: OSError('disk full')" in run.problems
+
+
+def test_nonfinite_values_come_back(tmp_path):
+    config = configuration("wsd", 1, steps=20)
+    losses = curve(1, 20, 0.0)
+    losses[12:] = math.inf
+    write_run(tmp_path / "r", config, losses, upto=13, status="diverged")
+    run = read([str(tmp_path)]).runs[0]
+    assert run.diverged
+    assert run.train["train/loss"][-1] == math.inf
+    assert run.summary["diverged_reason"] == "non-finite"
+
+
+def test_stored_summaries_are_those_of_the_lines(tmp_path):
+    home = write_contest(tmp_path / "demo", {"cosine": 0.0}, seeds=(1,), steps=20)
+    run = read([str(home)]).runs[0]
+    again = summarize(read_metrics(home / run.name), 20)
+    assert {name: run.summary[name] for name in again} == again
