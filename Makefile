@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)')
 STDLIB := data/tokens/stdlib/meta.json
 
-.PHONY: train contest test test-all lint types format clean
+.PHONY: train contest test test-all lint types format clean mutants
 train: .venv/installed $(STDLIB)
 	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
 
@@ -50,3 +50,8 @@ $(STDLIB): .venv/installed
 
 clean:
 	rm -rf .venv build runs data/tokens
+
+# beside CI: which expression could be wrong without a test that notices? hours on one core
+mutants: .venv/installed-test
+	$(PIP) --requirement requirements-mutants.txt
+	nice $(BIN)/python -m tests.mutants

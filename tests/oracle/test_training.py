@@ -3,7 +3,6 @@
 The training split is exactly one batch, so that the loop's order of data does not matter here.
 """
 
-import json
 import math
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 from configs import Model
 from tests.jobs import command, only_run, write_shard
-from tests.oracle.reference import hugging_face, mean_loss, windows
+from tests.oracle.reference import column, hugging_face, lines_of, mean_loss, windows
 from train_gpt2 import GPT, main
 
 SHAPE = {"vocab_size": 256, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
@@ -45,9 +44,8 @@ def run(one_batch, tmp_path_factory):
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
     assert main([*command(one_batch, runs), *words]) == 0
     directory = only_run(runs)
-    lines = [json.loads(x) for x in (directory / "metrics.jsonl").read_text().splitlines()]
     (path,) = (directory / "checkpoints").glob(f"step-{STEPS:08d}-*.pt")
-    return lines, torch.load(path, weights_only=True)
+    return lines_of(directory), torch.load(path, weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +82,10 @@ def reference(one_batch):
         found["lr"].append(lr)
 
 
-def column(run, name):
-    return [line[name] for line in run[0] if name in line]
-
-
 def test_every_update_has_the_references_loss_norm_and_rate(run, reference):
-    assert column(run, "train/loss") == pytest.approx(reference["train"], abs=2e-5)
-    assert column(run, "train/grad_norm") == pytest.approx(reference["norm"], rel=1e-4)
-    assert column(run, "train/lr") == pytest.approx(reference["lr"], rel=1e-12)
+    assert column(run[0], "train/loss") == pytest.approx(reference["train"], abs=2e-5)
+    assert column(run[0], "train/grad_norm") == pytest.approx(reference["norm"], rel=1e-4)
+    assert column(run[0], "train/lr") == pytest.approx(reference["lr"], rel=1e-12)
     assert min(reference["norm"]) < CLIP < max(reference["norm"])  # some were clipped, not all
 
 

@@ -156,3 +156,120 @@ def test_block_bootstrap_of_independent_values_is_the_ordinary_one():
     )
     assert block_length(np.ones(100)) == 1
     assert block_means(np.ones(50), np.random.default_rng(0)) == pytest.approx(np.ones(2000))
+
+
+# ------------------------------------------------------- where each of them begins, what it keeps
+
+
+def test_two_values_are_enough_for_every_test():
+    a, b = [3.1, 3.3], [3.2, 3.25]
+    low, high = t_interval(a)
+    assert (low, high) == pytest.approx((3.2 - 12.7062047364 * 0.1, 3.2 + 12.7062047364 * 0.1))
+    assert paired_t(np.subtract(a, b)).p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert welch_t(a, b).p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert bca([a]) == (3.1, 3.3)
+
+
+def test_difference_is_the_mean_of_the_pairs():
+    assert paired_t(np.subtract(A, B)).difference == pytest.approx(np.mean(A) - np.mean(B))
+
+
+def test_a_side_without_spread_is_tested_and_two_are_not():
+    flat, spread = [1.0, 1.0, 1.0], [1.0, 2.0, 3.0]
+    difference, low, high, p = welch_t(flat, spread)
+    half = stats.t.ppf(0.975, 2) / math.sqrt(3)  # the variance and the freedom of the other side
+    assert (difference, low, high) == pytest.approx((-1, -1 - half, -1 + half))
+    assert p == pytest.approx(2 * stats.t.sf(math.sqrt(3), 2))
+    assert welch_t([2.5] * 2, flat) == (1.5, 1.5, 1.5, 0.0)
+
+
+def test_single_precision_is_computed_in_double():
+    a, b = np.float32(A), np.float32(B)
+    exact, other = a.astype(np.float64), b.astype(np.float64)
+    assert t_interval(a) == t_interval(exact)
+    assert paired_t(a - np.float32(3)) == paired_t((a - np.float32(3)).astype(np.float64))
+    assert welch_t(a, b) == welch_t(exact, other)
+    assert bca([a]) == bca([exact])
+    assert pooled_std([a, b]) == pooled_std([exact, other])
+
+
+def test_bca_is_scipys_of_ten_thousand_resamples_with_seed_zero():
+    expected = stats.bootstrap(
+        (A, B),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        n_resamples=10_000,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert bca([A, B]) == (expected.low, expected.high)
+
+
+def test_bca_is_not_defined_for_one_value_or_an_infinite_spread():
+    assert bca([[1.0], [2.0, 3.0]]) is None
+    assert bca([[1e300, -1e300, 0.0]]) is None
+    assert bca([[0.0, 1.0]]) is not None  # a range of exactly 1 is a spread
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("n", [4, 6, 21])
+def test_seeds_needed_are_the_fewest_with_eighty_percent_power(paired, n):
+    """Between what n and n - 1 seeds detect, n are needed."""
+    enough, too_small = detectable(2.0, n, paired=paired), detectable(2.0, n - 1, paired=paired)
+    found = needed(2.0, (enough + too_small) / 2, paired=paired)
+    assert (found, type(found)) == (n, int)
+
+
+@pytest.mark.parametrize("difference", [-0.1, 0.0, math.inf, math.nan])
+def test_no_number_of_seeds_is_named_for_what_is_no_difference(difference):
+    assert needed(1.0, difference, paired=False) is None
+    assert needed(0.0, difference, paired=True) is None
+
+
+def lost_lag(x, most):
+    """How many lags come before the first whose autocorrelation is within 1.96 / sqrt(n)."""
+    d, n = x - x.mean(), len(x)
+    for lag in range(1, most + 1):
+        if abs((d[lag:] * d[:-lag]).sum() / (d * d).sum()) < 1.96 / math.sqrt(n):
+            return lag - 1
+    return most
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        *(ar1(rho, n, seed=n) for rho in (0.0, 0.5, 0.9) for n in (8, 9, 11, 30, 200)),
+        ar1(0.995, 4000),
+        np.tile([0.0, 1.0], 40),
+        np.arange(8000.0),
+    ],
+    ids=lambda x: str(len(x)),
+)
+def test_block_length_is_twice_the_lags_with_correlation_within_its_limits(x):
+    quarter = len(x) // 4
+    twice = 2 * lost_lag(x, min(quarter, 500))
+    found = block_length(x)
+    assert (found, type(found)) == (
+        min(quarter, max(twice, math.ceil(len(x) ** (1 / 3)))),
+        int,
+    )
+    assert block_length(x[:7]) == 1
+
+
+def test_block_means_are_means_of_whole_blocks_that_begin_anywhere():
+    x = ar1(0.8, 203)
+    length = block_length(x)
+    assert length > 1
+    count = math.ceil(203 / length)
+    starts = np.random.default_rng(5).integers(0, 203 - length + 1, size=(2000, count))
+    expected = [np.mean([x[s : s + length].mean() for s in row]) for row in starts]
+    assert block_means(x, np.random.default_rng(5)) == pytest.approx(expected)
+    assert block_means(x, np.random.default_rng(5), 7) == pytest.approx(expected[:7])
+
+
+def test_resamples_draw_as_many_seeds_as_there_are_for_each_side():
+    arm, base = resampled((2, 5), np.random.default_rng(0), paired=False)
+    assert arm.shape == (10_000, 2)
+    assert base.shape == (10_000, 5)
+    for weights, n in ((arm, 2), (base, 5)):
+        assert np.allclose(weights * n, np.rint(weights * n))
+        assert np.allclose(weights.sum(axis=1), 1)
+        assert weights.mean(axis=0) == pytest.approx([1 / n] * n, abs=0.01)

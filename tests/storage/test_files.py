@@ -8,7 +8,7 @@ import pytest
 
 from record import checkpoints
 from record.runlog import RunLog, WandbOptions
-from storage import publish, write_json
+from storage import publish, read_json, write_atomically, write_json
 
 
 @pytest.fixture
@@ -79,3 +79,49 @@ def test_the_offset_of_a_checkpoint_counts_only_bytes_that_are_synced(tmp_path, 
     offset = log.offset()
     assert calls == [("sync", (tmp_path / "metrics.jsonl").stat().st_ino, offset)]
     assert offset == len((tmp_path / "metrics.jsonl").read_bytes()) > 0
+
+
+def test_a_failure_keeps_the_old_content_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+
+    def parts():
+        yield b"new"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, parts())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_and_parts_are_written_in_order(tmp_path):
+    write_atomically(tmp_path / "a", "größer")
+    assert (tmp_path / "a").read_bytes() == "größer".encode()
+    write_atomically(tmp_path / "a", [b"one", memoryview(b"two")])
+    assert (tmp_path / "a").read_bytes() == b"onetwo"
+
+
+def test_two_processes_write_the_same_path_through_files_of_their_own(tmp_path):
+    def parts():
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name == f".a.json.{os.getpid()}.tmp"
+        yield b"{}"
+
+    write_atomically(tmp_path / "a.json", parts())
+
+
+def test_json_reads_back_and_is_readable(tmp_path):
+    value = {"name": "ü", "list": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert (tmp_path / "a.json").read_text().splitlines()[1] == ' "name": "\\u00fc",'
+    assert (tmp_path / "a.json").read_text().endswith("\n}\n")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"3", b"\xff{}"])
+def test_what_is_no_json_object_reads_as_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") is None
+    assert read_json(tmp_path / "a.json" / "below") is None
