@@ -6,7 +6,7 @@
     group["lr"] = group["initial_lr"] * factor(step)
 
 A new optimizer is one class in a file of its own and one row in OPTIMIZERS; a new schedule is one
-function in schedules.py and one row in SCHEDULES. The tests of the contract take them from there.
+function in schedules.py and one row in SCHEDULES. The contract tests take them from there.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str
     """`hyperparameters` checked against the signature of `name`, with its defaults filled in.
 
     `name` is a key of OPTIMIZERS or the dotted path of a torch-style class. The result can be
-    written as TOML; defaults that TOML cannot say (None, a callable) are left to the class.
+    written as TOML; defaults that TOML cannot express (None, a callable) are left to the class.
 
     Raises:
         ConfigError: unknown name, unknown or missing key, wrong type; one line.
@@ -178,10 +178,10 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factors of all updates of a run, evaluated once; called with a step, it looks one up.
+    """The factors of all updates of a run, evaluated once; a call with a step looks one up.
 
-    `factors` has total_steps + 1 entries: the last is the limit at the end of the run, which is
-    returned for every step past it. Steps below 0 give the first.
+    `factors` has total_steps + 1 entries. The last one is the limit at the end of the run, and the
+    factor of every step past it. Steps below 0 give the first.
     """
 
     name: str
@@ -198,7 +198,7 @@ class Schedule:
 
     @property
     def mean_factor(self) -> float:
-        """Mean over the updates: the area under the curve, by which schedules differ most."""
+        """Mean over the updates: the area under the curve, in which schedules differ most."""
         return fmean(self.factors[:-1])
 
     @property

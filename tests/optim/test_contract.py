@@ -3,6 +3,7 @@
 import copy
 import inspect
 import io
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -14,7 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train_gpt2
 from configs import Model
 from configs.validation import ConfigError
-from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes, resolve_optimizer
+from optim import (
+    OPTIMIZERS,
+    build_optimizer,
+    listing,
+    optimizer_state_bytes,
+    resolve_optimizer,
+)
 from optim.core.base import Optimizer, UpdateRule
 
 PRESETS = Path(__file__).parents[2] / "configs" / "optimizer"
@@ -23,42 +30,27 @@ OWN = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, UpdateRule)]
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_own = pytest.mark.parametrize("name", OWN)
 
-# Bytes of state of an m x n matrix in float32, m > 1; torch's count their steps in 4 bytes more.
+# Bytes of state of an m x n matrix in float32, m > 1, where they are no multiple of its elements.
+# All others keep the bytes per parameter that their docstring begins its State section with.
 STATE_BYTES = {
-    "sgd": lambda m, n: 0,
-    "adam": lambda m, n: 8 * m * n + 4,
-    "adamw": lambda m, n: 8 * m * n + 4,
-    "nadam": lambda m, n: 8 * m * n + 8,
-    "radam": lambda m, n: 8 * m * n + 4,
-    "adagrad": lambda m, n: 4 * m * n + 4,
-    "rmsprop": lambda m, n: 4 * m * n + 4,
-    "adafactor": lambda m, n: 4 * (m + n) + 4,
-    "nadamw": lambda m, n: 8 * m * n,
-    "adopt": lambda m, n: 8 * m * n,
-    "ademamix": lambda m, n: 12 * m * n,
-    "mars": lambda m, n: 12 * m * n,
+    "adafactor": lambda m, n: 4 * (m + n),
     "adam_mini": lambda m, n: 4 * m * n + 4 * m,
-    "cautious_adamw": lambda m, n: 8 * m * n,
-    "lion": lambda m, n: 4 * m * n,
-    "cautious_lion": lambda m, n: 4 * m * n,
-    "signum": lambda m, n: 4 * m * n,
-    "lamb": lambda m, n: 8 * m * n,
-    "lars": lambda m, n: 4 * m * n,
-    "sgd_sai": lambda m, n: 4 * m * n + 4,
-    "sgd_sqrtn": lambda m, n: 4 * m * n + 4,
-    "sophia_g": lambda m, n: 8 * m * n,
-    "prodigy": lambda m, n: 16 * m * n,
-    "schedule_free_adamw": lambda m, n: 8 * m * n,
-    "schedule_free_sgd": lambda m, n: 4 * m * n,
-    "muon": lambda m, n: 4 * m * n,
     "normuon": lambda m, n: 4 * m * n + 4 * m,
-    "scion": lambda m, n: 4 * m * n,
     "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is more than either has
-    "apollo": lambda m, n: 8 * m * n + 4,
+    "apollo": lambda m, n: 8 * m * n,
     "dion": lambda m, n: 4 * m * n + 4 * n * min(m, n) // 2,
 }
+
+
+def documented_bytes(name, m, n):
+    if name in STATE_BYTES:
+        return STATE_BYTES[name](m, n)
+    text = listing.documentation(OPTIMIZERS[name])
+    said = re.search(r"\nState: (?:none|[^:]+:\s+(\d+)[^.]*?bytes\s+per\s+parameter)", text)
+    assert said, f"say in {name}'s docstring: 'State: <its tensors>: <number> bytes per parameter'"
+    return int(said[1] or 0) * m * n
 
 
 def with_decay(name, value=0.1):
@@ -94,6 +86,9 @@ def test_hyperparameters_are_typed_keywords_with_defaults(name):
         assert parameter.default is not parameter.empty, parameter.name
         assert parameter.name in hints
     assert "lr" in signature.parameters
+    if name in OWN:
+        optimizer = OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2, 2))])
+        assert optimizer.defaults == {p.name: p.default for p in rest}, "and nothing else"
     switches = {"foreach", "fused", "capturable", "differentiable", "maximize"}
     assert not switches & set(signature.parameters), "how it is computed is no hyperparameter"
 
@@ -270,7 +265,8 @@ def test_state_bytes_are_as_documented(name, replay):
         named = {"p": torch.nn.Parameter(torch.zeros(m, n))}
         optimizer = build_optimizer(name, named.values())
         replay(optimizer, named, last=2)
-        assert optimizer_state_bytes(optimizer) == STATE_BYTES[name](m, n)
+        numbers = optimizer_state_bytes(optimizer) - documented_bytes(name, m, n)
+        assert numbers in (0, 4, 8), "besides, a number or two for each tensor, such as a count"
 
 
 @every_optimizer
