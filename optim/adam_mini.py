@@ -56,7 +56,11 @@ class AdamMini(UpdateRule):
         super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
-        """How `p` is partitioned: "qkv", "rows", "whole" or "elements"."""
+        """How `p` is partitioned: "qkv", "rows", "whole" or "elements".
+
+        Raises:
+            ValueError: n_head does not divide Q's rows.
+        """
         module = name.rpartition(".")[0].rpartition(".")[2] or name
         if p.ndim < 2:
             return "whole" if module.startswith("ln") or "norm" in module else "elements"

@@ -100,7 +100,8 @@ class UpdateRule(Optimizer):
 
     A subclass is a docstring, a signature and its mathematics (see optim/lion.py):
 
-    - `__init__` has keyword-only, typed hyperparameters and passes its `locals()` on;
+    - `__init__` has keyword-only, typed hyperparameters and passes its `locals()` on, before it
+      makes other variables;
     - `buffers` names the tensors of zeros that it keeps for each parameter; a rule that needs
       other state overrides `init_state`;
     - `update` is the mathematics; `coefficients` adds to lr and decay what else depends on the
@@ -158,7 +159,7 @@ class UpdateRule(Optimizer):
         return True
 
     def check_step(self) -> None:
-        """Raise if a step makes no sense now; called first, when nothing has changed yet."""
+        """Overridden to raise if a step makes no sense now; called before anything changes."""
 
     def advance(self, batches: list[Batch]) -> None:
         """One step of all parameters; overridden if it needs sums over all of them."""

@@ -39,7 +39,7 @@ def _imported(path: str) -> Any:
     module_name, _, attribute = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # an import runs somebody else's code
+    except Exception as error:  # an import runs the code of others
         raise ConfigError(
             f"optimizer.name = '{path}': cannot import '{module_name}' ({_line(error)}); install"
             " it, or put its folder on PYTHONPATH"

@@ -19,7 +19,7 @@ def test_equals_its_oracle(hyperparameters):
 
 
 def test_equals_pytorch_optimizer():
-    """Unlike the authors, it decays in the first step and counts it in the clipping's bound."""
+    """Unlike the authors, the package decays in the first step and counts it for the clipping."""
     values = {"betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0}
     clip = {"clip_lambda": lambda t: (t - 1) ** 0.25}
     theirs = recorded.pytorch_optimizer("ADOPT", **values, **clip)

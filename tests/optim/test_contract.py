@@ -1,4 +1,4 @@
-"""What every optimizer of the table keeps to; a new row is covered without a new test."""
+"""The contract of every optimizer in the table; a new row needs no new test."""
 
 import copy
 import inspect
@@ -30,15 +30,15 @@ OWN = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, UpdateRule)]
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_own = pytest.mark.parametrize("name", OWN)
 
-# Bytes of state of an m x n matrix in float32, m > 1, where they are no multiple of its elements.
-# All others keep the bytes per parameter that their docstring begins its State section with.
+# Bytes of state of an m x n matrix in float32, m > 1, if they are no multiple of its elements. All
+# others keep as many bytes per parameter as the State section of their docstring says.
 STATE_BYTES = {
     "adafactor": lambda m, n: 4 * (m + n),
     "adam_mini": lambda m, n: 4 * m * n + 4 * m,
     "normuon": lambda m, n: 4 * m * n + 4 * m,
     "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
-    "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is more than either has
+    "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is above m and n
     "apollo": lambda m, n: 8 * m * n,
     "dion": lambda m, n: 4 * m * n + 4 * n * min(m, n) // 2,
 }
@@ -241,7 +241,7 @@ def test_a_groups_own_weight_decay_wins(name, parameters, groups):
 
 @every_optimizer
 def test_descends_a_quadratic(name, parameters, groups):
-    """At its default lr or ten or a hundred times it: defaults are for models, not for bowls."""
+    """At 1, 10 or 100 times its default lr, which is made for models, not for quadratics."""
 
     def descends(lr):
         named = parameters()
@@ -276,7 +276,7 @@ def test_odd_tensors_stay_finite(name, dtype, gradient):
     """One element, zeros, a constant; gradients that are zero, tiny, or constant."""
     for value, shape in ((0.5, (1,)), (0.0, (4, 3)), (0.5, (4, 3)), (0.5, (1, 1)), (0.5, ())):
         p = torch.nn.Parameter(torch.full(shape, value, dtype=dtype))
-        matrix = torch.nn.Parameter(torch.zeros(2, 2))  # some methods insist on having one
+        matrix = torch.nn.Parameter(torch.zeros(2, 2))  # some methods need one
         optimizer = build_optimizer(name, [p, matrix], lr=1e-3)
         for _ in range(4):
             p.grad = torch.full_like(p, gradient)
@@ -287,7 +287,7 @@ def test_odd_tensors_stay_finite(name, dtype, gradient):
 
 @every_optimizer
 def test_a_first_gradient_may_come_late(name, parameters, groups, replay):
-    """Its steps are counted from its own first: it then moves as if the run began there."""
+    """A parameter counts its own steps: it moves as if the run began at its first gradient."""
     if "d0" in resolve_optimizer(name, {}):
         pytest.skip("its step size is estimated from all parameters together")
     late, fresh = parameters(), parameters()
@@ -304,7 +304,7 @@ def test_a_first_gradient_may_come_late(name, parameters, groups, replay):
 
 @every_optimizer
 def test_its_preset_learns(name):
-    """A GPT-2 of two layers that has to say which of two orders a sequence has."""
+    """A GPT-2 of two layers learns which of two orders a sequence has."""
     preset = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
     shape = Model(vocab_size=16, block_size=16, n_layer=2, n_head=2, n_embd=24)
     model = train_gpt2.GPT.initialised(shape, seed=1)
@@ -342,7 +342,7 @@ def test_sparse_gradients_are_refused_before_anything_moves(name, parameters, re
 def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(
     name, parameters, groups, replay
 ):
-    """At the first step, before there is state, and in mid-run: then the run goes on the same."""
+    """At the first step, when there is no state, and in mid-run; the run then goes on unchanged."""
     clean, named = parameters(), parameters()
     replay(build_optimizer(name, groups(clean), **with_decay(name)), clean, last=6)
     optimizer = build_optimizer(name, groups(named), **with_decay(name))
@@ -367,7 +367,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(
 
     before = copies(named)
     with pytest.raises(RuntimeError, match=message % ("wte", "")):
-        optimizer.step(closure)  # looked at when the closure has made them
+        optimizer.step(closure)  # checked after the closure has computed them
     assert same_bits(before, named)
 
 
@@ -381,7 +381,7 @@ def assert_same_state(one, two):
 
 
 class CountReads(TorchDispatchMode):
-    """How often the host reads a number from a tensor, which on a GPU is to wait for it."""
+    """How often the host reads a number from a tensor; on a GPU it waits for each."""
 
     reads = 0
 
@@ -391,7 +391,7 @@ class CountReads(TorchDispatchMode):
 
 
 @every_own
-def test_a_step_whose_gradients_were_looked_at_does_not_wait(name, parameters, groups, replay):
+def test_a_step_whose_gradients_are_already_checked_does_not_wait(name, parameters, groups, replay):
     """`check_gradients = False`, as in the training loop: no number comes back from the device."""
     named = parameters()
     optimizer = build_optimizer(name, groups(named), **with_decay(name))

@@ -22,7 +22,7 @@ def test_equals_its_oracle(hyperparameters):
 
 
 def test_as_in_the_seed_it_equals_pytorch_optimizer():
-    """Told not to correct any bias, it is the LAMB that the preset lamb_seed describes."""
+    """Without bias correction, the package is the LAMB of the preset lamb_seed."""
     values = {"betas": (0.9, 0.95), "eps": 1e-6, "weight_decay": 0.1}
     options = {"weight_decouple": False, "adam_debias": True}
     theirs = recorded.pytorch_optimizer("Lamb", **values, **options)

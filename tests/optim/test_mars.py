@@ -13,7 +13,7 @@ def test_equals_its_oracle():
 
 
 def test_equals_pytorch_optimizer():
-    """It adds eps before the bias correction, so eps is next to nothing here, and 1e-15 to v."""
+    """The package adds eps before the bias correction, so it is almost 0 here, and 1e-15 to v."""
     values = {"betas": (0.95, 0.99), "gamma": 0.025, "eps": 1e-30, "weight_decay": 0.1}
     vectors = {"lr_1d": 0.5e-2, "betas_1d": (0.9, 0.95), "weight_decay_1d": 0.1}
     theirs = recorded.pytorch_optimizer("MARS", **values, **vectors)

@@ -30,7 +30,7 @@ def test_equals_its_package():
     def make(named, lr):
         return package.SGD_sai(list(named.values()), lr=lr, **SAI)
 
-    # of one element: the package's k is absurd
+    # for the tensor of one element, the package's k is norm(g) / eps
     recorded.assert_equals_package("sgd_sai", make, leave_out=("x",), **SAI)
 
 

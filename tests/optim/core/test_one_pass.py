@@ -1,4 +1,4 @@
-"""The base of the project's own optimizers: batches, and the two ways an update is run."""
+"""The base of the project's own optimizers: batches, and the two ways to run an update."""
 
 import copy
 import subprocess
@@ -162,7 +162,7 @@ def test_closure_is_called_with_gradients_enabled(parameters):
 
 
 def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypatch):
-    """Nine of one shape are two kernels of four and a single one, and another shape its own."""
+    """Nine of one shape go in two kernels of four and a single one, another shape on its own."""
     results = []
     for number in (4, 1):
         monkeypatch.setattr(one_pass, "TOGETHER", number)
@@ -190,7 +190,7 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
 
 
 def test_views_of_one_buffer_first_and_other_sizes_after_them():
-    """As DDP's buckets are; without a warm-up, which would meet tensors of their own."""
+    """Like DDP's buckets; without a warm-up, whose tensors are not views."""
     results = []
     for compiled in (True, False):
         named = {}
@@ -244,7 +244,7 @@ def test_after_its_first_call_a_function_is_called_without_torch_compile(monkeyp
 
 @torch.no_grad()
 def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
-    """The way of a GPU, on the CPU: one function for the whole batch, through aot's tracing."""
+    """The path of a GPU, on the CPU: one function for the whole batch."""
     named = big()
     optimizer = built("lamb", named)
     steps(optimizer, named, 1)
