@@ -208,22 +208,22 @@ def _numbers(
     problems: list[str],
 ) -> dict[str, Any]:
     """summary.json where it agrees with the lines, else the same numbers computed from them."""
-    told, total = summary or {}, value_at(config, "train.total_steps")
+    numbers, total = summary or {}, value_at(config, "train.total_steps")
     if not isinstance(total, int):
-        total = told.get("steps") or max((r["step"] for r in records), default=0)
-    if "final_val_loss" in told:
+        total = numbers.get("steps") or max((r["step"] for r in records), default=0)
+    if "final_val_loss" in numbers:
         recorded = _loss_at(val, total)
-        if _same(told["final_val_loss"], recorded) or not records:
-            return told
+        if _same(numbers["final_val_loss"], recorded) or not records:
+            return numbers
         problems.append(
-            f"summary.json has final val loss {told['final_val_loss']}, metrics.jsonl {recorded}; "
-            "computed from metrics.jsonl"
+            f"summary.json has final val loss {numbers['final_val_loss']}, metrics.jsonl "
+            f"{recorded}; computed from metrics.jsonl"
         )
     try:
-        return told | summarize(records, total)
+        return numbers | summarize(records, total)
     except (TypeError, ValueError, KeyError) as error:
         problems.append(f"its numbers cannot be computed: {error!r}")
-        return told
+        return numbers
 
 
 def _loss_at(val: Columns, step: int) -> float | None:

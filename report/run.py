@@ -134,18 +134,18 @@ def check_lines(
     """Updates and evaluations that should be recorded and are not, in words."""
     steps = train.get("step", np.array([]))
     last = int(steps[-1]) if len(steps) else -1
-    said = []
+    problems = []
     if len(steps) != last + 1:
-        said.append(f"updates missing in metrics.jsonl: {last + 1 - len(steps)}")
+        problems.append(f"updates missing in metrics.jsonl: {last + 1 - len(steps)}")
     total, every = value_at(config, "train.total_steps"), value_at(config, "eval.every")
     if not (isinstance(total, int) and isinstance(every, int) and every > 0):
-        return said
+        return problems
     reached = total if status == "finished" else last
     due = {step for step in (*range(0, total, every), total) if step <= reached}
     if missing := sorted(due - {int(step) for step in val.get("step", ())}):
         more = ", ..." if len(missing) > SHOWN_STEPS else ""
         shown = ", ".join(map(str, missing[:SHOWN_STEPS])) + more
-        said.append(f"evaluations missing: {len(missing)}, at step {shown}")
+        problems.append(f"evaluations missing: {len(missing)}, at step {shown}")
     if status == "finished" and len(steps) and last + 1 < total:
-        said.append(f"finished, but its last update is {last} of {total}")
-    return said
+        problems.append(f"finished, but its last update is {last} of {total}")
+    return problems

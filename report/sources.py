@@ -88,11 +88,11 @@ def _read_folder(path: str) -> Study:
             f"{path} holds no run (a folder with {', '.join(RUN_FILES)}); give the folder that "
             "train_gpt2.py or `python -m contest` wrote"
         )
-    whole = _whole(root.resolve().name, contests, runs)
-    return replace(whole, problems=[*problems, *whole.problems])
+    study = _joined(root.resolve().name, contests, runs)
+    return replace(study, problems=[*problems, *study.problems])
 
 
-def _whole(name: str, contests: Sequence[Study], runs: list[Run]) -> Study:
+def _joined(name: str, contests: Sequence[Study], runs: list[Run]) -> Study:
     """Each contest with its runs, and all others as a study of that name, in one."""
     own = [replace(c, runs=[run for run in runs if run.contest == c.name]) for c in contests]
     known = {contest.name for contest in contests}
@@ -174,7 +174,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
     plan = home.plan
     assert plan is not None
     pending = Counter(entry.arm for entry in plan.pending)
-    said = [
+    waiting = [
         f"{plan.contest}: runs of {arm} that wait for its tuning: {n}" for arm, n in pending.items()
     ]
     return Study(
@@ -184,7 +184,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         target=plan.target,
         arms=list(plan.arms),
         tuning=_contest_file(Ledger, home.folder, problems),
-        problems=[*said, *plan.problems],
+        problems=[*waiting, *plan.problems],
         declared=_declared(home.folder, problems),
     )
 

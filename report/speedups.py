@@ -47,7 +47,7 @@ def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
     Curves are means over seeds; the interval is the percentile bootstrap over seeds, drawn
     together for both arms if the runs are pairs. An axis that is not recorded is left out.
     """
-    mine, theirs = study.whole(arm), study.whole(base)
+    mine, theirs = study.finished(arm), study.finished(base)
     if not mine or not theirs:
         return {}
     if any(run.diverged for run in study.of(arm)):

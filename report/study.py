@@ -39,7 +39,7 @@ class Study:
         found = [run for run in self.runs if run.role == role and run.arm == arm]
         return sorted(found, key=lambda run: (*run.pair, run.name))
 
-    def whole(self, arm: str) -> list[Run]:
+    def finished(self, arm: str) -> list[Run]:
         """Runs of `arm` whose curves count: finished, not diverged, with a final val loss."""
         return [
             run
@@ -153,9 +153,9 @@ def by_length(study: Study) -> Study:
     if not split:
         return replace(study, arms=arms)
     names = [name for arm in arms for name in [_at_length(arm, n) for n in lengths[arm]] or [arm]]
-    said = f"trained at several lengths: {', '.join(split)}; each length is an arm of its own"
+    notice = f"trained at several lengths: {', '.join(split)}; each length is an arm of its own"
     runs = [_labelled(run) for run in study.runs]
-    return replace(study, runs=runs, arms=names, problems=[*study.problems, said])
+    return replace(study, runs=runs, arms=names, problems=[*study.problems, notice])
 
 
 def _labelled(run: Run) -> Run:

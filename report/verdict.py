@@ -130,8 +130,8 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
     assert test is not None
     bootstrap = bca(sides)
     if not paired:
-        said = f"{len(mine)} and {len(theirs)} runs, {len(gaps)} pairs: compared unpaired"
-        notes = (*notes, said)
+        note = f"{len(mine)} and {len(theirs)} runs, {len(gaps)} pairs: compared unpaired"
+        notes = (*notes, note)
     elif not any(gaps.values()):
         notes = (*notes, "all pairs are equal to the last bit: the same computation")
     return Comparison(
