@@ -160,16 +160,16 @@ class GPT(nn.Module):
 # ------------------------------------------------------------------------------------ evaluation
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, validation: Validation, rows: int, process: Process) -> float:
     """Mean loss, nats per token, over the same tokens for any number of ranks or `rows` a pass."""
     model.eval()
     loss_sum, tokens = torch.zeros((), dtype=torch.float64, device=process.device), 0
-    for batch in validation.batches(rows):
-        chunk = batch.to(process.device, non_blocking=True)
-        loss = model(chunk[:, :-1], chunk[:, 1:])
-        loss_sum += loss.double() * (chunk.numel() - len(chunk))
-        tokens += chunk.numel() - len(chunk)
+    with torch.no_grad():
+        for batch in validation.batches(rows):
+            chunk = batch.to(process.device, non_blocking=True)
+            loss = model(chunk[:, :-1], chunk[:, 1:])
+            loss_sum += loss.double() * (chunk.numel() - len(chunk))
+            tokens += chunk.numel() - len(chunk)
     model.train()
     total = process.sum(torch.stack([loss_sum, loss_sum.new_tensor(tokens)]))
     return (total[0] / total[1]).item()

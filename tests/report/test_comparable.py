@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from report.comparable import cautions, refusal
 from report.sources import read
 from tests.report.contest_folder import HASH, configuration, curve, write_run
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
@@ -84,3 +85,179 @@ def test_other_configuration_is_named():
     notes = rows(study)["good"].comparison.notes
     assert "train.grad_clip is 0.5 against None (not in the contest)" in notes
     assert not any("optimizer" in note or "schedule" in note for note in notes)
+
+
+# -------------------------------------------------------------------------- the rules one by one
+
+
+def with_config(study, arm, key, value):
+    """The study with one key of `arm`'s runs changed."""
+    table, _, name = key.partition(".")
+    runs = []
+    for run in study.runs:
+        config = run.config | {table: run.config[table] | {name: value}}
+        runs.append(replace(run, config=config) if run.arm == arm else run)
+    return replace(study, runs=runs)
+
+
+def with_hashes(study, arm, **hashes):
+    runs = [
+        replace(r, hashes={k: f"{v}{r.seed}" for k, v in hashes.items()}) if r.arm == arm else r
+        for r in study.runs
+    ]
+    return replace(study, runs=runs)
+
+
+def with_summary(study, arm, **numbers):
+    runs = [
+        replace(run, summary=run.summary | numbers) if run.arm == arm else run for run in study.runs
+    ]
+    return replace(study, runs=runs)
+
+
+TWO = {"base": {1: 3.3, 2: 3.4}, "good": {1: 3.2, 2: 3.3}}
+
+
+def test_arms_that_start_alike_may_be_compared():
+    assert refusal(a_study(FIVE), "good", "base") is None
+    assert refusal(a_study({"base": {1: 3.3}, "good": {2: 3.2}}), "good", "base") is None
+
+
+@pytest.mark.parametrize("arm", ["base", "good"])
+def test_a_run_that_is_there_twice_is_named_with_both_seeds(arm):
+    study = a_study(FIVE)
+    for seed in (1, 3):
+        study = changed(study, arm, seed, hashes={"weights": "w", "batches": "b"})
+    assert refusal(study, "good", "base") == (
+        f"{arm}: seeds 1 and 3 have the same initial weights and the same batches, "
+        "so they are one run twice"
+    )
+
+
+@pytest.mark.parametrize("same", ["weights", "batches"])
+def test_seeds_that_share_weights_or_batches_alone_are_two_runs(same):
+    study = a_study({"base": BASE})
+    hashes = [{"weights": f"w{i}", "batches": f"b{i}"} | {same: "x"} for i in range(3)]
+    for seed, each in zip(BASE, hashes, strict=True):
+        study = changed(study, "base", seed, hashes=each)
+    twin = replace(study, runs=[*study.runs, *(replace(r, arm="good") for r in study.runs)])
+    assert refusal(twin, "good", "base") is None
+    for seed in BASE:  # one of the hashes alone proves nothing
+        study = changed(study, "base", seed, hashes={same: "x"})
+    assert refusal(study, "base", "base") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hash_of"),
+    [
+        ("model.n_layer", 2, "weights"),
+        ("model.block_size", 64, "weights"),
+        ("train.batch_tokens", 2048, "batches"),
+        ("model.block_size", 64, "batches"),
+        ("data.dir", "elsewhere", "batches"),
+    ],
+)
+def test_other_starts_are_allowed_where_the_contest_declares_what_changes_them(key, value, hash_of):
+    study = with_config(a_study(TWO), "good", key, value)
+    study = with_hashes(study, "good", **{"weights": "w", "batches": "b", hash_of: "other"})
+    words = refusal(study, "good", "base")
+    what = "initial weights" if hash_of == "weights" else "first batches"
+    assert words == f"{what} differ for seed 1 (base {hash_of[0]}1, good other1)"
+    declared = {"good": {key: value}, "base": {}}
+    assert refusal(replace(study, declared=declared), "good", "base") is None
+    unrelated = {"good": {"optimizer.lr": 1.0}}
+    assert refusal(replace(study, declared=unrelated), "good", "base") == words
+
+
+def test_hashes_are_shown_by_their_first_eight_digits():
+    study = with_hashes(a_study(TWO), "good", weights="0123456789abcdef", batches="b")
+    assert refusal(study, "good", "base") == (
+        "initial weights differ for seed 1 (base w1, good 01234567)"
+    )
+
+
+def test_a_declared_model_does_not_excuse_other_batches():
+    study = with_config(a_study(TWO), "good", "model.n_layer", 2)
+    study = with_hashes(study, "good", weights="x", batches="y")
+    words = refusal(replace(study, declared={"good": {"model.n_layer": 2}}), "good", "base")
+    assert words == "first batches differ for seed 1 (base b1, good y1)"
+
+
+def test_the_loss_before_the_first_update_may_differ_by_a_fiftieth_of_a_nat():
+    study = with_hashes(a_study(TWO), "good")
+    assert (
+        refusal(with_summary(study, "good", initial_val_loss=5.5 + 0.0199), "good", "base") is None
+    )
+    apart = with_summary(study, "good", initial_val_loss=5.53)
+    assert refusal(apart, "good", "base") == (
+        "val loss before the first update differs for seed 1 (base 5.5000, good 5.5300)"
+    )
+    below = with_summary(study, "good", initial_val_loss=5.47)
+    assert refusal(below, "good", "base").endswith("(base 5.5000, good 5.4700)")
+    deeper = with_config(apart, "good", "model.n_layer", 2)
+    assert refusal(deeper, "good", "base") is not None
+    declared = replace(deeper, declared={"good": {"model.n_layer": 2}})
+    assert refusal(declared, "good", "base") is None
+    for arm in TWO:  # not recorded
+        unknown = with_summary(apart, arm, initial_val_loss=None)
+        assert refusal(unknown, "good", "base") is None
+
+
+def test_a_run_that_begins_where_another_ended_is_refused_by_its_name():
+    study = with_hashes(a_study({"base": {1: 3.3}, "good": {2: 3.2}, "other": {5: 5.5}}), "good")
+    study = with_summary(study, "other", initial_val_loss=6.0)
+    said = ": it begins at val loss 5.5, where other (seed 5) ended"
+    assert refusal(study, "good", "base") == f"good-2-0.001{said}"
+    near = with_summary(study, "other", final_val_loss=5.5 + 1e-7)
+    assert refusal(near, "good", "base") is None
+    nearer = with_summary(study, "other", final_val_loss=5.5 + 1e-9)
+    assert refusal(nearer, "good", "base") is not None
+    still = with_summary(study, "other", initial_val_loss=5.5)  # lr 0: it ended where it began
+    assert refusal(still, "good", "base") is None
+
+
+def test_lengths_count_as_tokens_of_the_whole_run():
+    study = a_study(TWO)
+    assert refusal(with_config(study, "good", "train.total_steps", 50), "good", "base") == (
+        "unequal lengths: 204,800 tokens against 409,600 of the baseline"
+    )
+    shorter = with_config(study, "good", "train.batch_tokens", 2048)
+    assert refusal(shorter, "good", "base").startswith("unequal lengths: 204,800 tokens")
+    assert refusal(with_config(shorter, "good", "train.total_steps", 200), "good", "base") is None
+    for key in ("train.total_steps", "train.batch_tokens"):
+        declared = replace(shorter, declared={"good": {key: 1}})
+        assert refusal(declared, "good", "base") is None
+    unknown = with_config(study, "good", "train.batch_tokens", None)
+    assert refusal(unknown, "good", "base") is None
+    mixed = changed(shorter, "good", 2, config=study.runs[0].config)  # a run of either length
+    assert refusal(mixed, "good", "base") is None
+
+
+def test_equal_runs_need_no_caution():
+    assert cautions(a_study(TWO), "good", "base") == ()
+
+
+def test_cautions_say_what_is_missing_different_or_unfinished():
+    study = changed(a_study(TWO), "good", 2, status="stopped")
+    study = changed(study, "base", 1, facts={"launches": [{"environment": {"device": "H100"}}]})
+    study = changed(study, "good", 1, facts={"launches": [{"environment": {"device": "cpu"}}]})
+    study = changed(study, "good", 1, hashes={})
+    study = with_config(study, "good", "train.grad_clip", 0.5)
+    study = with_config(study, "good", "eval.tokens", 1)
+    study = with_config(study, "good", "train.micro_batch_size", 1)
+    study = replace(study, declared={"good": {"eval.tokens": 1}})
+    assert cautions(study, "good", "base") == (
+        "hashes of weights and batches are not recorded for all runs: equal starts are not proven",
+        "eval.tokens is 1 against 65536 (as the contest says)",
+        "train.grad_clip is 0.5 against None (not in the contest)",
+        "1 of 2 runs are not finished",
+        "different devices (H100, cpu): times do not compare",
+    )
+
+
+def test_a_run_that_has_not_begun_needs_no_hashes_and_no_configuration():
+    study = changed(a_study(TWO), "good", 1, status="missing", hashes={}, config={}, facts={})
+    assert cautions(study, "good", "base") == ("1 of 2 runs are not finished",)
+    for seed in (1, 2):
+        study = changed(study, "good", seed, status="missing", hashes={}, config={}, facts={})
+    assert cautions(study, "good", "base") == ("2 of 2 runs are not finished",)
