@@ -120,20 +120,21 @@ class RunLog:
     def begin(self, weights: str, batches: str, environment: Mapping[str, Any]) -> None:
         """Record what this launch begins with.
 
-        weights, batches: hashes of the initial weights and of the first batches. environment: what
-        it runs on.
+        weights, batches: hashes of the initial weights ("": those recorded before) and of the first
+        batches. environment: what it runs on.
 
         Raises:
             RecordError: the batches are not those that the run began with.
         """
-        hashes = {"weights": weights, "batches": batches}
-        first = self.facts.get("hashes", hashes)["batches"]
+        hashes = self.facts.get("hashes", {})
+        first = hashes.get("batches", batches)
         if first != batches:
             raise RecordError(
                 f"the data in data.dir is not what this run began with: its first batches have "
                 f"hash {batches[:8]}, then {first[:8]}; bring the old tokens back, or remove "
                 f"{self.directory} to start again"
             )
+        hashes = {"weights": weights or hashes["weights"], "batches": batches}
         self.record(hashes=hashes, environment=dict(environment))
 
     def record(self, **facts: Any) -> None:
