@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -30,6 +28,7 @@ from optim.cautious import CautiousAdamW, CautiousLion
 from optim.core import foreign
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete
+from optim.core.schedule import Schedule
 from optim.dion import Dion
 from optim.galore import GaLore
 from optim.lamb import LAMB
@@ -174,42 +173,6 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 
 
 # ---------------------------------------------------------------- schedules
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The factors of all updates of a run, evaluated once; a call with a step looks one up.
-
-    `factors` has total_steps + 1 entries. The last one is the limit at the end of the run, and the
-    factor of every step past it. Steps below 0 give the first.
-    """
-
-    name: str
-    factors: tuple[float, ...]
-
-    def __call__(self, step: int) -> float:
-        """The factor of the update `step`, counted from 0."""
-        return self.factors[min(max(step, 0), self.total_steps)]
-
-    @property
-    def total_steps(self) -> int:
-        """Number of updates."""
-        return len(self.factors) - 1
-
-    @property
-    def mean_factor(self) -> float:
-        """Mean over the updates: the area under the curve, in which schedules differ most."""
-        return fmean(self.factors[:-1])
-
-    @property
-    def last_factor(self) -> float:
-        """Factor of the last update."""
-        return self.factors[-2]
-
-    @property
-    def peak_factor(self) -> float:
-        """Largest factor of the run."""
-        return max(self.factors)
 
 
 def resolve_schedule(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

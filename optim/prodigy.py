@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,9 +13,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative
-
-if TYPE_CHECKING:
-    from optim import Schedule
+from optim.core.schedule import Schedule
 
 Positive = Annotated[float, Field(gt=0)]
 _ESTIMATE = ("d", "d_max", "numerator")  # kept in the first group

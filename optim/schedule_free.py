@@ -18,7 +18,7 @@ through z and y. In training, as an update of p = y:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -27,9 +27,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
-
-if TYPE_CHECKING:
-    from optim import Schedule
+from optim.core.schedule import Schedule
 
 Interpolation = Annotated[float, Field(gt=0, lt=1)]  # at 0, y is z and x is lost
 

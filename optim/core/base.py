@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch import Tensor
 from optim.core import one_pass
 from optim.core.batch import Batch, Params, State, Tensors, Update, Values
 from optim.core.hyperparameters import from_locals
-
-if TYPE_CHECKING:
-    from optim import Schedule
+from optim.core.schedule import Schedule
 
 COMPILE_FROM = 10_000_000  # parameters; smaller models do not win back the seconds of compiling
 

@@ -76,6 +76,12 @@ def test_docstring_has_its_sections(name):
 
 
 @every_optimizer
+def test_its_file_has_a_test_file(name):
+    module = OPTIMIZERS[name].__module__.rpartition(".")[2]
+    assert (Path(__file__).parent / f"test_{module}.py").is_file()
+
+
+@every_optimizer
 def test_hyperparameters_are_typed_keywords_with_defaults(name):
     signature = inspect.signature(OPTIMIZERS[name])
     hints = typing.get_type_hints(OPTIMIZERS[name].__init__)
