@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,13 @@ PACKAGES = {name.removesuffix(".py") for name in ROOMS} | {"bench", "tests"}
 
 
 def imports(file):
-    """Dotted names that a file imports, from anywhere in it."""
+    """Dotted names that a file imports, from anywhere in it; of `from a import b` also a.b."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -42,6 +44,25 @@ def test_imports_point_one_way(room):
             other = name.split(".")[0]
             if other in PACKAGES - {room}:
                 assert other in ROOMS[room], f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Wherever in the file they do it; a package's name stands for its __init__.py."""
+    files = {}
+    for room in [*ROOMS, "bench"]:
+        path = ROOT / room
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            files[name.removesuffix(".__init__")] = file
+    graph = {
+        name: {other for other in imports(file) if other in files and other != name}
+        for name, file in files.items()
+    }
+    assert graph["train_gpt2"] >= {"record.runlog", "record.checkpoints"}  # the graph is there
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_trainer_names_no_optimizer_and_no_schedule():
