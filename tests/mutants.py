@@ -36,7 +36,7 @@ SUITES = {
     "data/writer.py": ["tests/data/test_sources.py"],
     "record/metrics.py": ["tests/record/test_metrics.py"],
     "report/comparable.py": ["tests/report/test_comparable.py"],
-    "report/leaderboard.py": ["tests/report/test_judgement.py"],
+    "report/leaderboard.py": ["tests/report/test_leaderboard.py"],
     "report/speedups.py": ["tests/report/test_speedups.py"],
     "report/statistics.py": ["tests/report/test_statistics.py"],
     "report/verdict.py": ["tests/report/test_verdict.py"],

@@ -218,3 +218,119 @@ def test_validation_runs_through_the_split_without_gaps(make_tokens):
 def test_impossible_validation_is_refused_with_what_is_available(make_tokens, num_tokens, reason):
     with pytest.raises(DataError, match=reason):
         Validation(make_tokens(101, 99, split="val"), block_size=10, num_tokens=num_tokens)
+
+
+# ---- limits ----
+
+
+def test_the_smallest_and_largest_of_everything_are_allowed(make_tokens):
+    tokens = make_tokens(41)
+    for options in (
+        {"block_size": 1, "batch_size": 40, "data_seed": 0},
+        {"block_size": 10, "batch_size": 1, "data_seed": 2**64 - 1},
+        {"block_size": 10, "batch_size": 4, "data_seed": 1, "rank": 0, "world_size": 4},
+        {"block_size": 10, "batch_size": 4, "data_seed": 1, "rank": 3, "world_size": 4},
+    ):
+        loader = Loader(tokens, **options)
+        share = options["batch_size"] // options.get("world_size", 1)
+        assert loader.rank_batch(0).shape == (share, options["block_size"] + 1)
+    assert Validation(tokens, block_size=40, num_tokens=40).num_tokens == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"batch_size": 10, "world_size": 4},
+            "a global batch of 10 sequences cannot be shared by 4 ranks; make it a multiple of 4",
+        ),
+        ({"batch_size": 4, "world_size": 2, "rank": 2}, "rank 2 is not in 0 ... 1"),
+        ({"batch_size": 4, "world_size": 2, "rank": -1}, "rank -1 is not in 0 ... 1"),
+        (
+            {"batch_size": 4, "data_seed": 2**64},
+            f"data_seed is {2**64}; it must be from 0 to 2**64 - 1",
+        ),
+        ({"batch_size": 4, "block_size": 0}, "block_size is 0; it must be at least 1 token"),
+        (
+            {"batch_size": 1000},
+            "split train of {} has 39 sequences of 10 tokens, one batch takes 1,000; make the batch"
+            " or block_size smaller, or the data larger",
+        ),
+    ],
+)
+def test_refusals_say_what_was_given_and_what_is_valid(make_tokens, tmp_path, options, message):
+    with pytest.raises(DataError) as caught:
+        Loader(make_tokens(400), **({"block_size": 10, "data_seed": 1} | options))
+    assert str(caught.value) == message.format(tmp_path)
+
+
+def test_steps_count_from_zero(make_tokens):
+    loader = Loader(make_tokens(401), block_size=10, batch_size=4, data_seed=1)
+    with pytest.raises(DataError, match="step is -1; steps count from 0"):
+        loader.global_batch(-1)
+    assert loader.epoch(0) == 0.0
+    assert loader.epoch(5) == 0.5
+
+
+def test_windows_of_shards_shorter_than_one_are_none(make_tokens):
+    assert len(Windows(make_tokens(3, 4), block_size=4)) == 0
+    assert len(Windows(make_tokens(3, 5, 1), block_size=4)) == 1
+    empty = Windows(make_tokens(5), block_size=4).take(np.array([], dtype=np.uint64))
+    assert empty.shape == (0, 5)
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 2)])
+def test_validation_refuses_a_rank_that_is_not_there(make_tokens, rank, world_size):
+    with pytest.raises(DataError, match=f"rank {rank} is not in 0 ... 1"):
+        Validation(
+            make_tokens(101), block_size=10, num_tokens=100, rank=rank, world_size=world_size
+        )
+
+
+def test_ranks_share_validation_in_contiguous_parts(make_tokens):
+    tokens = make_tokens(111, split="val")
+    shares = [
+        Validation(tokens, block_size=10, num_tokens=110, rank=r, world_size=3) for r in range(3)
+    ]
+    assert [(v.start, v.stop) for v in shares] == [(0, 3), (3, 7), (7, 11)]
+    assert [len(rows) for rows in shares[1].batches(3)] == [3, 1]
+    few = [Validation(tokens, block_size=10, num_tokens=10, rank=r, world_size=3) for r in range(3)]
+    assert [[len(rows) for rows in v.batches(3)] for v in few] == [[], [], [1]]
+
+
+def test_two_batches_are_prepared_ahead_and_no_more():
+    made = []
+
+    def batch(step):
+        made.append(step)
+        return np.zeros((1, 2), np.uint16)
+
+    with Prefetcher(batch, 5, pin_memory=False) as batches:
+        assert batches.wait_seconds == 0.0
+        assert iter(batches) is batches
+        deadline = time.monotonic() + 10
+        while len(made) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert made == [5, 6, 7]  # two in the queue, and one that waits for a place
+        (thread,) = (t for t in threading.enumerate() if t.name == "data")
+        assert thread.daemon  # a process that fails elsewhere does not wait for it
+    assert not thread.is_alive()
+
+
+def test_pinned_batches_come_from_the_device_of_the_process(monkeypatch):
+    """Without a GPU here: what the thread asks of torch."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda d: asked.append((d, threading.current_thread().name))
+    )
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)
+    rows = np.array([[1, 2]], np.uint16)
+    with Prefetcher(lambda step: rows, 0, pin_memory=True) as batches:
+        assert next(batches).tolist() == [[101, 102]]
+    assert asked == [(3, "data")]
+    with Prefetcher(lambda step: rows, 0, pin_memory=False) as batches:
+        assert next(batches).tolist() == [[1, 2]]
+    assert len(asked) == 1

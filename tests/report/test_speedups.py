@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record import metrics
-from report.speedups import crossing, to_target
+from report.speedups import Speedup, cost_at, crossing, speedups, to_target
+from report.study import Study
 from tests.report.studies import a_run, a_study, changed, rows
 
 
@@ -60,3 +61,153 @@ def test_costs_to_target_are_those_of_the_stream(values, target):
         val={"step": np.arange(len(values), dtype=float), "val/loss": np.array(values)},
     )
     assert to_target(run, target) == metrics.to_target(lines, target)
+
+
+# -------------------------------------------------------------------------- the rules one by one
+
+
+def with_curve(run, steps, losses, *, seconds=None, tokens=None):
+    """`run` with these evaluations, and a clock and tokens after each of its updates."""
+    train = {"step": np.arange(max(steps), dtype=float)}
+    if seconds is not None:
+        train["time/train_seconds"] = np.array(seconds, dtype=float)
+    if tokens is not None:
+        train["tokens"] = np.array(tokens, dtype=float)
+    val = {"step": np.array(steps, dtype=float), "val/loss": np.array(losses, dtype=float)}
+    return replace(run, train=train, val=val)
+
+
+def two(mine, theirs, **other):
+    """A study of base and arm, one run of each seed: {seed: (steps, losses)}."""
+    runs = [
+        with_curve(a_run(arm, seed, losses[-1]), steps, losses, **other)
+        for arm, each in (("base", theirs), ("arm", mine))
+        for seed, (steps, losses) in each.items()
+    ]
+    return Study("c", runs, "base", None, ["base", "arm"])
+
+
+def test_one_seed_has_a_ratio_without_an_interval():
+    found = speedups(two({1: ([0, 4], [5, 3])}, {1: ([0, 4], [5, 4])}), "arm", "base")
+    assert found == {"steps": Speedup(2.0, None, None, "2.00 x")}  # no clock, no tokens recorded
+
+
+def test_axes_are_left_out_where_they_are_not_recorded():
+    curves = {1: ([0, 2], [5, 3])}
+    study = two(curves, curves, seconds=[1, 2])
+    assert set(speedups(study, "arm", "base")) == {"steps", "seconds"}
+    study = two(curves, curves, tokens=[8, 16])
+    assert set(speedups(study, "arm", "base")) == {"steps", "tokens", "flops"}
+    only_mine = replace(
+        study, runs=[study.runs[0], replace(study.runs[1], summary={"final_val_loss": 3.0})]
+    )
+    assert set(speedups(only_mine, "arm", "base")) == {"steps", "tokens"}  # parameters unknown
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_interval_is_the_percentile_bootstrap_over_seeds(paired):
+    steps = [0, 10, 20, 30]
+    theirs = {
+        1: (steps, [6, 5, 4.2, 4.0]),
+        2: (steps, [6, 5.2, 4.4, 4.1]),
+        3: (steps, [6, 5, 4, 3.9]),
+    }
+    mine = {
+        1: (steps, [6, 4.5, 3.95, 3.5]),
+        2: (steps, [6, 4.9, 4.1, 3.7]),
+        3: (steps, [6, 4.4, 3.8, 3.0]),
+    }
+    if not paired:
+        mine = {seed + 10: curve for seed, curve in mine.items()}
+    found = speedups(two(mine, theirs), "arm", "base")["steps"]
+    rng = np.random.default_rng(0)
+    weights = [rng.multinomial(3, [1 / 3] * 3, size=10_000) / 3]
+    weights.append(weights[0] if paired else rng.multinomial(3, [1 / 3] * 3, size=10_000) / 3)
+    ratios = []
+    for w, v in zip(*weights, strict=True):
+        a = w @ np.array([losses for _, losses in mine.values()])
+        b = v @ np.array([losses for _, losses in theirs.values()])
+        ratios.append(30 / np.interp(-b[-1], -a, steps) if a[-1] <= b[-1] else 0.0)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
+    assert found.low < found.ratio < found.high
+
+
+def test_a_diverged_run_of_the_arm_is_never_faster_and_one_of_the_baseline_is_left_out():
+    study = a_study({"base": {1: 3.5, 2: 3.5}, "arm": {1: 3.0, 2: 3.0}})
+    lost = changed(study, "arm", 2, status="diverged")
+    expected = Speedup(0.0, None, None, "not reached: a run diverged")
+    assert speedups(lost, "arm", "base") == dict.fromkeys(
+        ("tokens", "steps", "seconds", "flops"), expected
+    )
+    baseline = speedups(changed(study, "base", 2, status="diverged"), "arm", "base")["steps"]
+    assert (baseline.ratio, baseline.low) == (pytest.approx(1.25), None)
+    for arm in ("arm", "base"):
+        nothing = changed(changed(study, arm, 1, status="stopped"), arm, 2, status="stopped")
+        assert speedups(nothing, "arm", "base") == {}
+
+
+def test_what_is_not_reached_or_not_defined_is_said():
+    missed = speedups(two({1: ([0, 4], [5, 4.5])}, {1: ([0, 4], [5, 4])}), "arm", "base")["steps"]
+    assert missed == Speedup(0.0, None, None, "not reached")
+    at_once = {1: ([0, 4], [3, 3])}  # both are there before the first update: nothing by nothing
+    nothing = speedups(two(at_once, at_once), "arm", "base")["steps"]
+    assert math.isnan(nothing.ratio)
+    assert nothing.words == "not defined"
+
+
+def test_curves_are_compared_at_the_evaluations_that_all_seeds_have():
+    mine = {1: ([0, 2, 4, 8], [6, 9, 4, 3]), 2: ([0, 4, 6, 8], [6, 4, 9, 3])}
+    theirs = {1: ([0, 8], [6, 4]), 2: ([0, 8], [6, 4])}
+    assert speedups(two(mine, theirs), "arm", "base")["steps"].ratio == pytest.approx(2.0)
+    apart = {1: ([0, 2], [6, 3]), 2: ([1, 3], [6, 3])}  # no evaluation in common
+    assert speedups(two(apart, theirs), "arm", "base") == {}
+
+
+def test_crossing_takes_the_first_fall_and_a_flat_piece_at_its_end():
+    costs = np.array([[0.0, 10.0, 20.0, 30.0]])
+    assert crossing(costs, np.array([[5.0, 3.0, 5.0, 2.0]]), np.array([3.5])).tolist() == [7.5]
+    assert crossing(costs, np.array([[5.0, 3.0, 5.0, 2.0]]), np.array([3.0])).tolist() == [10.0]
+    # from a value that is not finite there is no straight line: the evaluation itself counts
+    with np.errstate(invalid="raise"):
+        at = crossing(costs, np.array([[math.nan, 3.0, 2.0, 1.0]]), np.array([3.0]))
+    assert at.tolist() == [10.0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_costs_before_an_evaluation_are_those_of_the_updates_done():
+    run = with_curve(a_run("a", 1, 3.0), [0, 4], [5, 3], seconds=[1, 3, math.nan, 8],
+                     tokens=[10, 20, 30, 40])  # fmt: skip
+    steps = np.array([0.0, 1.0, 3.0, 4.0])
+    assert cost_at(run, "steps", steps).tolist() == [0, 1, 3, 4]
+    assert cost_at(run, "tokens", steps).tolist() == [0, 10, 30, 40]
+    assert cost_at(run, "seconds", steps).tolist() == [0, 1, 5.5, 8]  # between 3 and 8
+    # 842,880 parameters, 4 layers of width 128, context 128: 6 N + 12 L C T
+    each = 6 * (842_880 - 128 * 128) + 12 * 4 * 128 * 128
+    assert cost_at(run, "flops", steps).tolist() == [0, 10 * each, 30 * each, 40 * each]
+
+
+@pytest.mark.parametrize("missing", ["n_layer", "n_embd", "block_size", "parameters", "model"])
+def test_flops_are_unknown_without_the_shape_of_the_model(missing):
+    run = a_run("a", 1, 3.0)
+    config = {k: v for k, v in run.config.items() if k != missing}
+    config |= (
+        {"model": {k: v for k, v in run.config["model"].items() if k != missing}}
+        if "model" in config
+        else {}
+    )
+    summary = {k: v for k, v in run.summary.items() if k != missing}
+    run = replace(run, config=config, summary=summary)
+    assert cost_at(run, "flops", np.array([1.0])) is None
+
+
+def test_costs_of_a_target_without_clock_or_evaluations():
+    run = with_curve(a_run("a", 1, 3.0), [0, 2, 4], [5, 3, 2], tokens=[10, 20, 30, 40])
+    assert to_target(run, 3.0) == {
+        "steps_to_target": 2,
+        "seconds_to_target": 0.0,
+        "tokens_to_target": 20.0,
+    }
+    assert type(to_target(run, 3.0)["steps_to_target"]) is int
+    infinite = dict.fromkeys(("steps_to_target", "seconds_to_target", "tokens_to_target"), math.inf)
+    assert to_target(run, 1.0) == infinite
+    assert to_target(replace(run, val={"step": np.array([])}), 9.0) == infinite

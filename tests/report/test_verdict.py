@@ -1,12 +1,15 @@
 """Verdicts: what is called, by which test, and the numbers beside it."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from report.judgement import judge
 from report.study import Study
+from report.verdict import Comparison, adjusted, compare, values_of
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
 
 
@@ -100,3 +103,150 @@ def test_lengths_are_compared_with_the_baseline_of_the_same_length():
         Study("c", [r for r in runs if r.arm != "a @ 200"], "a", None, arms[:1] + arms[2:])
     )
     assert short["b @ 200"].comparison.call == "refused"
+
+
+# -------------------------------------------------------------------------- the rules one by one
+
+
+def test_only_finished_runs_with_a_finite_value_count():
+    study = changed(
+        a_study({"base": {i: float(i) for i in range(1, 7)}}), "base", 2, status="stopped"
+    )
+    study = changed(study, "base", 3, summary={"final_val_loss": None})
+    study = changed(study, "base", 4, summary={"final_val_loss": math.inf})
+    study = changed(study, "base", 5, status="diverged")
+    assert values_of(study, "base", "final_val_loss", False) == {
+        (1, 1): 1.0,
+        (5, 5): math.inf,
+        (6, 6): 6.0,
+    }
+    assert values_of(study, "base", "final_val_loss", True) == {(1, 1): 1.0, (6, 6): 6.0}
+    assert values_of(study, "base", "avg_loss", True) == {}
+
+
+def test_the_baseline_is_not_compared_with_itself_nor_anything_without_one():
+    assert set(compare(a_study(FIVE), {arm: {} for arm in FIVE})) == {"good", "bad", "same"}
+    assert compare(a_study(FIVE, baseline=None), {arm: {} for arm in FIVE}) == {}
+
+
+def compared(mine, theirs):
+    """Comparison of two arms with these losses by seed."""
+    study = a_study({"base": dict.fromkeys(theirs, 3.0), "arm": dict.fromkeys(mine, 3.0)})
+    values = {"base": theirs, "arm": mine}
+    pairs = {arm: {(seed, seed): x for seed, x in each.items()} for arm, each in values.items()}
+    return compare(study, pairs)["arm"]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "call", "words"),
+    [
+        (
+            {1: 3.0, 2: 3.1},
+            {1: math.inf, 2: math.inf, 3: 3.0},
+            "no verdict",
+            "no verdict: 2 of 3 runs of the baseline base diverged",
+        ),
+        (
+            {1: 3.0, 2: math.inf},
+            {1: 3.0, 2: 3.1},
+            "diverged",
+            "diverged: 1 of 2 runs, so its loss counts as infinite",
+        ),
+        ({}, {1: 3.0}, "no verdict", "no verdict: no finished run of this arm"),
+        ({1: 3.0}, {}, "no verdict", "no verdict: no finished run of base"),
+        (
+            {1: 3.0, 2: 3.1},
+            {1: 3.0},
+            "no verdict",
+            "no verdict: one seed cannot be told from noise",
+        ),
+        (
+            {1: 3.0},
+            {1: 3.0, 2: 3.1},
+            "no verdict",
+            "no verdict: one seed cannot be told from noise",
+        ),
+    ],
+)
+def test_what_cannot_be_tested_says_why_and_has_no_p(mine, theirs, call, words):
+    c = compared(mine, theirs)
+    assert (c.baseline, c.call, c.words) == ("base", call, words)
+    assert (c.method, c.p, c.p_holm, c.difference, c.bca_low) == (None,) * 5
+
+
+def test_gaps_of_the_pairs_are_kept_where_they_are_finite():
+    c = compared({1: 3.0, 2: math.inf, 4: 2.0}, {1: 3.5, 2: 3.1, 3: 3.0})
+    assert c.differences == {(1, 1): -0.5}
+    c = compared({1: 3.0, 2: math.inf}, {1: 3.5, 2: math.inf})
+    assert c.differences == {(1, 1): -0.5}
+
+
+def test_two_seeds_on_each_side_are_tested_with_all_numbers_of_the_test():
+    mine, theirs = {2: 3.3, 1: 3.1}, {1: 3.15, 2: 3.5}
+    c = compared(mine, theirs)
+    gaps = [3.1 - 3.15, 3.3 - 3.5]
+    assert list(c.differences) == [(1, 1), (2, 2)]
+    test = stats.ttest_1samp(gaps, 0.0)
+    low, high = test.confidence_interval()
+    boot = stats.bootstrap([gaps], np.mean, n_resamples=10_000, rng=np.random.default_rng(0))
+    assert (c.method, c.notes) == ("paired t", ())
+    assert (c.difference, c.low, c.high) == pytest.approx((np.mean(gaps), low, high))
+    assert (c.bca_low, c.bca_high) == pytest.approx(tuple(boot.confidence_interval))
+    assert (c.p, c.p_holm) == pytest.approx((test.pvalue, test.pvalue))
+    unpaired = compared({1: 3.1, 5: 3.3, 6: 3.2}, theirs)
+    boot = stats.bootstrap(
+        ([3.1, 3.3, 3.2], [3.15, 3.5]),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        n_resamples=10_000,
+        rng=np.random.default_rng(0),
+    )
+    assert unpaired.method == "Welch"
+    assert unpaired.notes == ("3 and 2 runs, 1 pairs: compared unpaired",)
+    assert (unpaired.bca_low, unpaired.bca_high) == pytest.approx(tuple(boot.confidence_interval))
+
+
+def test_equal_pairs_are_told_and_some_equal_pairs_are_not():
+    same = compared({1: 3.0, 2: 3.1}, {1: 3.0, 2: 3.1})
+    assert same.notes == ("all pairs are equal to the last bit: the same computation",)
+    assert (same.bca_low, same.bca_high, same.p) == (None, None, 1.0)
+    assert compared({1: 3.0, 2: 3.1}, {1: 3.0, 2: 3.2}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("p", "difference", "call"),
+    [
+        (0.0499, -0.1, "better"),
+        (0.0499, 0.1, "worse"),
+        (0.05, -0.1, "no evidence"),
+        (0.01, 0.0, "no evidence"),
+        (0.01, None, "no evidence"),
+    ],
+)
+def test_the_call_is_the_sign_of_a_difference_with_p_below_a_twentieth(p, difference, call):
+    open_call = Comparison("base", "no evidence", "no evidence", difference=difference, p=p)
+    silent = Comparison("base", "refused", "refused: why")
+    found = adjusted({"arm": open_call, "other": silent})
+    assert found["arm"] == replace(open_call, p_holm=p, call=call, words=call)
+    assert found["other"] is silent
+    assert open_call.p_holm is None  # the given ones stay as they are
+
+
+def test_cautions_go_with_refused_and_with_untested_arms():
+    study = changed(a_study(FIVE), "good", 2, status="stopped")
+    study = changed(study, "good", 1, hashes={"weights": "x", "batches": "b1"})
+    c = rows(study)["good"].comparison
+    assert (c.call, c.notes, c.baseline) == ("refused", ("1 of 3 runs are not finished",), "base")
+    study = changed(a_study({"base": BASE, "arm": {1: 3.0, 2: 3.1}}), "arm", 2, status="stopped")
+    c = rows(study)["arm"].comparison
+    assert (c.call, c.notes) == ("no verdict", ("1 of 2 runs are not finished",))
+
+
+def test_an_arm_without_a_baseline_of_its_length_says_which_one_is_missing():
+    runs = [a_run(arm, 1, 3.0) for arm in ("a @ 100", "b @ 100", "b @ 200")]
+    study = Study("c", runs, "a", None, [run.arm for run in runs])
+    c = compare(study, {run.arm: {} for run in runs})["b @ 200"]
+    assert (c.baseline, c.call, c.words) == (
+        "a",
+        "refused",
+        "refused: a was not trained for the same number of updates",
+    )
