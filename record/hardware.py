@@ -96,11 +96,11 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
     name = re.sub(r" +", " ", name)
     for pattern, peak in PEAKS:
         if re.fullmatch(pattern, name):
-            return tera(peak, dtype)
+            return _tera(peak, dtype)
     return None
 
 
-def tera(peak: Peak, dtype: str) -> float | None:
+def _tera(peak: Peak, dtype: str) -> float | None:
     """The entry of one row, in FLOP/s."""
     value = {
         "bfloat16": peak.half if peak.bfloat16 else None,
@@ -178,11 +178,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
     dirty: a tracked file differs from the commit, or there is a new file that git does not ignore.
     """
-    commit, changes = git(folder, "rev-parse", "HEAD"), git(folder, "status", "--porcelain")
+    commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain")
     return None if commit is None or changes is None else {"commit": commit, "dirty": changes != ""}
 
 
-def git(folder: Path, *arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     """One git command's output; None when it fails, is absent or takes over ten seconds."""
     try:
         done = subprocess.run(

@@ -180,7 +180,7 @@ def summarize(
     scores = StreamMetrics(total_steps)
     for loss, norm in zip(losses.tolist(), norms.tolist(), strict=True):
         scores.update(loss, norm)
-    warm = warmup(train) if warmup_steps is None else sum(r["step"] < warmup_steps for r in train)
+    warm = _warmup(train) if warmup_steps is None else sum(r["step"] < warmup_steps for r in train)
     bad = ~(np.isfinite(losses) & np.isfinite(norms))
     result = {
         "steps": train[-1]["step"] + 1 if train else 0,
@@ -191,7 +191,7 @@ def summarize(
         "stability_score": scores.stability_score if train else None,
         "spike_score": scores.spike_score if train else None,
         "loss_noise": loss_noise(losses[warm:], total_steps),
-        "converged_step": converged_step(train),
+        "converged_step": _converged_step(train),
         "nonfinite_updates": int(bad.sum()),
         **costs(train),
     }
@@ -274,7 +274,7 @@ def _average_mfu(train: Sequence[Record]) -> float | None:
     return float(np.average(mfu[both], weights=ms[both])) if both.any() else None
 
 
-def warmup(train: Sequence[Record]) -> int:
+def _warmup(train: Sequence[Record]) -> int:
     """How many records lie before the learning rate first reaches its maximum."""
     rates = column(train, "train/lr")
     return int(np.nanargmax(rates)) if np.isfinite(rates).any() else 0
@@ -304,7 +304,7 @@ def _running_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def converged_step(train: Sequence[Record]) -> int | None:
+def _converged_step(train: Sequence[Record]) -> int | None:
     """The `step` of the first record whose loss is within 0.1 % of the one before it."""
     losses = column(train, "train/loss")
     with np.errstate(invalid="ignore", divide="ignore"):

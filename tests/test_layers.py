@@ -84,8 +84,49 @@ def test_trainer_names_no_optimizer_and_no_schedule():
     assert not {word.lower() for word in words} & names
 
 
+def product_files():
+    """All files of the rooms and of bench/, with their syntax trees."""
+    for room in [*ROOMS, "bench"]:
+        path = ROOT / room
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            yield file, ast.parse(file.read_text())
+
+
 def test_trainer_can_be_read_at_one_sitting():
-    assert len((ROOT / "train_gpt2.py").read_text().splitlines()) <= 600
+    text = (ROOT / "train_gpt2.py").read_text()
+    assert len(text.splitlines()) <= 480
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    assert max(n.end_lineno - n.lineno for n in functions) < 150
+    assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Nonlocal | ast.Global)]
+
+
+def test_files_are_short_enough_to_read():
+    assert not [
+        str(file) for file, _ in product_files() if len(file.read_text().splitlines()) > 600
+    ]
+
+
+def test_formatter_shapes_all_of_the_product():
+    assert not [str(file) for file, _ in product_files() if "fmt: " + "skip" in file.read_text()]
+
+
+def test_a_function_that_no_other_file_uses_has_an_underscore():
+    used = {}  # name -> files that import it, or use it as an attribute
+    for file in ROOT.rglob("*.py"):
+        if ".venv" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            names += [node.attr] if isinstance(node, ast.Attribute) else []
+            for name in names:
+                used.setdefault(name, set()).add(file)
+    for file, tree in product_files():
+        if file.parent.name == "bench" or file.name == "train_gpt2.py":  # programs, read as a whole
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                elsewhere = used.get(node.name, set()) - {file}
+                assert elsewhere or node.name == "main", f"{file.relative_to(ROOT)}: {node.name}"
 
 
 def test_importing_a_package_does_not_import_heavy_optional_ones():
