@@ -176,7 +176,9 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
         calls = []
         call = compiled.CompiledUpdate.__call__
         monkeypatch.setattr(
-            compiled.CompiledUpdate, "__call__", lambda *x, f=call, c=calls: c.append(len(x[1])) or f(*x)
+            compiled.CompiledUpdate,
+            "__call__",
+            lambda *x, f=call, c=calls: c.append(len(x[1])) or f(*x),
         )
         optimizer.warm_up()
         calls.clear()
@@ -226,7 +228,9 @@ def test_state_of_another_dtype_is_not_read_as_the_parameters():
 def test_after_its_first_call_a_function_is_called_without_torch_compile(monkeypatch):
     used = []
     call = compiled.CompiledUpdate.__call__
-    monkeypatch.setattr(compiled.CompiledUpdate, "__call__", lambda *x: used.append(x[0]) or call(*x))
+    monkeypatch.setattr(
+        compiled.CompiledUpdate, "__call__", lambda *x: used.append(x[0]) or call(*x)
+    )
     named = big(torch.float32)
     optimizer = built("lion", named)
     optimizer.compile = True
