@@ -42,7 +42,17 @@ SUITES = {
     "report/verdict.py": ["tests/report/test_verdict.py"],
     "storage/files.py": ["tests/storage/test_files.py"],
     "storage/locks.py": ["tests/storage/test_locks.py"],
-    "train_gpt2.py": ["tests/oracle/test_training.py", "tests/test_random_numbers.py"],
+    "train_gpt2.py": [
+        "tests/oracle",
+        "tests/test_bad_input.py",
+        "tests/test_distributed.py",
+        "tests/test_divergence.py",
+        "tests/test_hooks.py",
+        "tests/test_model.py",
+        "tests/test_random_numbers.py",
+        "tests/test_resume.py",
+        "tests/test_train.py",
+    ],
 }
 SETTINGS = """[mutmut]
 source_paths=
@@ -60,7 +70,7 @@ pytest_add_cli_args=
     -p
     no:cacheprovider
 process_isolation=forkserver
-timeout_multiplier=4
+timeout_multiplier=3
 """
 KILLED = {1, 3, 24, 36, 152, 255, -24, -11, -9}  # a failed test, an endless loop, a crash
 

@@ -204,3 +204,195 @@ def test_more_shards_than_the_soft_limit_of_open_files(tmp_path):
         assert open_split(tmp_path, "train", vocab_size=50257).num_tokens == 320
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# ---- words and limits ----
+
+
+def test_unknown_split_and_format_are_told_the_valid_ones(tmp_path):
+    assert refusal(tmp_path, "test") == "split 'test' is unknown; valid: train, val"
+    assert refusal(tmp_path, format="csv") == ("data.format 'csv' is unknown; valid: auto, nanogpt")
+
+
+def test_absence_is_told_apart(tmp_path):
+    make = (
+        "; make some with `python -m data fineweb --tokens 1B`, or run the quickstart, which needs"
+        " no network, with `make train`"
+    )
+    both = "(looked for *_val_*.bin, val.bin, *_val_*.npy, val.npy)"
+    start = "no shards for split val: "
+    nowhere = tmp_path / "nowhere"
+    assert refusal(nowhere, "val") == (
+        f"{start}the directory {nowhere} does not exist {both}{make}"
+    )
+    assert (
+        refusal(tmp_path, "val") == f"{start}the directory {tmp_path} holds no shards {both}{make}"
+    )
+    write_shard(tmp_path / "b_train_0.bin", TOKENS)
+    write_shard(tmp_path / "a_0.bin", TOKENS)
+    assert refusal(tmp_path, "val", format="nanogpt") == (
+        f"{start}none of the 2 shards in {tmp_path} (a_0.bin, ...) is named so"
+        f" (looked for *_val_*.bin, val.bin){make}"
+    )
+
+
+def test_nanogpt_leaves_npy_files_alone(tmp_path):
+    TOKENS.tofile(tmp_path / "train.bin")
+    np.save(tmp_path / "a_train_0", TOKENS)
+    assert [p.name for p in find_shards(tmp_path, "train", "nanogpt")] == ["train.bin"]
+    with pytest.raises(DataError, match=r"both as \.bin and as \.npy"):
+        find_shards(tmp_path, "train")
+
+
+def test_a_folder_named_like_a_shard_is_none(tmp_path):
+    (tmp_path / "a_train_0.bin").mkdir()
+    with pytest.raises(MissingShards, match="holds no shards"):
+        find_shards(tmp_path, "train")
+
+
+def test_finished_directory_may_hold_the_progress_that_led_to_it(tmp_path):
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    (tmp_path / "progress.json").write_text("{}")
+    assert refusal(tmp_path) == (
+        f"{tmp_path} is not finished; run `python -m data ...` again, it goes on where it stopped"
+    )
+    (tmp_path / "meta.json").write_text("{}")
+    assert len(read(tmp_path)) == 8
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (24, "2 shards are more than this process may open; raise it with `ulimit -n`"),
+        (5, "x_train_0.bin cannot be read: [Errno 5] no luck: 'x_train_0.bin'"),
+    ],
+)
+def test_shards_that_the_system_will_not_open(tmp_path, monkeypatch, number, message):
+    for i in range(2):
+        write_shard(tmp_path / f"x_train_{i}.bin", TOKENS)
+
+    def fail(path, format):
+        raise OSError(number, "no luck", path.name)
+
+    monkeypatch.setattr(data.shards, "map_shard", fail)
+    assert refusal(tmp_path) == message
+
+
+INFINITY = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "lifted"),
+    [
+        (512 + 3, 4096, None),  # enough for 3 shards and the rest of the process
+        (512 + 2, 4096, 512 + 3),
+        (100, 300, 300),  # as far as the hard limit goes
+        (100, 100, 100),
+        (100, INFINITY, 512 + 3),
+        (INFINITY, INFINITY, None),
+    ],
+)
+def test_the_soft_limit_of_open_files_is_lifted_as_far_as_needed(
+    tmp_path, monkeypatch, soft, hard, lifted
+):
+    import resource
+
+    calls = []
+    monkeypatch.setattr(resource, "RLIM_INFINITY", INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: calls.append((which, limits)))
+    for i in range(3):
+        write_shard(tmp_path / f"x_train_{i}.bin", TOKENS)
+    assert len(read(tmp_path)) == 24
+    assert calls == ([] if lifted is None else [(resource.RLIMIT_NOFILE, (lifted, hard))])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty file; remove it"),
+        (
+            np.array([20240801], "<i4").tobytes(),
+            "llm.c's uint32 Llama-3 tokens; only uint16 tokens (GPT-2) are read",
+        ),
+        (
+            b"abc",
+            "no llm.c header (magic 20240520); if it is nanoGPT's headerless uint16 file, say so"
+            " with --data.format nanogpt",
+        ),
+        (
+            np.array([20240520, 1, 5], "<i4").tobytes(),
+            "truncated inside the header, 12 of 1024 bytes",
+        ),
+    ],
+)
+def test_a_file_that_is_no_shard_says_what_it_may_be(tmp_path, content, message):
+    path = tmp_path / "x_train_0.bin"
+    path.write_bytes(content)
+    assert refusal(tmp_path) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"version": 2}, "header version 2, this reader knows version 1"),
+        ({"count": 0}, "the header promises 0 tokens; remove the shard"),
+        (
+            {"count": 2000},
+            "truncated, 3,984 bytes are missing (the header promises 2,000 tokens, 5,024 bytes; the"
+            " file has 1,040); download or write the shard again",
+        ),
+        (
+            {"count": 7},
+            "2 bytes too many (the header promises 7 tokens, 1,038 bytes; the file has 1,040);"
+            " download or write the shard again",
+        ),
+    ],
+)
+def test_a_damaged_header_is_told_with_its_numbers(tmp_path, header, message):
+    path = tmp_path / "x_train_0.bin"
+    write_like_llm_c(path, TOKENS, **header)
+    assert refusal(tmp_path) == f"{path}: {message}"
+
+
+def test_a_shard_of_one_token_is_read_in_every_format(tmp_path):
+    for name in ("bin", "npy", "nanogpt"):
+        (tmp_path / name).mkdir()
+    write_like_llm_c(tmp_path / "bin" / "a_train_0.bin", TOKENS[:1])
+    np.save(tmp_path / "npy" / "a_train_0", TOKENS[:1])
+    TOKENS[:1].tofile(tmp_path / "nanogpt" / "train.bin")
+    assert read(tmp_path / "bin").tolist() == read(tmp_path / "npy").tolist() == [50256]
+    assert read(tmp_path / "nanogpt", format="nanogpt").tolist() == [50256]
+    for name in ("bin", "npy", "nanogpt"):
+        (shard,) = open_split(
+            tmp_path / name,
+            "train",
+            vocab_size=50257,  # one more than the largest id
+            format="nanogpt" if name == "nanogpt" else "auto",
+        ).shards
+        assert not shard.flags.writeable
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path):
+    np.save(tmp_path / "x_train_0", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert "truncated or not a .npy array" in refusal(tmp_path)
+
+
+def test_largest_id_is_found_in_any_piece(monkeypatch):
+    for place in range(5):
+        tokens = np.zeros(5, np.uint16)
+        tokens[place] = 7
+        pieces = list(data.shards.in_pieces(tokens, 2))
+        assert [len(piece) for piece in pieces] == [2, 2, 1]
+        assert max(int(piece.max()) for piece in pieces) == 7
+        assert np.shares_memory(pieces[0], tokens)
+    long = np.zeros(2**24 + 1, np.uint16)
+    assert [len(piece) for piece in data.shards.in_pieces(long)] == [2**24, 1]
+
+
+def test_only_uint16_is_written_and_never_a_part_of_it(tmp_path):
+    with pytest.raises(AssertionError):
+        write_shard(tmp_path / "a.bin", TOKENS.astype(np.int32))
+    assert not list(tmp_path.iterdir())
+    write_shard(tmp_path / "a_train_0.bin", np.repeat(TOKENS, 2)[::2])  # not contiguous in memory
+    assert read(tmp_path).tolist() == TOKENS.tolist()

@@ -4,6 +4,7 @@ The training split is exactly one batch, so that the loop's order of data does n
 """
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def one_batch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(one_batch, tmp_path_factory):
-    """(lines of metrics.jsonl, the last checkpoint) of our run, in micro-batches of 4 rows."""
+    """(lines of metrics.jsonl, last checkpoint, seconds) of our run, in micro-batches of 4 rows."""
     runs = tmp_path_factory.mktemp("runs")
     flags = {
         "train.total_steps": STEPS,
@@ -42,10 +43,12 @@ def run(one_batch, tmp_path_factory):
         "eval.tokens": 32 * 11,
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    began = time.perf_counter()
     assert main([*command(one_batch, runs), *words]) == 0
+    wall = time.perf_counter() - began
     directory = only_run(runs)
     (path,) = (directory / "checkpoints").glob(f"step-{STEPS:08d}-*.pt")
-    return lines_of(directory), torch.load(path, weights_only=True)
+    return lines_of(directory), torch.load(path, weights_only=True), wall
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +103,17 @@ def test_the_last_checkpoint_holds_the_references_weights(run, reference):
     for name, p in reference["model"].transformer.named_parameters():
         theirs = p.T if p.ndim == 2 and name.startswith("h.") else p
         torch.testing.assert_close(weights[name][: len(theirs)], theirs, rtol=0, atol=2e-4)
+
+
+def test_clocks_add_up_to_no_more_than_the_run_took(run):
+    lines, _, wall = run
+    steps, whole = column(lines, "time/step_ms") / 1e3, column(lines, "time/train_seconds")
+    assert whole == pytest.approx(np.cumsum(steps))
+    parts = column(lines, "time/optimizer_ms") + column(lines, "time/data_wait_ms")
+    assert (parts > 0).all()
+    assert (parts < column(lines, "time/step_ms")).all()
+    evaluations = column(lines, "time/eval_seconds")
+    assert (evaluations > 0).all()
+    assert whole[-1] + evaluations.sum() < wall
+    assert column(lines, "tokens").tolist() == [(t + 1) * ROWS * 32 for t in range(STEPS)]
+    assert column(lines, "tokens_per_second") == pytest.approx(ROWS * 32 / steps)
