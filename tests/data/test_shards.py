@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import MissingShards, open_split
+import data.shards
+from data import DataError, MissingShards, open_split
 from data.shards import find_shards, write_shard
 from tests.data.reading import read, refusal
 
