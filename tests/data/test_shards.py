@@ -255,7 +255,7 @@ def test_finished_directory_may_hold_the_progress_that_led_to_it(tmp_path):
     write_shard(tmp_path / "x_train_0.bin", TOKENS)
     (tmp_path / "progress.json").write_text("{}")
     assert refusal(tmp_path) == (
-        f"{tmp_path} is not finished; run `python -m data ...` again, it goes on where it stopped"
+        f"{tmp_path} is not finished; run `python -m data ...` again: it goes on where it stopped"
     )
     (tmp_path / "meta.json").write_text("{}")
     assert len(read(tmp_path)) == 8
@@ -264,7 +264,10 @@ def test_finished_directory_may_hold_the_progress_that_led_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (24, "2 shards are more than this process may open; raise it with `ulimit -n`"),
+        (
+            24,
+            "2 shards are more files than this process may open; raise the limit with `ulimit -n`",
+        ),
         (5, "x_train_0.bin cannot be read: [Errno 5] no luck: 'x_train_0.bin'"),
     ],
 )
