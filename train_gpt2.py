@@ -231,7 +231,8 @@ def build(run: Run) -> State:
     """Model and optimizer before step 0, on their device."""
     settings, process = run.config.train, run.process
     model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
-    optimizer = optim.optimizer_of(run.config, model.parameter_groups())
+    groups = model.parameter_groups()
+    optimizer = optim.optimizer_of(run.config, groups)
     optimizer.check_gradients = False  # the loop checks their norm before every step
     compiled: nn.Module = model
     if settings.compile is True or (settings.compile == "auto" and process.device.type == "cuda"):

@@ -83,7 +83,7 @@ def resolved(arguments: tuple[str, ...]) -> Config:
     """
     import optim  # imports torch, which takes seconds: `--status` does without
 
-    return load(arguments).resolved(optim.resolve_optimizer, optim.resolve_schedule)
+    return optim.resolve(load(arguments))
 
 
 def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:

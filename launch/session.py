@@ -74,15 +74,13 @@ def save_checkpoint(
     Raises:
         RunError: one of them cannot be written; on all ranks, which stop together.
     """
-
-    def write() -> None:
-        progress.metrics, progress.log_offset = metrics.state_dict(), log.offset()
-        states = model.state_dict(), optimizer.state_dict()
-        content = checkpoints.Checkpoint(config.run_name, config.toml(), progress, *states)
-        checkpoints.save(config.directory / "checkpoints", config.checkpoint.keep, content)
-
+    folder, keep = config.directory / "checkpoints", config.checkpoint.keep
+    parts = config.run_name, config.toml(), progress, metrics, model, optimizer
     remedy = "the checkpoints before it are whole: make room, then give the same command again"
-    _on_rank_0(process, write, f"stopped at step {progress.step}: {{}}; {remedy}")
+    problem = f"stopped at step {progress.step}: {{}}; {remedy}"
+    _on_rank_0(
+        process, lambda: checkpoints.save(folder, keep, checkpoints.capture(log, *parts)), problem
+    )
 
 
 def close_record(
@@ -97,15 +95,17 @@ def close_record(
     Raises:
         RunError: it cannot be written; on all ranks.
     """
+    _on_rank_0(process, lambda: _close(config, log, status, facts))
 
-    def write() -> None:
-        metrics = runlog.read_metrics(config.directory)
-        summary = summarize(metrics, config.train.total_steps) | dict(facts)
-        log.finish(status, summary)
-        if status == "finished":
-            print(closing(summary, config.directory))
 
-    _on_rank_0(process, write)
+def _close(
+    config: Config, log: runlog.Log, status: runlog.Status, facts: Mapping[str, Any]
+) -> None:
+    metrics = runlog.read_metrics(config.directory)
+    summary = summarize(metrics, config.train.total_steps) | dict(facts)
+    log.finish(status, summary)
+    if status == "finished":
+        print(closing(summary, config.directory))
 
 
 def _on_rank_0(process: Process, work: Callable[[], T], problem: str = "{}") -> T | None:

@@ -153,9 +153,12 @@ def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: A
     Raises:
         ConfigError: as `resolve_optimizer`, or when the class refuses the values; one line.
     """
-    complete_values = resolve_optimizer(name, hyperparameters)
-    cls = foreign.with_hooks(_optimizer_class(name))
-    optimizer = foreign.construct(name, cls, param_groups, complete_values)
+    return _construct(name, param_groups, resolve_optimizer(name, hyperparameters))
+
+
+def _construct(name: str, param_groups: Iterable[Any], values: Mapping[str, Any]) -> Optimizer:
+    cls = foreign.with_hooks(OPTIMIZERS.get(name) or foreign.imported(name))
+    optimizer = foreign.construct(name, cls, param_groups, dict(values))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -195,13 +198,16 @@ def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Sched
     """
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
         raise ConfigError(f"total_steps = {total_steps!r}: should be an integer of at least 1")
-    values = resolve_schedule(name, hyperparameters)
+    return _evaluate(name, total_steps, resolve_schedule(name, hyperparameters))
+
+
+def _evaluate(name: str, total_steps: int, values: Mapping[str, Any]) -> Schedule:
     function = SCHEDULES[name]
     try:
         factors = tuple(function(step, total_steps, **values) for step in range(total_steps + 1))
     except ArithmeticError as error:  # a power too large for a float
         raise ConfigError(
-            f"schedule '{name}' cannot be evaluated with {values}: {error}"
+            f"schedule '{name}' cannot be evaluated with {dict(values)}: {error}"
         ) from error
     for step, factor in enumerate(factors):
         if not (math.isfinite(factor) and 0 <= factor <= 1):
@@ -224,12 +230,19 @@ def resolve(config: Config) -> Config:
 
 
 def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
-    """The configuration's optimizer over `param_groups`; raises as `build_optimizer`."""
-    name, hyperparameters = config.optimizer.name, config.optimizer.hyperparameters
-    return build_optimizer(name, param_groups, **hyperparameters)
+    """The optimizer of a resolved configuration over `param_groups`, as `build_optimizer`.
+
+    Raises:
+        ConfigError: the class refuses the values; one line.
+    """
+    return _construct(config.optimizer.name, param_groups, config.optimizer.hyperparameters)
 
 
 def schedule_of(config: Config) -> Schedule:
-    """The configuration's schedule over its `train.total_steps`; raises as `build_schedule`."""
-    name, hyperparameters = config.schedule.name, config.schedule.hyperparameters
-    return build_schedule(name, config.train.total_steps, **hyperparameters)
+    """The schedule of a resolved configuration over its `train.total_steps`.
+
+    Raises:
+        ConfigError: the hyperparameters do not fit the length of the run; one line.
+    """
+    steps = config.train.total_steps
+    return _evaluate(config.schedule.name, steps, config.schedule.hyperparameters)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from record.metrics import StreamMetrics
-from record.runlog import RecordError
+from record.runlog import Log, RecordError
 from storage import publish
 
 
@@ -39,6 +39,24 @@ class Checkpoint:
     progress: Progress
     model: dict[str, Any]
     optimizer: dict[str, Any]
+
+
+def capture(
+    log: Log,
+    run: str,
+    config: str,
+    progress: Progress,
+    metrics: StreamMetrics,
+    model: Any,
+    optimizer: Any,
+) -> Checkpoint:
+    """The run `run` as it stands, once the lines of metrics.jsonl that belong to it are on disk.
+
+    Raises:
+        OSError: a line could not be written.
+    """
+    progress.metrics, progress.log_offset = metrics.state_dict(), log.offset()
+    return Checkpoint(run, config, progress, model.state_dict(), optimizer.state_dict())
 
 
 def restore(path: Path, run: str, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:

@@ -63,7 +63,7 @@ def compiled_update(
 
     # torch.compile keeps its results with the code object, and only a few for each. A code object
     # of its own for each function lets any number of optimizers live in one process.
-    code = call.__code__.replace(co_name=f"{update.__qualname__}_{hash(layout):x}")
+    code = call.__code__.replace(co_name=f"{update.__qualname__}_{hash((constants, layout)):x}")
     own = types.FunctionType(code, call.__globals__, closure=call.__closure__)
     # What a second pass (after a norm) needs is computed again from its inputs: a temporary as
     # large as the embedding costs more than the whole update.

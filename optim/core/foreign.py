@@ -20,7 +20,7 @@ def imported_class(path: str) -> type[torch.optim.Optimizer]:
     Raises:
         ConfigError: it cannot be imported, is not an optimizer, or takes no `lr`; one line.
     """
-    cls = _imported(path)
+    cls = imported(path)
     if not _is_optimizer(cls):
         what = "a class" if inspect.isclass(cls) else f"of type {type(cls).__name__}"
         raise ConfigError(
@@ -35,7 +35,12 @@ def imported_class(path: str) -> type[torch.optim.Optimizer]:
     return cls
 
 
-def _imported(path: str) -> Any:
+def imported(path: str) -> Any:
+    """What is at `path`, whatever it is.
+
+    Raises:
+        ConfigError: it cannot be imported; one line.
+    """
     module_name, _, attribute = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
