@@ -1,12 +1,12 @@
-"""What a contest would claim whose arms share one model: the mistake of a 2024 study, on purpose.
+"""What a contest claims if its arms share one model: the mistake of a 2024 study, on purpose.
 
     python -m bench.confounded_schedules configs/contest/schedules_small.toml --json FILE
 
 Builds model and optimizer once, as that study did, and trains the arms of a contest file one
 after the other on them, in the order of the file and then, afresh, in the reverse order. All other
-settings are those of the contest: schedule, updates, batch, validation tokens, first seed, its
-peak rate before tuning. A fair contest would give an arm the same loss wherever it stands. Prints
-the two orders side by side, and Spearman's correlation of final validation loss with position.
+settings are those of the contest: schedule, updates, batch, validation tokens, first seed, and the
+peak rate before tuning. A fair contest gives an arm the same loss at every position. Prints the two
+orders side by side, and Spearman's correlation of final validation loss with position.
 """
 
 from __future__ import annotations
