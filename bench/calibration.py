@@ -4,10 +4,10 @@
     python -m bench.calibration --from RUNS         # first takes the losses from a folder of runs
 
 Contests are drawn from recorded runs: final validation losses of ten schedules, each trained with
-the same seeds (docs/results/calibration_runs.csv). Of each arm its mean is taken away; what is left
-is noise of a real shape, with the real correlation between the arms of a seed. A seed is drawn with
-replacement, and in each draw the arms change places at random: that makes them exchangeable, which
-is what "no difference" means, and keeps what a seed does to all of them.
+the same seeds (docs/results/calibration_runs.csv). Each arm's mean is subtracted. What remains is
+real noise, with the real correlation between the arms of a seed. Seeds are drawn with replacement,
+and in each draw the arms are permuted at random: that makes them exchangeable, which is what "no
+difference" means, and keeps the effect that a seed has on all of them.
 
 False positives: the share of contests of ten arms in which any of the nine comparisons is called.
 Power: the share of single comparisons with p < 0.05 when the arm is shifted by what the planner
@@ -78,7 +78,7 @@ def p_values(losses: np.ndarray, paired: bool) -> np.ndarray:
 
 
 def called(p: np.ndarray) -> np.ndarray:
-    """Whether Holm calls any arm of a contest: its first step asks the smallest p alone."""
+    """Whether Holm calls any arm of a contest: its first step tests only the smallest p."""
     return p.min(axis=1) * p.shape[1] < ALPHA
 
 
@@ -115,26 +115,21 @@ def document(pool: np.ndarray) -> str:
         for paired, n in itertools.product((True, False), SEEDS)
     ]
     error = 100 * math.sqrt(0.05 * 0.95 / CONTESTS)
-    return (
-        "\n".join(
-            [
-                f"{pool.shape[0]} arms x {pool.shape[1]} seeds; standard deviation of an arm "
-                f"{sigma(pool, False):.4f} nats, of differences in a pair {sigma(pool, True):.4f}.",
-                "",
-                "| test | seeds | contests with a false call "
-                "| planner's difference, nats | seen at it "
-                "| so with normal noise |",
-                "| --- | ---: | ---: | ---: | ---: | ---: |",
-                *rows,
-                "",
-                f"{CONTESTS:,} contests of {ARMS} arms; limit: 5 % and two standard errors of "
-                f"{error:.2f} points, {5 + 2 * error:.2f} %.",
-                f"{COMPARISONS:,} comparisons; goal: 80 % within 3 points; standard error "
-                f"{100 * math.sqrt(0.16 / COMPARISONS):.1f} points.",
-            ]
-        )
-        + "\n"
-    )
+    lines = [
+        f"{pool.shape[0]} arms x {pool.shape[1]} seeds; standard deviation of an arm "
+        f"{sigma(pool, False):.4f} nats, of differences in a pair {sigma(pool, True):.4f}.",
+        "",
+        "| test | seeds | contests with a false call | planner's difference, nats | seen at it "
+        "| so with normal noise |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *rows,
+        "",
+        f"{CONTESTS:,} contests of {ARMS} arms; limit: 5 % and two standard errors of "
+        f"{error:.2f} points, {5 + 2 * error:.2f} %.",
+        f"{COMPARISONS:,} comparisons; goal: 80 % within 3 points; standard error "
+        f"{100 * math.sqrt(0.16 / COMPARISONS):.1f} points.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""What a contest would claim whose arms share one model: the mistake of a 2024 study, on purpose.
+"""What a contest claims if its arms share one model: the mistake of a 2024 study, on purpose.
 
     python -m bench.confounded_schedules configs/contest/schedules_small.toml --json FILE
 
 Builds model and optimizer once, as that study did, and trains the arms of a contest file one
 after the other on them, in the order of the file and then, afresh, in the reverse order. All other
-settings are those of the contest: schedule, updates, batch, validation tokens, first seed, its
-peak rate before tuning. A fair contest would give an arm the same loss wherever it stands. Prints
-the two orders side by side, and Spearman's correlation of final validation loss with position.
+settings are those of the contest: schedule, updates, batch, validation tokens, first seed, and the
+peak rate before tuning. A fair contest gives an arm the same loss at every position. Prints the two
+orders side by side, and Spearman's correlation of final validation loss with position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import optim
 import train_gpt2
 from configs import Batch, Config, load
 from contest import file as contests
-from data import Loader, Validation, open_split
+from data import Loader, Tokens, Validation, open_split
 from launch.process import Process
 
 
@@ -72,16 +72,11 @@ def train(model: train_gpt2.GPT, optimizer: optim.Optimizer, config: Config) -> 
     steps = config.train.total_steps
     schedule = optim.build_schedule(config.schedule.name, steps, **config.schedule.hyperparameters)
     batch = Batch.divide(config, 1)
-    tokens = open_split(
-        config.data.dir, "train", vocab_size=config.model.vocab_size, format=config.data.format
-    )
     loader = Loader(
-        tokens,
+        split(config, "train"),
         batch_size=batch.size,
         data_seed=config.data_seed,
         block_size=config.model.block_size,
-        rank=0,
-        world_size=1,
     )
     with loader.batches(0, pin_memory=False) as batches:
         for step in range(steps):
@@ -95,17 +90,16 @@ def train(model: train_gpt2.GPT, optimizer: optim.Optimizer, config: Config) -> 
             optimizer.zero_grad(set_to_none=True)
 
 
+def split(config: Config, name: str) -> Tokens:
+    """The tokens of the contest's split."""
+    shape, data = config.model, config.data
+    return open_split(data.dir, name, vocab_size=shape.vocab_size, format=data.format)
+
+
 def validate(model: train_gpt2.GPT, config: Config) -> float:
     """Mean loss on the contest's validation tokens."""
-    tokens = open_split(
-        config.data.dir, "val", vocab_size=config.model.vocab_size, format=config.data.format
-    )
     validation = Validation(
-        tokens,
-        num_tokens=config.eval.tokens,
-        block_size=config.model.block_size,
-        rank=0,
-        world_size=1,
+        split(config, "val"), num_tokens=config.eval.tokens, block_size=config.model.block_size
     )
     alone = Process(0, 0, 1, torch.device("cpu"))
     rows = Batch.divide(config, 1).micro
@@ -117,15 +111,11 @@ def table(found: dict[str, Any]) -> None:
     print(f"\n{'arm':<22}{'place':>7}{'final':>9}{'place reversed':>16}{'final':>9}")
     for name, row in found["file"].items():
         other = found["reverse"][name]
-        print(
-            f"{name:<22}{row['position']:7}{row['final']:9.4f}"
-            f"{other['position']:16}{other['final']:9.4f}"
-        )
+        places = f"{row['position']:7}{row['final']:9.4f}{other['position']:16}"
+        print(f"{name:<22}{places}{other['final']:9.4f}")
     for order in ("file", "reverse"):
-        print(
-            f"Spearman of place and final loss, {order} order: "
-            f"{found[f'spearman of the {order} order']:+.3f}"
-        )
+        rho = found[f"spearman of the {order} order"]
+        print(f"Spearman of place and final loss, {order} order: {rho:+.3f}")
 
 
 if __name__ == "__main__":

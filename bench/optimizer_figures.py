@@ -3,10 +3,10 @@
     python -m bench.optimizer_figures OUT.png FILE.json... [--names NAME...]
 
 The figure of the SGD-SaI paper, with synchronised clocks: milliseconds of a step and GiB of state,
-for every optimizer that at least two of the files have, ours and the published packages. The time
-is the median's ratio to AdamW's, taken in turn, times AdamW's median of all rows of that size: the
-machine's bandwidth, which another user changes between two rows, is not taken for the optimizer's.
-Files of the same size add to each other; of an optimizer measured twice the last one counts.
+for every optimizer that is in at least two of the files, ours and the published packages. The time
+is the ratio of the median to AdamW's, measured in turn, times AdamW's median over all rows of that
+size; so a bandwidth that another user changes between two rows is not blamed on the optimizer.
+Files of the same size are merged; of an optimizer measured twice, the last row counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long the step of each optimizer takes, and how near that is to what memory allows.
+"""How long the step of each optimizer takes, and how near it is to the limit of the memory.
 
     python -m bench.optimizer_step [NAME...] [--size 124M] [--steps 100] [--packages] [--json FILE]
 
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line takes."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: the whole table")
     parser.add_argument("--size", choices=SIZES, default="124M", help="of the GPT-2")
@@ -222,7 +222,7 @@ def only_read(optimizer: torch.optim.Optimizer, key: str) -> int:
 
 
 def ours(name: str, groups: list[dict[str, Any]], options: argparse.Namespace) -> Any:
-    """By its preset, at a millionth of its lr: the weights are to stay what they are."""
+    """Ours by its preset, with a millionth of its lr, so that the weights stay what they are."""
     preset = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
     preset["lr"] *= 1e-6
     if "n_head" in preset:
@@ -234,7 +234,7 @@ def ours(name: str, groups: list[dict[str, Any]], options: argparse.Namespace) -
 
 
 def packaged(name: str, groups: list[dict[str, Any]]) -> Any:
-    """The published class of the same method, as it comes."""
+    """The published class of the same method, with its own defaults."""
     path, arguments = PACKAGES[name]
     module, _, cls = path.rpartition(".")
     arguments = dict(arguments)

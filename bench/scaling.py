@@ -3,8 +3,8 @@
     python -m bench.scaling                       # prints the tables of docs/scaling.md
     python -m bench.scaling --mfu 0.5 --gpus 64   # with other assumptions
 
-Nothing is measured here. Sizes and FLOPs come from the project's own model and presets; links and
-peaks are what their makers print, links times an efficiency.
+Nothing is measured here. Sizes and FLOPs come from the project's own model and presets, links and
+peaks from data sheets; links are multiplied by an efficiency.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 BATCH_TOKENS = 524_288  # of every preset
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 PER_NODE = 8
-EFFICIENCY = 0.8  # of a link's printed rate that a large all-reduce gets
+EFFICIENCY = 0.8  # share of a link's nominal rate that a large all-reduce reaches
 BACKWARD = 2 / 3  # of a micro-batch's time: two of three matrix products
 BUCKET = 25 * 2**20  # bytes; DDP's default bucket_cap_mb
 PEAKS = {"A100": 312e12, "H100/H200": 989.4e12}  # bfloat16, dense: record/hardware.py
@@ -31,7 +31,7 @@ SIZES = {"124M": None, "350M": "gpt2_350m", "774M": "gpt2_774m", "1.5B": "gpt2_1
 
 @dataclass(frozen=True)
 class Link:
-    """Between GPUs, one direction, of each GPU."""
+    """A link between GPUs: of each GPU, in one direction."""
 
     name: str
     rate: float  # bytes/s
@@ -39,7 +39,7 @@ class Link:
 
     @property
     def speed(self) -> float:
-        """What is had of the rate."""
+        """Bytes per second that a large all-reduce reaches."""
         return EFFICIENCY * self.rate
 
 
@@ -58,7 +58,7 @@ NETWORKS = LINKS[2:]
 
 @dataclass(frozen=True)
 class Size:
-    """What a step of one model needs."""
+    """What one model computes and sends in a step."""
 
     name: str
     gradient_bytes: int  # float32, the padded rows of the embedding included
@@ -66,7 +66,7 @@ class Size:
 
 
 def size(name: str) -> Size:
-    """Of a preset."""
+    """The size of a preset."""
     preset = SIZES[name]
     words = ["configs/gpt2_124m.toml", *([f"configs/model/{preset}.toml"] if preset else [])]
     shape = load([str(ROOT / word) for word in words]).model
@@ -89,9 +89,9 @@ def ring(gradient_bytes: float, ranks: int, link: Link) -> float:
 def hierarchical(gradient_bytes: float, ranks: int, network: Link) -> float:
     """Seconds of an all-reduce within nodes of 8 by NVLink and between them by `network`.
 
-    Reduce-scatter in the node, all-reduce of each GPU's eighth with the same GPU of the other
-    nodes, each GPU by a network card of its own, all-gather in the node. As NCCL does it, the two
-    run one after the other for a bucket and side by side for different ones; here they add up.
+    Reduce-scatter in the node, all-reduce of each GPU's eighth with the same GPU of the other nodes
+    (each GPU has its own network card), all-gather in the node. NCCL runs the two in turn for one
+    bucket and overlaps those of different buckets; here their times are added.
     """
     inner, nodes = min(PER_NODE, ranks), ranks // min(PER_NODE, ranks)
     seconds = ring(gradient_bytes, inner, NVLINK)
@@ -108,10 +108,10 @@ def compute(model: Size, tokens: float, peak: float, mfu: float) -> float:
 
 
 def hidden(model: Size, tokens: float, peak: float, mfu: float) -> float:
-    """Seconds of communication that a backward pass over `tokens` can hide, of one GPU.
+    """Seconds of communication that one GPU's backward pass over `tokens` can hide.
 
-    That is the backward pass of the last micro-batch, in which gradients meet, without the time
-    until the first bucket is full.
+    Gradients are reduced during the backward pass of the last micro-batch, from the moment when the
+    first bucket is full.
     """
     first = min(1.0, BUCKET / model.gradient_bytes)
     return BACKWARD * compute(model, tokens, peak, mfu) * (1 - first)

@@ -153,40 +153,19 @@ def figure(study: Study, path: Path) -> None:
             n = len(arm["losses"])
             curve.plot(np.arange(at, at + n), arm["losses"], color=colour, linewidth=1.6)
             curve.axvline(at, color="0.85", linewidth=0.8, zorder=0)
-            curve.text(
-                at + n / 2,
-                11.6,
-                name.replace("Annealing", "\nAnnealing").replace("Warm", "\nWarm"),
-                rotation=38,
-                fontsize=8,
-                ha="left",
-                va="bottom",
-                color=colour,
-            )
+            label = name.replace("Annealing", "\nAnnealing").replace("Warm", "\nWarm")
+            slanted = {"rotation": 38, "fontsize": 8, "ha": "left", "va": "bottom"}
+            curve.text(at + n / 2, 11.6, label, color=colour, **slanted)
             ranks.plot(k, arm["losses"][-1], "o", color=colour)
             at += n
         curve.axhline(np.log(VOCABULARY), color="0.5", linestyle=":", linewidth=1)
-        curve.text(
-            at,
-            np.log(VOCABULARY) - 0.1,
-            "loss of a model that knows nothing",
-            ha="right",
-            va="top",
-            fontsize=8,
-            color="0.35",
-        )
-        curve.set(
-            xlabel="updates since the study began",
-            ylabel="train loss, nats",
-            xlim=(0, at),
-            ylim=(3, 11.5),
-        )
+        grey = {"ha": "right", "va": "top", "fontsize": 8, "color": "0.35"}
+        curve.text(at, np.log(VOCABULARY) - 0.1, "loss of a model that knows nothing", **grey)
+        curve.set(xlabel="updates since the study began", ylabel="train loss, nats")
+        curve.set(xlim=(0, at), ylim=(3, 11.5))
         rho = order(study)["final_by_order"].statistic
-        ranks.set(
-            xlabel="position in the order of running",
-            ylabel="final loss, nats",
-            xticks=range(1, len(study) + 1),
-        )
+        ranks.set(xlabel="position in the order of running", ylabel="final loss, nats")
+        ranks.set(xticks=range(1, len(study) + 1))
         ranks.set_title(f"Spearman {rho:.3f}", fontsize=10)
         for axis in (curve, ranks):
             axis.spines[["top", "right"]].set_visible(False)

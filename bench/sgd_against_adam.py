@@ -5,11 +5,11 @@
 The study that this project began from timed `optimizer.zero_grad` of SGD and of Adam on a GPT of
 one layer, 32 times each, and concluded from the sign of a difference. Here both are timed in turn,
 in the same process and on equal models, each call from an idle device to an idle device, and also
-`step`, which is where they differ. zero_grad is timed a second time, after equal work for both that
-leaves nothing of the step in the cache: a difference that is gone then was the step's, and not that
-of zero_grad. Samples that follow each other are alike, so the resampling is
-of blocks: the intervals are of a circular block bootstrap of the means, with 1000 resamples, and
-the p value is of a permutation test that swaps SGD and Adam within whole blocks.
+`step`, where they differ. zero_grad is timed a second time, after equal work for both that clears
+the cache of the step: a difference that is gone then came from the step, not from zero_grad.
+Neighbouring samples are correlated, so whole blocks are resampled: the intervals are those of a
+circular block bootstrap of the means, with 1000 resamples, and the p value is that of a permutation
+test that swaps SGD and Adam within blocks.
 
 The figure has, for each of them: a box plot, the bootstrap's distribution of both means,
 and a histogram of the differences between neighbours in time, SGD less Adam.
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measured(
     size: str, samples: int, warm_up: int, device: torch.device
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Seconds by call and optimizer, taken in turn; the first of a round changes every time."""
+    """Seconds by call and optimizer, taken in turn; the order alternates from round to round."""
     vocabulary, context, layers, heads, width = SIZES[size]
     shape = Model(
         vocab_size=vocabulary, block_size=context, n_layer=layers, n_head=heads, n_embd=width
@@ -104,7 +104,7 @@ def measured(
 
 
 def put_back(params: list[torch.nn.Parameter], grads: list[torch.Tensor]) -> None:
-    """The gradients that zero_grad has let go."""
+    """Set the gradients again that zero_grad has removed."""
     for p, grad in zip(params, grads, strict=True):
         p.grad = grad
 

@@ -2,9 +2,9 @@
 
     python -m bench.tokenize_speed [FILE] [--workers 1 2 4] [--megabytes 30]
 
-Without FILE the text is this Python's own library. One thread of tiktoken on ready strings is the
-floor that physics gives: W workers on W free cores can come close to W times it, and whatever is
-missing is spent on moving text and tokens between processes, or on cores that are not free.
+Without FILE the text is this Python's own library. The reference is one thread of tiktoken on ready
+strings: W workers on W free cores can come close to W times its speed. What is missing is spent on
+moving text and tokens between processes, or on cores that are not free.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DOCUMENT_CHARS = 3000  # about FineWeb's mean
 
 
 def main() -> None:
-    """Print the figures."""
+    """Print the speeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, help="UTF-8 text")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, available_cores()])

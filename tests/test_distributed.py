@@ -1,5 +1,7 @@
 """The number of processes and the size of micro-batches do not change what is trained."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,12 @@ def test_each_rank_trains_on_its_own_slice(shards, tmp_path, alone):
     assert two["norm"][0] == pytest.approx(alone["norm"][0], rel=1e-4)
 
 
-def test_compiled_run_agrees_with_the_eager_one_and_compiles_outside_the_clock(shards, tmp_path):
+# Inductor takes 25 s of CPU time to call its C++ compiler; what it compiles is torch's to test.
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_run_agrees_with_the_eager_one_and_compiles_outside_the_clock(
+    shards, tmp_path, monkeypatch, backend
+):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     losses = []
     for compiled in ("true", "false"):
         runs = tmp_path / compiled

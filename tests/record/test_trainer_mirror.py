@@ -8,18 +8,18 @@ import sys
 import pytest
 
 from record.runlog import read_metrics, read_record, read_summary
-from tests.jobs import ROOT, command, finish, job, only_run
+from tests.jobs import ROOT, command, finish, job, only_run, ranks
 from tests.record.test_wandb_mirror import history, inspect, online
 
 
-def test_wandb_file_of_a_two_rank_run_holds_every_metric(shards, tmp_path):
+def test_wandb_file_of_a_two_rank_run_holds_every_metric(shards, tmp_path, monkeypatch):
     """Also with a relative log.dir, as users have it."""
     relative = os.path.relpath(tmp_path / "runs", ROOT)
     flags = ["--log.dir", relative, "--log.wandb", "auto", "--log.group", "contest"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {
-        "HOME": "/nonexistent"
-    }
-    output = finish(job([*command(shards, tmp_path), *flags], nproc=2, env=clean))
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    output = "".join(map(finish, ranks([*command(shards, tmp_path), *flags], 2)))
     assert output.count("W&B: offline") == 1
     directory = only_run(tmp_path / "runs")
     merged = {}
