@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from report import verdict
 from report.judgement import judge
 from report.study import Study
-from report.verdict import Comparison, adjusted, compare, tested, values_of
+from report.verdict import Comparison, adjusted, compare, values_of
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
 
 
@@ -249,7 +250,7 @@ def test_cautions_go_with_every_comparison():
 
 def test_what_is_tested_has_no_call_yet():
     pairs = {(1, 1): 3.0, (2, 2): 3.2}
-    c = tested("base", pairs, {pair: x + 1 for pair, x in pairs.items()}, ("a note",))
+    c = verdict.tested("base", pairs, {pair: x + 1 for pair, x in pairs.items()}, ("a note",))
     assert (c.baseline, c.call, c.words, c.p_holm) == ("base", "no evidence", "no evidence", None)
     assert c.notes == ("a note",)
 
