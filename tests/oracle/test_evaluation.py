@@ -1,10 +1,12 @@
 """On two ranks too the validation loss is Hugging Face's; test_training.py has one rank."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.jobs import command, finish, only_run, ranks
 from tests.oracle.reference import hugging_face, lines_of, mean_loss, windows
+from train_gpt2 import evaluate
 
 SHAPE = {"vocab_size": 256, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
 ROWS = 11  # rank 0 evaluates 4 + 1 of them, rank 1 4 + 2
@@ -27,3 +29,37 @@ def test_validation_loss_of_two_ranks_is_hugging_faces_on_the_same_windows(shard
     assert sorted(expected) == [5, 10]
     assert {step: found[step] for step in expected} == pytest.approx(expected, abs=1e-5)
     assert expected[5] - expected[10] > 0.1
+
+
+class Alone:
+    """A process without others."""
+
+    device = torch.device("cpu")
+
+    def sum(self, values):
+        return values
+
+
+class ConstantLoss(torch.nn.Module):
+    """A loss of float32(0.1) for every batch; keeps what it was called with."""
+
+    def forward(self, tokens, targets):
+        self.modes = getattr(self, "modes", set()) | {(self.training, torch.is_grad_enabled())}
+        return torch.tensor(0.1)
+
+
+class Batches:
+    """20,000 batches of one row with two targets, then one of three rows."""
+
+    def batches(self, rows):
+        yield from [torch.zeros(1, 3, dtype=torch.int64)] * 20_000
+        yield torch.zeros(3, 3, dtype=torch.int64)
+
+
+def test_the_mean_of_many_losses_is_kept_in_double_precision():
+    model = ConstantLoss()
+    loss = evaluate(model, Batches(), 1, Alone())
+    assert loss == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    assert model.modes == {(False, False)}  # neither in training mode nor with gradients
+    assert model.training
+    assert torch.is_grad_enabled()
