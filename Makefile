@@ -1,12 +1,14 @@
-# make train: everything from nothing to a trained small GPT-2; make test: the tests; make test-all: slow ones too.
+# make train: everything from nothing to a trained small GPT-2
+# make quick: before every commit; make test: the tests; make test-all: the slow ones too
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # more than there are cores: many tests wait for processes that they have started
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)')
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+PYTEST := $(BIN)/python -m pytest --dist worksteal
 STDLIB := data/tokens/stdlib/meta.json
 
-.PHONY: train contest test test-all lint types format clean mutants
+.PHONY: train contest quick test test-all lint types format hooks mutants clean
 train: .venv/installed $(STDLIB)
 	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
 
@@ -15,11 +17,15 @@ contest: .venv/installed $(STDLIB)
 	$(BIN)/python -m contest configs/contest/quickstart.toml
 	$(BIN)/python -m contest.expected runs/quickstart docs/results/expected.toml
 
+# lint, types, and the tests that start no process and compile nothing
+quick: lint types
+	$(PYTEST) -n $(shell $(PYTHON) -c 'import os; print(os.cpu_count())') -m "not slow" --quick
+
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(PYTEST) -n $(WORKERS) -m "not slow"
 
 test-all: .venv/installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTEST) -n $(WORKERS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -32,6 +38,11 @@ types: .venv/installed-test
 format: .venv/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# `git commit` then formats, lints and checks types
+hooks: .venv/installed-test
+	$(PIP) pre-commit
+	$(BIN)/pre-commit install
 
 $(STDLIB): .venv/installed
 	$(BIN)/python -m data stdlib

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import optim
 from configs import Batch, Config, ConfigError, Model, load, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
+from launch import session
 from launch.process import Process, print_once, run_main
-from launch.session import already_ended, close_record, open_record, write_checkpoint
 from record import checkpoints, hardware, runlog, screen
 from record.metrics import StreamMetrics
 
@@ -201,7 +201,6 @@ class State:
     dtype: str  # of matrix products
     autocast: torch.autocast
     metrics: StreamMetrics
-    initial_hash: str  # of the weights before step 0; rank 0 alone has it
     progress: checkpoints.Progress = field(default_factory=checkpoints.Progress)
 
 
@@ -231,9 +230,7 @@ def prepare(config: Config) -> Run:
 def build(run: Run) -> State:
     """Model and optimizer before step 0, on their device."""
     settings, process = run.config.train, run.process
-    model = GPT.initialised(run.config.model, run.config.seed)
-    initial_hash = checkpoints.weights_hash(model) if process.rank == 0 else ""
-    model = model.to(process.device)
+    model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
     optimizer = optim.optimizer_of(run.config, model.parameter_groups())
     optimizer.check_gradients = False  # the loop checks their norm before every step
     compiled: nn.Module = model
@@ -245,13 +242,13 @@ def build(run: Run) -> State:
         torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
     half = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
     metrics = StreamMetrics(settings.total_steps)
-    return State(model, compiled, ddp_model, optimizer, dtype, half, metrics, initial_hash)
+    return State(model, compiled, ddp_model, optimizer, dtype, half, metrics)
 
 
 def save(run: Run, state: State, log: runlog.Log) -> None:
     """Rank 0 writes a checkpoint; RunError on all ranks where it, or the record, cannot be."""
     own = state.progress, state.metrics, state.model, state.optimizer
-    run.process.on_rank_0(lambda: write_checkpoint(run.config, log, *own))
+    session.save_checkpoint(run.process, run.config, log, *own)
 
 
 # --------------------------------------------------------------------------------------- warm-up
@@ -281,7 +278,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     """Warm up; rank 0 prints and records what this launch runs on (RunError: other data)."""
     config, process, step = run.config, run.process, state.progress.step
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype}
-    facts |= {"world_size": process.world_size, "start_step": step} | hardware.environment()
+    facts |= {"world_size": process.world_size, "start_step": step}
     if process.rank == 0:
         print(f"run    {config.directory}{f', from step {step}' if step else ''}")
         parameters, device = f"{state.model.num_parameters():,} parameters", process.device_name
@@ -290,7 +287,8 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
         print(f"data   {config.data.dir}: {run.loader.epoch(config.train.total_steps):.2f} epochs")
         if conflict := state.optimizer.check_schedule(run.schedule):
             print(f"warning: {conflict}")
-    process.on_rank_0(lambda: log.begin(state.initial_hash, first_batches_hash(run.loader), facts))
+    weights = "" if step or process.rank else checkpoints.weights_hash(state.model)
+    session.record_launch(process, log, weights, first_batches_hash(run.loader), facts)
 
 
 # -------------------------------------------------------------------------------------- the loop
@@ -436,7 +434,7 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
         "mean_lr_factor": run.schedule.mean_factor,
         "last_lr_factor": run.schedule.last_factor,
     }
-    close_record(run.process, run.config, log, status, facts)
+    session.close_record(run.process, run.config, log, status, facts)
 
 
 # ------------------------------------------------------------------------------ the command line
@@ -446,7 +444,7 @@ def execute(run: Run) -> int:
     """Meet the other ranks, build or restore, train, finish; returns the exit code."""
     process, config = run.process, run.config
     with process.joined(config) as signals:
-        log, checkpoint = open_record(process, config)
+        log, checkpoint = session.open_record(process, config)
         with log, process.naming_lost_peers():
             state = build(run)
             if checkpoint:
@@ -466,7 +464,7 @@ def command(argv: list[str]) -> int:
     if "--print-config" in argv:
         return print_once(f"# folder: {config.directory}\n{config.toml()}")
     run = prepare(config)
-    ended = already_ended(config)
+    ended = session.already_ended(config)
     return execute(run) if ended is None else ended
 
 

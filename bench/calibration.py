@@ -115,20 +115,26 @@ def document(pool: np.ndarray) -> str:
         for paired, n in itertools.product((True, False), SEEDS)
     ]
     error = 100 * math.sqrt(0.05 * 0.95 / CONTESTS)
-    return "\n".join([
-        f"{pool.shape[0]} arms x {pool.shape[1]} seeds; standard deviation of an arm "
-        f"{sigma(pool, False):.4f} nats, of differences in a pair {sigma(pool, True):.4f}.",
-        "",
-        "| test | seeds | contests with a false call | planner's difference, nats | seen at it "
-        "| so with normal noise |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        *rows,
-        "",
-        f"{CONTESTS:,} contests of {ARMS} arms; limit: 5 % and two standard errors of "
-        f"{error:.2f} points, {5 + 2 * error:.2f} %.",
-        f"{COMPARISONS:,} comparisons; goal: 80 % within 3 points; standard error "
-        f"{100 * math.sqrt(0.16 / COMPARISONS):.1f} points.",
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n".join(
+            [
+                f"{pool.shape[0]} arms x {pool.shape[1]} seeds; standard deviation of an arm "
+                f"{sigma(pool, False):.4f} nats, of differences in a pair {sigma(pool, True):.4f}.",
+                "",
+                "| test | seeds | contests with a false call "
+                "| planner's difference, nats | seen at it "
+                "| so with normal noise |",
+                "| --- | ---: | ---: | ---: | ---: | ---: |",
+                *rows,
+                "",
+                f"{CONTESTS:,} contests of {ARMS} arms; limit: 5 % and two standard errors of "
+                f"{error:.2f} points, {5 + 2 * error:.2f} %.",
+                f"{COMPARISONS:,} comparisons; goal: 80 % within 3 points; standard error "
+                f"{100 * math.sqrt(0.16 / COMPARISONS):.1f} points.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def main() -> None:

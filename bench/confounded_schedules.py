@@ -72,10 +72,17 @@ def train(model: train_gpt2.GPT, optimizer: optim.Optimizer, config: Config) -> 
     steps = config.train.total_steps
     schedule = optim.build_schedule(config.schedule.name, steps, **config.schedule.hyperparameters)
     batch = Batch.divide(config, 1)
-    tokens = open_split(config.data.dir, "train", vocab_size=config.model.vocab_size,
-                        format=config.data.format)  # fmt: skip
-    loader = Loader(tokens, batch_size=batch.size, data_seed=config.data_seed,
-                    block_size=config.model.block_size, rank=0, world_size=1)  # fmt: skip
+    tokens = open_split(
+        config.data.dir, "train", vocab_size=config.model.vocab_size, format=config.data.format
+    )
+    loader = Loader(
+        tokens,
+        batch_size=batch.size,
+        data_seed=config.data_seed,
+        block_size=config.model.block_size,
+        rank=0,
+        world_size=1,
+    )
     with loader.batches(0, pin_memory=False) as batches:
         for step in range(steps):
             rows = next(batches)
@@ -90,10 +97,16 @@ def train(model: train_gpt2.GPT, optimizer: optim.Optimizer, config: Config) -> 
 
 def validate(model: train_gpt2.GPT, config: Config) -> float:
     """Mean loss on the contest's validation tokens."""
-    tokens = open_split(config.data.dir, "val", vocab_size=config.model.vocab_size,
-                        format=config.data.format)  # fmt: skip
-    validation = Validation(tokens, num_tokens=config.eval.tokens,
-                            block_size=config.model.block_size, rank=0, world_size=1)  # fmt: skip
+    tokens = open_split(
+        config.data.dir, "val", vocab_size=config.model.vocab_size, format=config.data.format
+    )
+    validation = Validation(
+        tokens,
+        num_tokens=config.eval.tokens,
+        block_size=config.model.block_size,
+        rank=0,
+        world_size=1,
+    )
     alone = Process(0, 0, 1, torch.device("cpu"))
     rows = Batch.divide(config, 1).micro
     return train_gpt2.evaluate(model, validation, rows, alone)
@@ -104,11 +117,15 @@ def table(found: dict[str, Any]) -> None:
     print(f"\n{'arm':<22}{'place':>7}{'final':>9}{'place reversed':>16}{'final':>9}")
     for name, row in found["file"].items():
         other = found["reverse"][name]
-        print(f"{name:<22}{row['position']:7}{row['final']:9.4f}"
-              f"{other['position']:16}{other['final']:9.4f}")  # fmt: skip
+        print(
+            f"{name:<22}{row['position']:7}{row['final']:9.4f}"
+            f"{other['position']:16}{other['final']:9.4f}"
+        )
     for order in ("file", "reverse"):
-        print(f"Spearman of place and final loss, {order} order: "
-              f"{found[f'spearman of the {order} order']:+.3f}")  # fmt: skip
+        print(
+            f"Spearman of place and final loss, {order} order: "
+            f"{found[f'spearman of the {order} order']:+.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -153,18 +153,40 @@ def figure(study: Study, path: Path) -> None:
             n = len(arm["losses"])
             curve.plot(np.arange(at, at + n), arm["losses"], color=colour, linewidth=1.6)
             curve.axvline(at, color="0.85", linewidth=0.8, zorder=0)
-            curve.text(at + n / 2, 11.6, name.replace("Annealing", "\nAnnealing").replace("Warm", "\nWarm"),
-                       rotation=38, fontsize=8, ha="left", va="bottom", color=colour)  # fmt: skip
+            curve.text(
+                at + n / 2,
+                11.6,
+                name.replace("Annealing", "\nAnnealing").replace("Warm", "\nWarm"),
+                rotation=38,
+                fontsize=8,
+                ha="left",
+                va="bottom",
+                color=colour,
+            )
             ranks.plot(k, arm["losses"][-1], "o", color=colour)
             at += n
         curve.axhline(np.log(VOCABULARY), color="0.5", linestyle=":", linewidth=1)
-        curve.text(at, np.log(VOCABULARY) - 0.1, "loss of a model that knows nothing",
-                   ha="right", va="top", fontsize=8, color="0.35")  # fmt: skip
-        curve.set(xlabel="updates since the study began", ylabel="train loss, nats",
-                  xlim=(0, at), ylim=(3, 11.5))  # fmt: skip
+        curve.text(
+            at,
+            np.log(VOCABULARY) - 0.1,
+            "loss of a model that knows nothing",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="0.35",
+        )
+        curve.set(
+            xlabel="updates since the study began",
+            ylabel="train loss, nats",
+            xlim=(0, at),
+            ylim=(3, 11.5),
+        )
         rho = order(study)["final_by_order"].statistic
-        ranks.set(xlabel="position in the order of running", ylabel="final loss, nats",
-                  xticks=range(1, len(study) + 1))  # fmt: skip
+        ranks.set(
+            xlabel="position in the order of running",
+            ylabel="final loss, nats",
+            xticks=range(1, len(study) + 1),
+        )
         ranks.set_title(f"Spearman {rho:.3f}", fontsize=10)
         for axis in (curve, ranks):
             axis.spines[["top", "right"]].set_visible(False)
@@ -179,20 +201,30 @@ def document(study: Study) -> str:
     wrong = differences(rows)
     cells = sum(map(len, rows.values()))
     agreement = f"{cells - len(wrong)} of {cells} cells are equal to what the study printed."
-    parts = [HEAD.format(
-        arms=len(study), steps=steps, passes=steps * BATCH / TEXT, agreement=" ".join([agreement, *wrong])
-    )]  # fmt: skip
+    parts = [
+        HEAD.format(
+            arms=len(study),
+            steps=steps,
+            passes=steps * BATCH / TEXT,
+            agreement=" ".join([agreement, *wrong]),
+        )
+    ]
     heads = [title for title, _ in COLUMNS.values()]
     body = [[name, *row] for name, row in rows.items()]
     parts.append(markdown(["arm, in the order of running", *heads], body))
     parts.append(times(study, rows))
     parts.append(confounded(study, facts, steps))
     handover = [
-        [name, number(facts["first"][k]), number(facts["final"][k - 1]) if k else "",
-         f"{facts['jumps'][k - 1]:+.3f}" if k else "", number(facts["final"][k]),
-         f"{study[name]['norms'][0]:.2f}"]
+        [
+            name,
+            number(facts["first"][k]),
+            number(facts["final"][k - 1]) if k else "",
+            f"{facts['jumps'][k - 1]:+.3f}" if k else "",
+            number(facts["final"][k]),
+            f"{study[name]['norms'][0]:.2f}",
+        ]
         for k, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     heads = ["arm", "first loss", "previous arm's last", "difference", "last loss", "first norm"]
     parts.append(markdown(heads, handover))
     parts.append(remaining(study, facts))

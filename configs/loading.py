@@ -20,7 +20,10 @@ DEFAULT = PRESETS / "gpt2_124m.toml"
 def load(argv: Sequence[str]) -> Config:
     """Config of a command line such as `base.toml wsd.toml --optimizer.lr 3e-4 --seed 2`.
 
-    Without a file configs/gpt2_124m.toml is read. Raises ConfigError, one line.
+    Without a file, configs/gpt2_124m.toml is read.
+
+    Raises:
+        ConfigError: a file, key or value is wrong; one line.
     """
     files, overrides = _split(argv)
     table: dict[str, Any] = {}
@@ -35,9 +38,9 @@ def load(argv: Sequence[str]) -> Config:
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """`layer` over `base`, table by table; a table whose `name` changes starts from nothing.
+    """`layer` over `base`, table by table.
 
-    So that AdamW's betas never leak into Lion.
+    A table whose `name` changes starts empty, so that AdamW's betas never leak into Lion.
     """
     merged = dict(base)
     for key, value in layer.items():
@@ -117,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A TOML value; what is none is taken as a string, so that names need no quotes."""
+    """A TOML value; any other text is a string, so that names need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -155,7 +158,7 @@ def _type(annotation: Any) -> str:
 
 
 def _check_key(key: str) -> None:
-    """Catch a misspelt override here, where the full dotted key can be suggested."""
+    """Refuse a misspelt override here, where the full dotted key can be suggested."""
     known = [k for k, _, _ in _keys()]
     head, _, rest = key.partition(".")
     field = Config.model_fields.get(head)

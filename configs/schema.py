@@ -72,14 +72,14 @@ class Eval(Strict):
 
 
 class Checkpoint(Strict):
-    """Saved state; does not change results, so it is not part of the run's identity."""
+    """Saved state. It does not change results, so it is not part of the run's identity."""
 
     every: int = Field(1000, ge=0, description="updates between checkpoints; 0: only at the end")
     keep: int = Field(2, gt=0, description="newest checkpoints kept")
 
 
 class Launch(Strict):
-    """How ranks wait for each other; does not change results, so not part of the identity."""
+    """How ranks wait for each other. This too is not part of the run's identity."""
 
     join_seconds: float = Field(
         45, gt=0, description="s for all ranks to come, and be found equal, before training"
@@ -90,7 +90,7 @@ class Launch(Strict):
 
 
 class Log(Strict):
-    """Output; does not change results, so it is not part of the run's identity."""
+    """Output. It does not change results, so it is not part of the run's identity."""
 
     dir: str = Field("runs", description="each run has its own folder in it")
     print_every: int = Field(10, gt=0, description="updates between printed lines (no terminal)")
@@ -142,7 +142,7 @@ class Config(Strict):
         return self.model_copy(update=tables)
 
     def table(self) -> dict[str, Any]:
-        """Nested plain values; keys that are None are left out, since TOML cannot say None."""
+        """Nested plain values, without the keys that are None, which TOML cannot express."""
         return self.model_dump(exclude_none=True)
 
     def toml(self) -> str:
@@ -170,7 +170,7 @@ class Config(Strict):
 
 @dataclass(frozen=True)
 class Batch:
-    """How the global batch of one update is cut, in sequences."""
+    """How the global batch of one update is divided, in sequences."""
 
     size: int  # all ranks
     rows: int  # this rank's share of it
@@ -189,7 +189,11 @@ class Batch:
 
     @classmethod
     def divide(cls, config: Config, world_size: int) -> Batch:
-        """Raises ConfigError, with the product, where it does not divide."""
+        """The shares of `world_size` ranks.
+
+        Raises:
+            ConfigError: the batch does not divide; the message shows the product.
+        """
         tokens, block = config.train.batch_tokens, config.model.block_size
         given = f"train.batch_tokens = {tokens} is not divisible by {world_size} ranks"
         unit = world_size * block

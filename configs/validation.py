@@ -16,8 +16,9 @@ class ConfigError(ValueError):
 
 
 class Strict(BaseModel):
-    """Frozen table: unknown keys and non-finite numbers forbidden; int becomes float, list tuple,
-    and nothing else is converted.
+    """A frozen table without unknown keys and non-finite numbers.
+
+    An int becomes a float, a list a tuple; nothing else is converted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -32,7 +33,11 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 def validate(model: type[M], table: Mapping[str, Any], prefix: str = "") -> M:
-    """Build `model` from `table`; a ConfigError names the first offending key as `prefix.key`."""
+    """`model` built from `table`.
+
+    Raises:
+        ConfigError: a key or value is wrong; the message names the first such key as `prefix.key`.
+    """
     try:
         return model.model_validate(_tuples(table))
     except ValidationError as error:
@@ -67,8 +72,9 @@ def _describe(
 
 
 def _keys(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], type[BaseModel]]:
-    """The part of pydantic's location that names keys (the rest: union branches, items), and
-    the table that holds the last key.
+    """The keys in pydantic's location, and the table that holds the last of them.
+
+    The rest of the location are branches of a union, or items of a list.
     """
     keys: list[str] = []
     owner, current = model, model

@@ -24,7 +24,7 @@ Attempts = dict[str, list[dict[str, Any]]]  # by id of the run
 
 
 def attempts(home: Path) -> Attempts:
-    """The ended attempts of each run, by id, from attempts.jsonl."""
+    """The attempts that have ended, by id of the run, from attempts.jsonl."""
     path = home / ATTEMPTS
     found: Attempts = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:

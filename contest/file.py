@@ -89,7 +89,7 @@ class Table(Strict):
     branches: Branches | None = None
 
 
-class ArmTable(Strict):
+class _ArmTable(Strict):
     """The keys of [[arm]] that are not flags of train_gpt2.py."""
 
     name: str = Field(min_length=1)
@@ -231,13 +231,13 @@ def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     """One [[arm]]; `number` stands for its name in messages if it has none."""
-    own = {key: value for key, value in row.items() if key in ArmTable.model_fields}
-    table = _validate(ArmTable, own, f"arm {row.get('name', number)}")
+    own = {key: value for key, value in row.items() if key in _ArmTable.model_fields}
+    table = _validate(_ArmTable, own, f"arm {row.get('name', number)}")
     arm = f"arm '{table.name}'"
     overrides = flat({key: value for key, value in row.items() if key not in own})
     for key in overrides:
         if "." not in key and key not in RESERVED:
-            hint = nearest(key, [*ArmTable.model_fields, "optimizer.name", "schedule.name"])
+            hint = nearest(key, [*_ArmTable.model_fields, "optimizer.name", "schedule.name"])
             remedy = f"{hint}; flags of train_gpt2.py are written with their dots"
             raise ConfigError(f"{arm}: unknown key '{key}'; {remedy}")
     _check_reserved(overrides, arm)

@@ -34,7 +34,7 @@ class Job:
     data_seed: int
     trial: Setting | None  # the tuned keys and their values
     length: int | None  # updates, in a contest with [contest.branches]
-    after: str | None  # id of the trunk segment whose end this one begins from
+    after: str | None  # id of the trunk segment whose end this run starts from
     directory: Path  # absolute; of the run
     arguments: list[str]  # of train_gpt2.py, without --log.*
     home: Path  # absolute; the contest's folder

@@ -80,7 +80,7 @@ def _slots_of_cores(cores: int, jobs: int | None, ranks: int) -> list[Slot]:
 
 
 def _environment(gpus: str, threads: int) -> dict[str, str]:
-    """Waiting threads sleep: on shared cores, spinning ones make a step several times slower."""
+    """Of a run. Waiting threads sleep: on shared cores, spinning ones slow all runs down."""
     return {
         "CUDA_VISIBLE_DEVICES": gpus,
         "OMP_NUM_THREADS": str(threads),

@@ -22,7 +22,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run one command; returns the exit code: 0, 2 for a user error, 130 for Ctrl-C."""
     typed = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args = parser.parse_args(typed)
@@ -51,10 +51,10 @@ def _parser() -> Parser:
 
 
 def _leave(code: int) -> None:
-    """Exit without the interpreter's clean-up once pyarrow has been at work.
+    """Exit without the interpreter's clean-up if pyarrow was used.
 
     Its reader threads abort or hang a process that ends with a Parquet file half read (apache/arrow
-    issue 45214, huggingface/datasets issue 7467). All that we write is on disk by now.
+    issue 45214, huggingface/datasets issue 7467). Everything we write is on disk by now.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,8 +1,8 @@
 """`python -m data coinflip`: independent tokens, 1 with probability p, else 0.
 
-Nothing can be learnt but p, so the least possible loss is known: the entropy of p, 0.6370 nats for
-p = 0.666 (0.6365 is that of 2/3). There are no documents and no end-of-text token, which would move
-that floor.
+A model can learn nothing but p, so the lowest possible loss is known: the entropy of p, 0.6370 nats
+for p = 0.666 (0.6365 for 2/3). There are no documents and no end-of-text token, because they would
+change that floor.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the directory; do nothing where it is complete. Raises DataError."""
+    """Write the directory, unless it is complete.
+
+    Raises:
+        DataError: a mistake of the user, or a disk that refuses; one line.
+    """
     if not 0 < args.p < 1:
-        raise DataError(f"--p {args.p:g} is no probability of a coin; valid: between 0 and 1")
+        raise DataError(f"--p {args.p:g} is not the probability of a coin; valid: between 0 and 1")
     if not 0 <= args.seed < 2**64:
         raise DataError(f"--seed {args.seed} is not in 0 ... 2**64 - 1")
     lengths = {"val": args.val_tokens, "train": args.train_tokens}
@@ -66,12 +70,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def flip(p: float, length: int, *, seed: int, stream: int) -> Iterator[np.ndarray]:
-    """`length` flips as uint16 arrays; a hash of their place, so the same with any NumPy."""
+    """`length` flips as uint16 arrays: hashes of their positions, equal in every NumPy version."""
     key = keys(seed, stream, 1)
     threshold = np.uint64(round(p * 2**64))
     for start in range(0, length, 2**20):
         places = np.arange(start, min(start + 2**20, length), dtype=np.uint64)
-        # Twice: the counter goes in unmixed, as in splitmix64, but without its odd increment.
+        # mix() twice: the counter enters unmixed, as in splitmix64, but without its odd increment.
         yield (mix(mix(places + key) + key) < threshold).astype(TOKEN)
 
 

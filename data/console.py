@@ -36,7 +36,11 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0. Raises argparse.ArgumentTypeError."""
+    """A whole number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -45,7 +49,8 @@ def positive(text: str) -> int:
 def count(text: str) -> int:
     """A number of tokens: `1B`, `2.5M`, `100_000`, `100,000`.
 
-    Raises argparse.ArgumentTypeError unless it is a whole number, at least 1.
+    Raises:
+        argparse.ArgumentTypeError: it is not a whole number, or below 1.
     """
     match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)([KMBT]?)", text.strip().upper())
     if match:
@@ -60,7 +65,7 @@ def count(text: str) -> int:
 
 
 def command_line(args: argparse.Namespace) -> str:
-    """The command as the user typed it, to be shown in messages."""
+    """The command as the user typed it, for messages."""
     return shlex.join(["python", "-m", "data", *args.typed])
 
 

@@ -32,7 +32,7 @@ DOCUMENTS_PER_BATCH = 256  # about 0.8 MB of FineWeb: large against what passing
 # What `datasets` calls the reader of local files, by their extension.
 READERS = {".parquet": "parquet", ".jsonl": "json", ".jsonl.gz": "json", ".jsonl.zst": "json"}
 
-State = dict[str, Any]  # a place in a stream, as `datasets` notes it; JSON
+State = dict[str, Any]  # a position in a stream, as `datasets` records it; JSON
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the directory or go on with it; nothing where it is complete. Raises DataError."""
+    """Write the directory, or go on with it, unless it is complete.
+
+    Raises:
+        DataError: a mistake of the user, or a network, file or disk that fails; one line.
+    """
     source = source_of(args)
     tokenizer = GPT2()
     recipe = Recipe(
@@ -89,11 +93,11 @@ def run(args: argparse.Namespace) -> None:
     finished(args.out, was_there=output is None)
 
 
-def _go_on(output: Output, source: Source, tokenizer: GPT2, args: argparse.Namespace) -> None:
+def _go_on(output: Output, source: _Source, tokenizer: GPT2, args: argparse.Namespace) -> None:
     goals = {"val": args.val_tokens, "train": args.tokens}
-    place = Place.of(output.position)
+    place = _Place.of(output.position)
     batches = encoded(source.batches(place.stream), tokenizer, workers=args.workers)
-    # Closed here and now: after an error the bar and the workers are gone before it is told.
+    # Closed here, so that after an error the bar and the workers are gone before it is reported.
     with closing(batches), closing(_with_progress(batches, output, goals)) as counted:
         _write(output, counted, place, goals)
     if output.tokens("train") < args.tokens:
@@ -101,24 +105,24 @@ def _go_on(output: Output, source: Source, tokenizer: GPT2, args: argparse.Names
 
 
 @dataclass(frozen=True)
-class Place:
+class _Place:
     """Where the next token comes from: the batch that starts at `stream`, after `skip` tokens."""
 
     stream: State | None  # None: the first batch
     skip: int
 
     @staticmethod
-    def of(position: dict[str, Any] | None) -> Place:
-        """The place that a progress file notes; None is the beginning."""
-        return Place(None, 0) if position is None else Place(**position)
+    def of(position: dict[str, Any] | None) -> _Place:
+        """The place that a progress file records; None is the beginning."""
+        return _Place(None, 0) if position is None else _Place(**position)
 
     def position(self) -> dict[str, Any]:
-        """What the progress file notes."""
+        """What the progress file records."""
         return {"stream": self.stream, "skip": self.skip}
 
 
 @dataclass(frozen=True)
-class Source:
+class _Source:
     """A dataset on Hugging Face, or local files when `files` is not empty."""
 
     dataset: str
@@ -129,7 +133,7 @@ class Source:
     files: tuple[str, ...] = ()
 
     def arguments(self) -> dict[str, Any]:
-        """What identifies the documents: for local files their number and size."""
+        """What identifies the documents; local files are known by their number and size."""
         size = sum(Path(file).stat().st_size for file in self.files)
         local = {"files": f"{len(self.files)} files, {size:,} bytes"} if self.files else {}
         hub = {} if self.files else {"revision": self.revision}
@@ -139,7 +143,8 @@ class Source:
     def batches(self, state: State | None) -> Iterator[tuple[State | None, list[str]]]:
         """Batches of documents from `state` on, each with the state at which it starts.
 
-        Raises DataError in one line for whatever the network or a file does.
+        Raises:
+            DataError: the network or a file failed; one line.
         """
         stream = self._open()
         if state is not None:
@@ -177,8 +182,8 @@ class Source:
                     revision=self.revision,
                     streaming=True,
                 )
-            columns = list(next(iter(stream), {}))  # some readers know them only with a row
-        except Exception as error:  # of the network, the hub, a file's format: all the user's
+            columns = list(next(iter(stream), {}))  # some readers know them only after a row
+        except Exception as error:  # the network, the hub or a file's format: the user can mend it
             raise DataError(_cannot_open(self.dataset, error)) from None
         if self.column not in columns:
             raise DataError(
@@ -188,26 +193,30 @@ class Source:
         return stream.select_columns([self.column])
 
 
-def source_of(args: argparse.Namespace) -> Source:
-    """What the arguments name, with the revision filled in. Raises DataError."""
+def source_of(args: argparse.Namespace) -> _Source:
+    """The dataset that the arguments name, with the revision filled in.
+
+    Raises:
+        DataError: no such files, or the hub does not answer.
+    """
     if _is_local(args.dataset):
         return _local(args)
     default_name = DEFAULT_NAME if args.dataset == DEFAULT_DATASET else None
-    # A directory goes on with the revision that it began with, whatever the hub has by now.
+    # A directory keeps the revision that it began with, whatever the hub has by now.
     revision = args.revision or recorded_arguments(args.out).get("revision")
     if revision is None:
         revision = _newest_revision(args.dataset)
-    return Source(args.dataset, args.name or default_name, args.split, revision, args.text_column)
+    return _Source(args.dataset, args.name or default_name, args.split, revision, args.text_column)
 
 
-def _local(args: argparse.Namespace) -> Source:
+def _local(args: argparse.Namespace) -> _Source:
     found = glob.glob(args.dataset, recursive=True)  # noqa: PTH207  (Path.glob wants relative ones)
     files = tuple(sorted(found))
     if not files:
         raise DataError(f"--dataset {args.dataset}: no such file")
     if args.name or args.revision or args.split != "train":
         raise DataError("--name, --revision and --split belong to datasets on Hugging Face only")
-    return Source(args.dataset, None, "train", None, args.text_column, files)
+    return _Source(args.dataset, None, "train", None, args.text_column, files)
 
 
 def _is_local(dataset: str) -> bool:
@@ -246,7 +255,7 @@ def _guarded(rows: Iterator[dict[str, Any]], dataset: str) -> Iterator[dict[str,
         raise
     except Exception as error:
         raise DataError(
-            f"reading {dataset!r} broke off ({_first_line(error)}); the same command goes on after"
+            f"reading {dataset!r} failed ({_first_line(error)}); the same command goes on after"
             " the last whole shard"
         ) from None
 
@@ -267,7 +276,7 @@ def _with_progress(
 def _write(
     output: Output,
     batches: Iterable[tuple[State | None, np.ndarray]],
-    place: Place,
+    place: _Place,
     goals: dict[str, int],
 ) -> None:
     """Fill the shards: first val, to the end of a document, then train, to the last token."""
@@ -279,8 +288,8 @@ def _write(
             skip += taken
             ended = completes and taken == len(share)
             if output.full or ended:
-                output.write(Place(state, skip).position(), next_split="train" if ended else None)
-        place, skip = Place(state, skip), 0
+                output.write(_Place(state, skip).position(), next_split="train" if ended else None)
+        place, skip = _Place(state, skip), 0
         if output.tokens("train") == goals["train"]:
             break
     if not output.tokens("train"):

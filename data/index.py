@@ -1,7 +1,7 @@
-"""What a scan of the shards has found, kept in `index.json` beside them.
+"""The result of scanning shards, kept in `index.json` beside them.
 
 Reading every token of a large data set to find the largest id takes minutes from a network disk, so
-it is done once per file. A file is known again by name, size and time of modification.
+each file is scanned once. Name, size and modification time tell whether a file is still the same.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from storage import read_json, write_json
 
 INDEX = "index.json"
-KIND = "largest token ids"  # tells our index.json from a stranger's, which is left alone
+KIND = "largest token ids"  # marks our index.json; one of another program is left alone
 
 
 class ScanIndex:
     """Largest token id per shard of one directory.
 
-    Several processes may use it at once: each reads, adds what it has scanned and replaces the
-    whole file. At worst one overwrites what another found, which is then scanned again.
+    Several processes may use it at once: each reads the file, adds what it has scanned and replaces
+    the whole. At worst one overwrites the entries of another, and those shards are scanned again.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -42,11 +42,11 @@ class ScanIndex:
         return entry["largest_id"]
 
     def record(self, path: Path, tokens: np.ndarray, largest_id: int) -> None:
-        """Note what a writer knows of the shard that it has just written."""
+        """Add the entry of a shard that a writer has just written."""
         self._new[path.name] = {**_stamp(path, tokens), "largest_id": largest_id}
 
     def save(self) -> None:
-        """Write what is new; in a directory that cannot be written the next start scans again."""
+        """Write the new entries; if the directory is read-only, the next start scans again."""
         if not self._new:
             return
         current = read_json(self.path)
@@ -62,7 +62,7 @@ class ScanIndex:
 
 
 def _stamp(path: Path, tokens: np.ndarray) -> dict[str, int]:
-    # The count is in the stamp because one file has another count under another format.
+    # The count is part of the stamp: read in another format, the same file has another count.
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "tokens": len(tokens)}
 

@@ -36,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print a block for each split. Raises DataError for a bad shard, or when there is none."""
+    """Print a block for each split.
+
+    Raises:
+        DataError: a shard is bad, or there is none.
+    """
     meta = read_json(args.directory / META) or {}
     vocab_size = meta.get("vocab_size", MAX_VOCAB_SIZE)
     splits, missing = [], []
@@ -90,7 +94,7 @@ def _count_ids(tokens: Tokens) -> tuple[int, np.ndarray]:
 
 
 def _decode(ids: list[int], largest: int, meta: dict[str, Any]) -> tuple[str, str | list[int]]:
-    """The tokenizer's name and the text; the ids themselves where none is known or to be had."""
+    """The tokenizer's name and the text, or the ids where no tokenizer is known or available."""
     name = meta["tokenizer"] if meta else _likely_tokenizer(largest)
     try:
         tokenizer: Tokenizer = tokenizer_named(name)
@@ -100,5 +104,5 @@ def _decode(ids: list[int], largest: int, meta: dict[str, Any]) -> tuple[str, st
 
 
 def _likely_tokenizer(largest: int) -> str:
-    # GPT-2 shards from elsewhere do not say so, but they hold its end-of-text token or come close.
+    # Other projects' GPT-2 shards are not labelled, but hold its end-of-text token or large ids.
     return "gpt2" if GPT2.vocab_size > largest > 256 else "unknown"

@@ -1,8 +1,9 @@
 """Which tokens at which step: a pure function of (data_seed, step), whatever the number of ranks.
 
-A shard is cut into windows of `block_size` tokens, each read with one token more, the last target;
-that token is also the first input of the next window. Windows never cross shards. An epoch visits
-every window of all shards once, in an order drawn from (data_seed, epoch).
+A shard is cut into windows of `block_size` tokens. Each is read with one more token, its last
+target, which is also the first input of the next window. Windows never cross shards; the last
+tokens of a shard that fill no window are not used. An epoch visits every window once, in an order
+drawn from (data_seed, epoch).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from data.shards import TOKEN, DataError, Tokens
 if TYPE_CHECKING:
     from torch import Tensor
 
-AHEAD = 2  # batches prepared before they are asked for
+AHEAD = 2  # batches prepared in advance
 
 
 class Windows:
@@ -57,7 +58,9 @@ class Loader:
 
     `batch_size` is the global batch in sequences; rank r of `world_size` takes rows
     r * batch_size / world_size and on. `data_seed` is an integer from 0 to 2**64 - 1.
-    Raises DataError when the batch cannot be shared out or the split does not fill one batch.
+
+    Raises:
+        DataError: the ranks cannot share the batch equally, or the split is smaller than a batch.
     """
 
     def __init__(
@@ -88,13 +91,8 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
 
-    @property
-    def sequences_per_epoch(self) -> int:
-        """Windows in the split; the last tokens of a shard that fill none are in no epoch."""
-        return len(self.windows)
-
     def epoch(self, step: int) -> float:
-        """How many times the split has been seen before `step`."""
+        """How many times the run has passed over the split before `step`."""
         return step * self.batch_size / len(self.windows)
 
     def global_batch(self, step: int) -> np.ndarray:
@@ -127,9 +125,9 @@ class Loader:
 class Prefetcher:
     """Batches as int64 tensors (rows, block_size + 1), in pinned memory if asked.
 
-    An endless iterator and a context manager: leaving it, or `close()`, ends the thread. An
-    exception in the thread is raised by `next()`. `wait_seconds` is how long the last `next()`
-    waited for its batch: near zero when the device is the slower one.
+    This endless iterator is a context manager: leaving it, or `close()`, ends the thread. `next()`
+    raises an exception of the thread. `wait_seconds` is how long the last `next()` waited for its
+    batch: near zero when the device is the slower one.
     """
 
     def __init__(
@@ -184,9 +182,9 @@ class Prefetcher:
             if cuda_device is not None:
                 _use_cuda_device(cuda_device)
             while not self._closed.is_set():
-                self._put(as_tensor(batch_of(step), pin_memory=cuda_device is not None))
+                self._put(_as_tensor(batch_of(step), pin_memory=cuda_device is not None))
                 step += 1
-        except BaseException as error:  # all of them: otherwise next() would wait for ever
+        except BaseException as error:  # every one, or next() would wait for ever
             self._put(error)
 
     def _put(self, item: Tensor | BaseException) -> None:
@@ -200,9 +198,11 @@ class Prefetcher:
 class Validation:
     """The first `num_tokens` targets of a split, the same ones for any number of ranks.
 
-    They are the split's first `num_tokens / block_size` windows, without shuffling. Each rank
-    has a contiguous share; shares differ by at most one sequence where it does not divide.
-    Raises DataError when `num_tokens` is no multiple of `block_size` or more than there is.
+    They are the split's first `num_tokens / block_size` windows, without shuffling. Each rank has a
+    contiguous share; if the ranks do not divide the windows, shares differ by one.
+
+    Raises:
+        DataError: `num_tokens` is not a multiple of `block_size`, or exceeds the split.
     """
 
     def __init__(
@@ -241,18 +241,18 @@ class Validation:
         """
         for start in range(self.start, self.stop, rows):
             indices = np.arange(start, min(start + rows, self.stop))
-            yield as_tensor(self.windows.take(indices))
+            yield _as_tensor(self.windows.take(indices))
 
 
 def first_batches_hash(loader: Loader, steps: int = 3) -> str:
-    """SHA-256 (hex) of the first global batches: two runs with the same one saw the same data."""
+    """SHA-256 (hex) of the first global batches: runs with equal hashes train on the same data."""
     digest = hashlib.sha256()
     for step in range(steps):
         digest.update(loader.global_batch(step).tobytes())
     return digest.hexdigest()
 
 
-def as_tensor(tokens: np.ndarray, *, pin_memory: bool = False) -> Tensor:
+def _as_tensor(tokens: np.ndarray, *, pin_memory: bool = False) -> Tensor:
     """uint16 tokens as an int64 tensor of the same shape, the index type of torch's embeddings."""
     import torch  # here, so that `python -m data` starts without it
 

@@ -20,11 +20,11 @@ from data.vocabulary import Tokenizer, tokenizer_named
 
 Note = TypeVar("Note")
 
-BATCHES_AHEAD = 4  # per worker: enough that none waits while the writer flushes a shard
+BATCHES_AHEAD = 4  # per worker, so that none is idle while the writer flushes a shard
 
 
 def available_cores() -> int:
-    """Cores that this process may use (a job's share, not the machine's)."""
+    """Cores that this process may use: a job's share of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -34,8 +34,10 @@ def encoded(
     """For each (note, documents) in order: the note and the documents' tokens, uint16 (n,).
 
     Processes, not threads: turning tiktoken's lists into arrays holds the interpreter's lock.
-    They are spawned, since a fork would copy the locks of threads that `datasets` has running.
-    Raises DataError when a worker dies.
+    They are spawned, because a fork would copy locks held by the threads of `datasets`.
+
+    Raises:
+        DataError: a worker died.
     """
     workers = workers or available_cores()
     pending: deque[tuple[Note, Future[np.ndarray]]] = deque()
@@ -54,8 +56,8 @@ def encoded(
             yield _first(pending)
     except BrokenProcessPool:
         raise DataError(
-            "a tokenizer process died, perhaps for want of memory; try fewer --workers, the same"
-            " command goes on after the last whole shard"
+            "a tokenizer process died, perhaps out of memory; give the same command with fewer"
+            " --workers: it goes on after the last whole shard"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -78,13 +80,13 @@ _worker_tokenizer: Tokenizer | None = None  # set once, in a worker, by _start_w
 
 def _start_worker(name: str) -> None:
     global _worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _worker_tokenizer = tokenizer_named(name)
 
 
 def _die_with_parent() -> None:
-    """A parent that was killed cannot stop its workers: they would wait for ever."""
+    """End when the parent is killed; without this its workers would wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -4,8 +4,8 @@ Three formats are read as their own projects write them, all little-endian uint1
 
     bin      llm.c, modded-nanogpt: 256 int32 (magic 20240520, version 1, token count), then tokens
     npy      build-nanogpt: a one-dimensional NumPy array file
-    nanogpt  nanoGPT: a .bin of nothing but tokens; it cannot be told from garbage, so it is read
-             only when it is asked for by name
+    nanogpt  nanoGPT: a .bin of nothing but tokens; since it cannot be told from garbage, it must
+             be asked for by name
 
 `python -m data` writes the first.
 """
@@ -38,11 +38,11 @@ PROGRESS = "progress.json"  # what an unfinished one holds, and how to go on
 
 
 class DataError(ValueError):
-    """A mistake that the user can mend, told in one line."""
+    """A mistake that the user can mend; the message is one line."""
 
 
 class MissingShards(DataError):  # noqa: N818  (it reads as what it is)
-    """The directory has no shard of the split that was asked for."""
+    """The directory has no shard of the requested split."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,13 @@ def open_split(
     """Find, check and map the shards of `split` ("train" or "val"), in the order of their names.
 
     `format` is "auto" (llm.c's .bin and .npy, told apart by extension) or "nanogpt".
-    Every shard's header, length and dtype are checked, and that its largest token id is below
-    `vocab_size`. The first such scan reads every byte; its results are kept in `index.json`
-    beside the shards, so that the next start does not.
+    Every shard's header, length and dtype are checked, and its largest token id must be below
+    `vocab_size`. The first such scan reads every byte; `index.json` beside the shards keeps the
+    result for the next start.
 
-    Raises MissingShards, or DataError that names the shard and what is wrong with it.
+    Raises:
+        MissingShards: there are no shards of this split.
+        DataError: a shard is bad; the message names it and the reason.
     """
     directory = Path(directory)
     if split not in SPLITS:
@@ -87,7 +89,9 @@ def open_split(
 def find_shards(directory: Path, split: str, format: str = "auto") -> list[Path]:
     """The files of `directory` whose names carry `split` as a word, sorted by name.
 
-    Raises MissingShards when there are none, DataError when two formats lie side by side.
+    Raises:
+        MissingShards: there are none.
+        DataError: two formats lie side by side.
     """
     extensions = (".bin",) if format == "nanogpt" else (".bin", ".npy")
     candidates = shard_files(directory, extensions)
@@ -114,7 +118,8 @@ def shard_files(directory: Path, extensions: tuple[str, ...] = (".bin", ".npy"))
 def write_shard(path: Path, tokens: np.ndarray) -> None:
     """Write uint16 `tokens` of shape (n,) as a `bin` shard; the file appears whole or not at all.
 
-    Raises OSError.
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
     """
     assert tokens.dtype == TOKEN, tokens.dtype
     assert len(tokens) < 2**31, "the header's count is an int32"
@@ -130,9 +135,9 @@ def in_pieces(tokens: np.ndarray, size: int = 2**24) -> Iterator[np.ndarray]:
 
 
 def _split_of(path: Path) -> str | None:
-    """The split that a file name names as a whole word: `a_val_000.bin`, `train.bin`, `x-val.npy`.
+    """The split in a file name, as a whole word: `a_val_000.bin`, `train.bin`, `x-val.npy`.
 
-    `restrained.bin` names none. A name with both words would be a guess, so it is refused.
+    `restrained.bin` has none. A name with both words is refused.
     """
     words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLITS]
     if len(set(words)) > 1:
@@ -164,7 +169,7 @@ def _refuse_unfinished(directory: Path) -> None:
     if progress is not None:
         raise DataError(
             f"{directory} is not finished; run `{progress.get('command', 'python -m data ...')}`"
-            " again, it goes on where it stopped"
+            " again: it goes on where it stopped"
         )
 
 
@@ -178,12 +183,13 @@ def _map_all(paths: list[Path], format: str) -> list[np.memmap]:
                 f"{error.filename or paths[0].parent} cannot be read: {error}"
             ) from None
         raise DataError(
-            f"{len(paths)} shards are more than this process may open; raise it with `ulimit -n`"
+            f"{len(paths)} shards are more files than this process may open; raise the limit with"
+            " `ulimit -n`"
         ) from None
 
 
 def _allow_open_files(shards: int) -> None:
-    """Lift the soft limit (often 1024): a mapping holds its file open, FineWeb-100B has 1,030."""
+    """Lift the soft limit (often 1024): each mapping holds a file open; FineWeb-100B has 1,030."""
     import resource  # absent on Windows, where nothing here runs
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -196,7 +202,9 @@ def _allow_open_files(shards: int) -> None:
 def map_shard(path: Path, format: str = "auto") -> np.memmap:
     """The tokens of one shard as a read-only uint16 view of shape (n,).
 
-    Raises DataError with the reason when the file is not what its format says, and OSError.
+    Raises:
+        DataError: the file is not what its format says; the message gives the reason.
+        OSError: the file cannot be read.
     """
     if path.suffix == ".npy":
         return _map_npy(path)

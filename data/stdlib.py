@@ -1,12 +1,11 @@
 """`python -m data stdlib`: the source files of the running Python's own library, as bytes.
 
-Real text that is on every machine: no network, no account, no tokenizer to load.
+This real text is on every machine and needs no network, no account and no tokenizer.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import sysconfig
@@ -16,12 +15,12 @@ from pathlib import Path
 from data.console import add_out, command_line, finished
 from data.shards import DataError
 from data.vocabulary import Bytes
-from data.writer import Output, Recipe, opened, write_documents
+from data.writer import Output, Recipe, opened, split_by_hash, write_documents
 
 HELP = "the running Python's own library as bytes: no network needed"
 DEFAULT_OUT = "data/tokens/stdlib"
 
-# Not library text (installed packages), or so large or so regular that it would drown the rest:
+# These are no library text (installed packages), or so large or regular that they would dominate:
 # CPython's tests are 17 MB, its character maps are tables, pydoc_data is one generated file.
 EXCLUDED_FOLDERS = {
     "site-packages",
@@ -42,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the directory; do nothing where it is complete. Raises DataError."""
+    """Write the directory, unless it is complete.
+
+    Raises:
+        DataError: a mistake of the user, or a disk that refuses; one line.
+    """
     tokenizer = Bytes()
     recipe = Recipe(
         source="stdlib",
@@ -64,7 +67,8 @@ def _write(output: Output, tokenizer: Bytes) -> None:
     if not files:
         raise DataError(f"no .py files in {root}, this Python's library; use `text` or `coinflip`")
     for split in ("val", "train"):
-        chosen = [name for name in files if split_of(name) == split]
+        # By path, so that a file is in the same split on every machine.
+        chosen = [name for name in files if split_by_hash(name, VAL_FRACTION) == split]
         texts = ((root / name).read_text(encoding="utf-8", errors="replace") for name in chosen)
         write_documents(output, split, (tokenizer.encode([text]) for text in texts))
     output.finish()
@@ -78,9 +82,3 @@ def source_files(root: Path) -> Iterator[str]:
             # _sysconfigdata holds the paths of the machine that built this Python.
             if name.endswith(".py") and not name.startswith("_sysconfigdata"):
                 yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def split_of(name: str) -> str:
-    """The split of a file: by a hash of its path, so that it is the same on every machine."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return "val" if int.from_bytes(digest[:8], "big") < VAL_FRACTION * 2**64 else "train"

@@ -1,8 +1,8 @@
 """`python -m data text PATH...`: your own files and folders of UTF-8 text.
 
-A file is a document. Few files would leave no honest validation set, so below 100 files each is
-cut at blank lines into documents of some thousand characters (--split-on). Whether a document is
-for validation is decided by a hash of its text: two equal documents are never in both splits.
+A file is a document. A few files cannot be divided fairly into training and validation, so below
+100 files each is cut at blank lines into documents of some thousand characters (--split-on). A hash
+of its text assigns a document to a split: equal documents are never in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.console import add_out, add_workers, command_line, finished, positive
 from data.parallel import encoded, in_batches
 from data.shards import DataError
 from data.vocabulary import Tokenizer, tokenizer_named
-from data.writer import Output, Recipe, opened, write_documents
+from data.writer import Output, Recipe, opened, split_by_hash, write_documents
 
 HELP = "your own files and folders of UTF-8 text"
 DEFAULT_OUT = "data/tokens/text"
@@ -53,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the directory; do nothing where it is complete. Raises DataError."""
+    """Write the directory, unless it is complete.
+
+    Raises:
+        DataError: a mistake of the user, or a disk that refuses; one line.
+    """
     if not 0 < args.val_fraction < 1:
         raise DataError(f"--val-fraction {args.val_fraction:g}; valid: between 0 and 1")
     tokenizer = tokenizer_named(args.tokenizer)
@@ -81,10 +85,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def find_files(paths: Sequence[Path], pattern: str) -> list[Path]:
-    """The files named, and those below the folders named, each once, folders in order of name.
+    """The given files, and those below the given folders in order of name, each once.
 
-    Hidden files and folders below a folder are not text of its author's and stay out.
-    Raises DataError when a path does not exist or there is no file at all.
+    Hidden files and folders below a given folder are left out.
+
+    Raises:
+        DataError: a path does not exist, or no file matches.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -109,16 +115,21 @@ class Corpus:
         self.val_fraction = val_fraction
 
     def documents(self, split: str) -> Iterator[str]:
-        """The documents of one split, in order. Raises DataError for a file that is not UTF-8."""
+        """The documents of one split, in order.
+
+        Raises:
+            DataError: a file is not UTF-8, or cannot be read.
+        """
         for file in self.files:
             for document in cut(_read(file), self.least_chars):
                 if self.split_of(document) == split:
                     yield document
 
     def survey(self) -> str:
-        """A SHA-256 of all documents, by which a changed text is known again.
+        """A SHA-256 of all documents, which shows whether a text has changed.
 
-        Raises DataError when one of the splits would be empty.
+        Raises:
+            DataError: one of the splits would be empty.
         """
         digest, counts = hashlib.sha256(), {"train": 0, "val": 0}
         for file in self.files:
@@ -135,15 +146,13 @@ class Corpus:
 
     def split_of(self, document: str) -> str:
         """The split of a document, from its text alone."""
-        digest = hashlib.sha256(document.encode()).digest()
-        is_val = int.from_bytes(digest[:8], "big") < self.val_fraction * 2**64
-        return "val" if is_val else "train"
+        return split_by_hash(document, self.val_fraction)
 
 
 def cut(text: str, least_chars: int | None) -> Iterator[str]:
-    """Pieces of `text` that end after a blank line once they have `least_chars`; whole for None.
+    """Pieces of `text`, each ending at the first blank line after `least_chars`; None: one piece.
 
-    Joined they are the text again.
+    Joined, they are the text again.
     """
     if least_chars is None:
         yield text
@@ -169,7 +178,7 @@ def _write(output: Output, corpus: Corpus, tokenizer: Tokenizer, workers: int | 
 
 def _read(file: Path) -> str:
     try:
-        # newline="": a document keeps its own line ends.
+        # newline="": a document keeps its line endings.
         with file.open(encoding="utf-8", newline="") as handle:
             return handle.read()
     except UnicodeDecodeError as error:

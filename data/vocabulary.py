@@ -24,12 +24,12 @@ class Tokenizer(ABC):
     def encode(self, documents: Sequence[str]) -> np.ndarray:
         """uint16 (n,): each document's tokens with the end-of-text token before it.
 
-        Special tokens that a document spells out are text like any other.
+        A special token spelled out in a document is ordinary text.
         """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids; what is no whole character becomes U+FFFD."""
+        """The text of some ids; an incomplete character becomes U+FFFD."""
 
 
 class Bytes(Tokenizer):
@@ -50,7 +50,11 @@ class Bytes(Tokenizer):
 
 
 class GPT2(Tokenizer):
-    """GPT-2's 50,257 tokens, by tiktoken. Raises DataError when its vocabulary cannot be loaded."""
+    """GPT-2's 50,257 tokens, by tiktoken.
+
+    Raises:
+        DataError: the vocabulary cannot be loaded.
+    """
 
     name, vocab_size, eot_id = "gpt2", 50257, 50256
 
@@ -71,7 +75,11 @@ class GPT2(Tokenizer):
 
 
 def tokenizer_named(name: str) -> Tokenizer:
-    """The tokenizer "gpt2" or "bytes". Raises DataError."""
+    """The tokenizer "gpt2" or "bytes".
+
+    Raises:
+        DataError: another name, or GPT-2's vocabulary cannot be loaded.
+    """
     if name == "gpt2":
         return GPT2()
     if name == "bytes":
@@ -83,9 +91,9 @@ def _load_gpt2() -> Any:
     import tiktoken
 
     try:
-        # r50k_base has gpt2's very ids and needs one download where "gpt2" needs two.
+        # r50k_base has the same ids as gpt2, and needs one download instead of two.
         return tiktoken.get_encoding("r50k_base")
-    except Exception as error:  # of requests, of the file system, of a corrupt cache
+    except Exception as error:  # the network, the file system or a corrupt cache
         raise DataError(
             f"GPT-2's vocabulary cannot be loaded ({type(error).__name__}); where there is a"
             " network run TIKTOKEN_CACHE_DIR=DIR python -c"

@@ -1,13 +1,14 @@
-"""A directory of shards in the making: written shard by shard, finished by `meta.json`.
+"""How a directory of shards is made: shard by shard, and `meta.json` at the end.
 
-While it is written, `progress.json` says by which command and how far, and it is replaced after
-each shard. Killed at any time, the directory therefore holds whole shards and the place in the
-source from which the next one starts.
+Meanwhile `progress.json` holds the command and the position; it is replaced after each shard. If
+the process is killed at any time, the directory holds whole shards and the place in the source from
+which the next one starts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -33,10 +34,10 @@ from storage import LockedError, lock, read_json, write_json
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a directory holds: everything that its bytes depend on.
+    """Everything that the bytes of a directory depend on.
 
-    `arguments` must be JSON and complete: equal recipes promise equal bytes. `command` is what
-    the user types to go on.
+    `arguments` must be JSON and complete: equal recipes give equal bytes. `command` is what the
+    user types to go on.
     """
 
     source: str
@@ -52,7 +53,7 @@ class Recipe:
 
 
 @dataclass
-class Written:
+class _Written:
     """One complete shard."""
 
     name: str
@@ -64,7 +65,7 @@ class Written:
 class Output:
     """The shards written so far, and the one being filled.
 
-    `position` is the source's own note (JSON) of where the first token after the last complete
+    `position` is the source's own record (JSON) of where the first token after the last complete
     shard comes from; None at the beginning.
     """
 
@@ -72,7 +73,7 @@ class Output:
     recipe: Recipe
     shard_tokens: int
     split: str = "val"
-    shards: dict[str, list[Written]] = field(default_factory=lambda: {s: [] for s in SPLITS})
+    shards: dict[str, list[_Written]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     position: dict[str, Any] | None = None
     _parts: list[np.ndarray] = field(default_factory=list)
     _filled: int = 0
@@ -97,7 +98,10 @@ class Output:
     def write(self, position: dict[str, Any] | None, *, next_split: str | None = None) -> None:
         """Write the current shard and then `position`, where the next token comes from.
 
-        `next_split` begins another split. Raises DataError when the disk refuses.
+        `next_split` begins another split.
+
+        Raises:
+            DataError: the directory cannot be written.
         """
         try:
             self._write(position, next_split)
@@ -107,20 +111,24 @@ class Output:
     def _write(self, position: dict[str, Any] | None, next_split: str | None) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         if not any(self.shards.values()):
-            self._save_progress()  # before the first shard, which would look like a stranger's
+            self._save_progress()  # before the first shard, or it would look like another program's
         if self._filled:
             tokens = np.concatenate(self._parts).astype(TOKEN, copy=False)
             name = f"{self.recipe.source}_{self.split}_{len(self.shards[self.split]):06d}.bin"
             write_shard(self.directory / name, tokens)
             self._index(self.directory / name, tokens)
-            self.shards[self.split].append(Written(name, len(tokens), self._documents(tokens)))
+            self.shards[self.split].append(_Written(name, len(tokens), self._documents(tokens)))
             self._parts, self._filled = [], 0
         self.position = position
         self.split = next_split or self.split
         self._save_progress()
 
     def finish(self) -> None:
-        """Write `meta.json`, which makes the directory complete. Raises DataError."""
+        """Write `meta.json`, which makes the directory complete.
+
+        Raises:
+            DataError: the directory cannot be written.
+        """
         meta = self.recipe.key() | {
             "splits": {split: self._summary(split) for split in SPLITS},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,8 +172,9 @@ class Output:
 def opened(directory: Path, recipe: Recipe, *, shard_tokens: int) -> Iterator[Output | None]:
     """The output to go on with, or None where the directory is complete already.
 
-    Raises DataError when the directory holds anything else, is incomplete in another way, or
-    another process writes it at this moment.
+    Raises:
+        DataError: the directory holds something else, was begun with other arguments, is damaged,
+            or is being written by another process.
     """
     if not 1 <= shard_tokens < 2**31:
         raise DataError(f"shards of {shard_tokens} tokens; valid: 1 to 2,147,483,647")
@@ -173,8 +182,14 @@ def opened(directory: Path, recipe: Recipe, *, shard_tokens: int) -> Iterator[Ou
         yield None if _is_complete(directory, recipe) else _resumed(directory, recipe, shard_tokens)
 
 
+def split_by_hash(text: str, val_fraction: float) -> str:
+    """The split of a document or file, from a hash of its text or name alone."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return "val" if int.from_bytes(digest[:8], "big") < val_fraction * 2**64 else "train"
+
+
 def write_documents(output: Output, split: str, encoded: Iterable[np.ndarray]) -> None:
-    """Write a whole split from arrays of tokens; for sources too small to resume."""
+    """Write a whole split from arrays of tokens, for sources too small to need resuming."""
     output.split, output.shards[split] = split, []
     for tokens in encoded:
         while len(tokens):
@@ -186,11 +201,11 @@ def write_documents(output: Output, split: str, encoded: Iterable[np.ndarray]) -
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; the kernel lets go of it however the process ends."""
+    """Hold the directory's lock; the kernel releases it however the process ends."""
     try:
         held = lock(directory)
     except LockedError as error:
-        raise DataError(f"{error}; wait for it") from None
+        raise DataError(f"{error}; wait until it ends") from None
     except OSError as error:
         raise DataError(f"{directory} cannot be written: {error.strerror}") from None
     with held:
@@ -204,7 +219,7 @@ def _is_complete(directory: Path, recipe: Recipe) -> bool:
     _require_same(directory, {key: meta.get(key) for key in recipe.key()}, recipe)
     for split in SPLITS:
         for shard in meta["splits"][split]["shards"]:
-            _require_whole(directory, Written(**shard))
+            _require_whole(directory, _Written(**shard))
     return True
 
 
@@ -220,7 +235,7 @@ def _resumed(directory: Path, recipe: Recipe, shard_tokens: int) -> Output:
         return output
     _require_same(directory, progress["recipe"], recipe)
     output.split, output.position = progress["split"], progress["position"]
-    output.shards = {s: [Written(**shard) for shard in progress["shards"][s]] for s in SPLITS}
+    output.shards = {s: [_Written(**shard) for shard in progress["shards"][s]] for s in SPLITS}
     for shard in [*output.shards["val"], *output.shards["train"]]:
         _require_whole(directory, shard)
     for leftover in directory.glob(".*.tmp"):
@@ -247,7 +262,7 @@ def _flat(key: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _require_whole(directory: Path, shard: Written) -> None:
+def _require_whole(directory: Path, shard: _Written) -> None:
     path = directory / shard.name
     try:
         whole = len(map_shard(path)) == shard.tokens
@@ -262,7 +277,7 @@ def _require_whole(directory: Path, shard: Written) -> None:
 
 
 def recorded_arguments(directory: Path) -> dict[str, Any]:
-    """The arguments by which `directory` was made or begun; empty where it was not."""
+    """The arguments with which `directory` was made or begun; empty if it was not."""
     progress = read_json(directory / PROGRESS) or {}
     meta = read_json(directory / META) or progress.get("recipe") or {}
     return meta.get("arguments") or {}

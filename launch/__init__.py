@@ -1,1 +1,1 @@
-"""How one run starts, and how its processes stand among each other."""
+"""How one run starts, and how its processes meet and watch each other."""

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# One training on several machines. The same command on each, but for NODE_RANK:
+# One run on several machines. The same command on each, except for NODE_RANK:
 #
 #   MASTER_ADDR=10.0.0.1 NNODES=2 NODE_RANK=0 launch/multinode.sh configs/gpt2_124m.toml --seed 2
 #
 #   MASTER_ADDR      name or address of node 0, as the others reach it; MASTER_PORT, default 29500
-#   NNODES           number of nodes; MIN:MAX makes the run elastic: nodes come and go, no NODE_RANK
-#   NPROC_PER_NODE   processes on each node; default: its GPUs (one process without)
-#   MAX_RESTARTS     how often to go on from the last checkpoint after a rank died; default 0, elastic 3
+#   NNODES           number of nodes; MIN:MAX makes the run elastic: nodes join and leave, no NODE_RANK
+#   NPROC_PER_NODE   processes on each node; default: one per GPU, or one on the CPU
+#   MAX_RESTARTS     how often to resume from the last checkpoint after a rank died; default 0, elastic 3
 #   JOIN_SECONDS     how long to wait for the other nodes; default 45, as launch.join_seconds
 #
-# Everything else is the trainer's. All nodes need the same code, data and --log.dir. docs/launch.md
+# The arguments are the trainer's. All nodes need the same code, data and --log.dir. docs/launch.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
 
 mistake() {
-    echo "error: $(hostname): $1; the head of launch/multinode.sh says how to call it" >&2
+    echo "error: $(hostname): $1; the first lines of launch/multinode.sh say how to call it" >&2
     exit 2
 }
 [ -n "${MASTER_ADDR:-}" ] || mistake "MASTER_ADDR, the address of node 0, is not set"
@@ -39,7 +39,7 @@ if [ "$interface" != - ]; then
     export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
 fi
 if ((elastic)); then
-    # Else torch 2.13 starts the ranks anew with the keys of the attempt before in their store.
+    # Otherwise torch 2.13 restarts the ranks on a store that has the keys of the earlier attempt.
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     meeting=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$port" --rdzv_id="${RDZV_ID:-gpt2}"
         --rdzv_conf="is_host=$here,join_timeout=50,last_call_timeout=5" --local_addr="$own")

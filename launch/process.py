@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,9 +23,6 @@ from configs import Config, ConfigError
 from launch.heartbeat import Heartbeat
 from launch.meeting import RunError, facts, meet, store_address
 from launch.signals import end_with_parent, stop_requests
-from record.runlog import RecordError
-
-T = TypeVar("T")
 
 # Time-out of a collective, in units of launch.timeout_seconds. Heartbeat notices silent ranks, so
 # this one is for ranks that live but hang. A checkpoint must be faster, since they wait for it.
@@ -155,21 +152,6 @@ class Process:
             dist.all_gather_object(problems, problem)
         for said in filter(None, problems):
             raise RunError(said)
-
-    def on_rank_0(self, work: Callable[[], T]) -> T | None:
-        """Do `work` on rank 0 alone; returns its result there and None elsewhere.
-
-        Raises:
-            RunError: `work` raised RecordError or OSError; on all ranks, with its message.
-        """
-        result, problem = None, None
-        if self.rank == 0:
-            try:
-                result = work()
-            except (RecordError, OSError) as error:
-                problem = str(error)
-        self.agree(problem)
-        return result
 
     def distribute(self, model: nn.Module) -> nn.Module:
         """`model` as a rank of many calls it, under DDP; itself where there is one process."""

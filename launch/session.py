@@ -1,10 +1,10 @@
-"""What rank 0 does for all ranks when a run begins and ends: open its record, and close it."""
+"""What rank 0 does for all ranks: open the run's record, keep it, save checkpoints, close it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -12,9 +12,12 @@ from torch import nn
 from configs import Config
 from launch.process import Process, print_once
 from record import checkpoints, runlog
+from record.hardware import environment
 from record.metrics import StreamMetrics, summarize
 from record.resume import open_run
 from record.screen import closing
+
+T = TypeVar("T")
 
 
 def already_ended(config: Config) -> int | None:
@@ -38,7 +41,7 @@ def open_record(process: Process, config: Config) -> tuple[runlog.Log, Path | No
     where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
     wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
     toml, table = config.toml(), config.table()
-    opened = process.on_rank_0(lambda: open_run(config.directory, wandb, toml, table))
+    opened = _on_rank_0(process, lambda: open_run(config.directory, wandb, toml, table))
     checkpoint, problem = process.broadcast(opened and opened[1]), None
     if checkpoint and not checkpoint.exists():
         problem = f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
@@ -46,7 +49,19 @@ def open_record(process: Process, config: Config) -> tuple[runlog.Log, Path | No
     return opened[0] if opened else runlog.NoLog(), checkpoint
 
 
-def write_checkpoint(
+def record_launch(
+    process: Process, log: runlog.Log, weights: str, batches: str, facts: Mapping[str, Any]
+) -> None:
+    """Record what this launch begins with, as `RunLog.begin`, and what it runs on.
+
+    Raises:
+        RunError: the batches are not those that the run began with; on all ranks.
+    """
+    _on_rank_0(process, lambda: log.begin(weights, batches, environment() | dict(facts)))
+
+
+def save_checkpoint(
+    process: Process,
     config: Config,
     log: runlog.Log,
     progress: checkpoints.Progress,
@@ -54,21 +69,20 @@ def write_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Rank 0: a checkpoint, after the lines of metrics.jsonl that belong to it are on disk.
+    """Write a checkpoint, after the lines of metrics.jsonl that belong to it are on disk.
 
     Raises:
-        OSError: one of them cannot be written; the message says what to do.
+        RunError: one of them cannot be written; on all ranks, which stop together.
     """
-    try:
+
+    def write() -> None:
         progress.metrics, progress.log_offset = metrics.state_dict(), log.offset()
         states = model.state_dict(), optimizer.state_dict()
         content = checkpoints.Checkpoint(config.run_name, config.toml(), progress, *states)
         checkpoints.save(config.directory / "checkpoints", config.checkpoint.keep, content)
-    except OSError as error:
-        raise OSError(
-            f"stopped at step {progress.step}: {error}; the checkpoints before it are whole: make "
-            "room, then give the same command again"
-        ) from None
+
+    remedy = "the checkpoints before it are whole: make room, then give the same command again"
+    _on_rank_0(process, write, f"stopped at step {progress.step}: {{}}; {remedy}")
 
 
 def close_record(
@@ -91,4 +105,20 @@ def close_record(
         if status == "finished":
             print(closing(summary, config.directory))
 
-    process.on_rank_0(write)
+    _on_rank_0(process, write)
+
+
+def _on_rank_0(process: Process, work: Callable[[], T], problem: str = "{}") -> T | None:
+    """Do `work` on rank 0 alone; returns its result there and None elsewhere.
+
+    Raises:
+        RunError: `work` raised RecordError or OSError; on all ranks, with its text in `problem`.
+    """
+    result, said = None, None
+    if process.rank == 0:
+        try:
+            result = work()
+        except (runlog.RecordError, OSError) as error:
+            said = problem.format(error)
+    process.agree(said)
+    return result

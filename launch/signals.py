@@ -39,7 +39,7 @@ def end_with_parent() -> None:
 
 
 def end_with(parent: int) -> Callable[[], None]:
-    """A function that a child of `parent` calls to get SIGTERM from the kernel when it dies.
+    """A function for a child of `parent`: the kernel then sends it SIGTERM when the parent dies.
 
     `subprocess.Popen` takes it as `preexec_fn`. Linux only: elsewhere it does nothing.
     """

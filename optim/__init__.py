@@ -6,15 +6,13 @@
     group["lr"] = group["initial_lr"] * factor(step)
 
 A new optimizer is one class in a file of its own and one row in OPTIMIZERS; a new schedule is one
-function in schedules.py and one row in SCHEDULES. The tests of the contract take them from there.
+function in schedules.py and one row in SCHEDULES. The contract tests take them from there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -30,6 +28,7 @@ from optim.cautious import CautiousAdamW, CautiousLion
 from optim.core import foreign
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete
+from optim.core.schedule import Schedule
 from optim.dion import Dion
 from optim.galore import GaLore
 from optim.lamb import LAMB
@@ -130,7 +129,7 @@ def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str
     """`hyperparameters` checked against the signature of `name`, with its defaults filled in.
 
     `name` is a key of OPTIMIZERS or the dotted path of a torch-style class. The result can be
-    written as TOML; defaults that TOML cannot say (None, a callable) are left to the class.
+    written as TOML; defaults that TOML cannot express (None, a callable) are left to the class.
 
     Raises:
         ConfigError: unknown name, unknown or missing key, wrong type; one line.
@@ -174,42 +173,6 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 
 
 # ---------------------------------------------------------------- schedules
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Factors of all updates of a run, evaluated once; called with a step, it looks one up.
-
-    `factors` has total_steps + 1 entries: the last is the limit at the end of the run, which is
-    returned for every step past it. Steps below 0 give the first.
-    """
-
-    name: str
-    factors: tuple[float, ...]
-
-    def __call__(self, step: int) -> float:
-        """The factor of the update `step`, counted from 0."""
-        return self.factors[min(max(step, 0), self.total_steps)]
-
-    @property
-    def total_steps(self) -> int:
-        """Number of updates."""
-        return len(self.factors) - 1
-
-    @property
-    def mean_factor(self) -> float:
-        """Mean over the updates: the area under the curve, by which schedules differ most."""
-        return fmean(self.factors[:-1])
-
-    @property
-    def last_factor(self) -> float:
-        """Factor of the last update."""
-        return self.factors[-2]
-
-    @property
-    def peak_factor(self) -> float:
-        """Largest factor of the run."""
-        return max(self.factors)
 
 
 def resolve_schedule(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

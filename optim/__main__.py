@@ -1,4 +1,4 @@
-"""`python -m optim list`, `show NAME` and `schedules`: what there is, and how it looks."""
+"""`python -m optim list`, `show NAME` and `schedules`: what there is and what it looks like."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m optim", description=__doc__)
     commands = parser.add_subparsers(required=True)
     table = commands.add_parser("list", help="optimizers in a table, schedules with their defaults")
-    table.add_argument("--markdown", action="store_true", help="the optimizers, for a README")
+    table.add_argument("--markdown", action="store_true", help="the table of docs/optimizers.md")
     table.set_defaults(run=_list)
     showing = commands.add_parser("show", help="documentation and defaults of one of them")
     showing.add_argument("name", metavar="NAME", help="of an optimizer or a schedule")
@@ -58,8 +58,8 @@ def _list(options: argparse.Namespace) -> None:
         for row in listing.rows()
     ]
     note = (
-        "state: bytes kept per parameter of a hidden matrix in float32; traffic: bytes that a step"
-        " has to\nread and write per parameter, at the least; presets: configs/optimizer/*.toml"
+        "state: bytes kept per parameter of a hidden matrix in float32; traffic: the fewest bytes"
+        " that a step\ncan read and write per parameter; presets: configs/optimizer/*.toml"
     )
     if options.markdown:
         for line in (header, tuple("---" for _ in header), *table):
@@ -119,7 +119,7 @@ def _draw(built: list[Schedule], out: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError(
-            "--out needs matplotlib, which is not installed; pip install '.[plot]'"
+            "--out needs matplotlib, which is not installed; pip install matplotlib"
         ) from None
     columns = min(_COLUMNS, len(built))
     rows = -(-len(built) // columns)

@@ -31,12 +31,13 @@ class AdamMini(UpdateRule):
         other matrices       a row: MLP, projections, embeddings
         ln_*, norm           the whole vector
         other vectors        an element: Adam, as for the biases in the package
-    Differs: the package goes by substrings that this model's names do not have: it would give the
-    fused Q, K, V one v altogether, and the attention's projection and the positions too. Its decay
-    spares tensors by name; here the groups decide, as for every optimizer.
-    Tuning: AdamW's hyperparameters. n_head has to be the model's: it is an error if it does not
-    divide Q's rows, but nobody can see that 12 heads were meant to be 6. Below some 20,000 steps
-    the authors advise one v for the whole of V, which is not offered here.
+    Differs: the package recognises tensors by substrings that this model's names do not have: it
+    would give one v to the fused Q, K, V, one to the attention's projection and one to the
+    positions. It exempts tensors from decay by name; here the groups decide, as for every
+    optimizer.
+    Tuning: AdamW's hyperparameters. n_head must be the model's. One that does not divide Q's rows
+    is an error, but 6 in place of 12 goes unnoticed. Below about 20,000 steps the authors advise
+    one v for the whole of V, which this class does not offer.
     State: exp_avg and a number for each block: 4 bytes per parameter (4.006 for GPT-2 124M).
     """
 
@@ -55,7 +56,11 @@ class AdamMini(UpdateRule):
         super().__init__(params, locals())
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
-        """How `p` is partitioned: "qkv", "rows", "whole" or "elements"."""
+        """How `p` is partitioned: "qkv", "rows", "whole" or "elements".
+
+        Raises:
+            ValueError: n_head does not divide Q's rows.
+        """
         module = name.rpartition(".")[0].rpartition(".")[2] or name
         if p.ndim < 2:
             return "whole" if module.startswith("ln") or "norm" in module else "elements"
@@ -69,7 +74,7 @@ class AdamMini(UpdateRule):
         return "qkv"
 
     def flat(self, kind: str) -> bool:
-        """A row is a row."""
+        """Blocks are rows or more, except for single elements."""
         return kind == "elements"
 
     def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:

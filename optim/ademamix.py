@@ -31,11 +31,11 @@ class AdEMAMix(UpdateRule):
         alpha(t) = alpha * min(t / warmup_steps, 1)
         1 / log(beta3(t)) goes linearly from 1 / log(beta1) to 1 / log(beta3) over warmup_steps
 
-    Differs: nothing; the paper has a warm-up each for alpha and beta3 and sets both to the length
-    of the run. The authors' code adds 1e-8 inside the logarithms.
-    Tuning: lr as AdamW; alpha 4 to 10. warmup_steps is to be the run's number of updates, in
-    updates: with 0 both have their full value at once, which the paper finds unstable. beta3's
-    memory, 1 / (1 - beta3) updates, should be well below the run: 0.999 below 50,000 updates.
+    Differs: nothing. The paper has one warm-up for alpha and one for beta3, and sets both to the
+    length of the run. The authors' code adds 1e-8 inside the logarithms.
+    Tuning: lr as AdamW; alpha 4 to 10. Set warmup_steps to the run's number of updates: with 0 both
+    have their full value at once, which the paper finds unstable. beta3's memory, 1 / (1 - beta3)
+    updates, should be much shorter than the run: take 0.999 below 50,000 updates.
     State: exp_avg, exp_avg_slow, exp_avg_sq: 12 bytes per parameter.
     """
 

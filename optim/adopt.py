@@ -1,4 +1,4 @@
-"""ADOPT: Adam normalised by the second moment of the steps before."""
+"""ADOPT: Adam normalised by the second moment of the previous steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optim.core.hyperparameters import Betas, NonNegative
 
 
 class ADOPT(UpdateRule):
-    """Adam with the gradient divided by the second moment of the steps before, then averaged.
+    """Adam whose gradient is divided by the second moment of the previous steps, then averaged.
 
     Source: Taniguchi et al., "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal
     Rate", arXiv:2411.02853, with its clipping; the authors' code with `decouple=True`.
@@ -23,8 +23,8 @@ class ADOPT(UpdateRule):
                  p <- p - lr * m
                  v <- beta2 * v + (1 - beta2) * g^2
 
-    Differs: the authors' code couples the decay unless told otherwise. Their releases before
-    November 2024 have no clipping. t counts the parameter's own gradients.
+    Differs: the authors' code couples the decay by default. Their releases before November 2024
+    have no clipping. t counts the parameter's own gradients.
     Tuning: lr and weight_decay as AdamW; eps is a floor, 1e-6, and beta2 can be 0.9999. The first
     gradient only fills v, so a run takes one step fewer than AdamW's.
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
@@ -42,12 +42,12 @@ class ADOPT(UpdateRule):
         super().__init__(params, locals())
 
     def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
-        """m = 0 and v = g^2 of the first gradient, which the average of the first step keeps."""
+        """m = 0, and v = g^2, which the average of the first step leaves as it is."""
         assert p.grad is not None
         return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": p.grad.square()}
 
     def coefficients(self, h: Values, step: int) -> Values:
-        """n clipped at c is c times n / c clipped at 1; at t = 1 nothing is added to m."""
+        """Clipping n at c is c times clipping n / c at 1. At t = 1 nothing is added to m."""
         c = super().coefficients(h, step)
         if step == 1:
             return {**c, "decay": 1.0, "inverse_clip": 1.0, "weight": 0.0}

@@ -27,10 +27,10 @@ class Dion(MatrixRule):
 
     with r = ceil(rank_fraction * min(m, n)). Other parameters (embeddings, head, vectors): AdamW
     with lr * adamw_lr_ratio, adamw_betas, adamw_eps and the same weight_decay.
-    Differs: on one machine; the paper's sharding changes where the work is done, not the result.
-    qr is Householder's, in at least float32, where the authors' code has a randomised Cholesky QR.
-    A column of W that is zero leaves Q's as it was. The first Q is random from `seed` and the
-    shape, so that it is equal on all ranks; matrices of equal shape share it.
+    Differs: it runs on one machine; the paper's sharding changes where the work is done, not the
+    result. qr is Householder's, in at least float32; the authors' code has a randomised Cholesky
+    QR. If a column of W is zero, that column of Q stays as it is. The first Q is random and depends
+    only on `seed` and the shape, so it is equal on all ranks; matrices of equal shape share it.
     Tuning: lr as muon's with scale "original", about 0.01 to 0.02. With rank_fraction 1 it is close
     to Muon; published runs take 1/2 to 1/4 without much loss at this size.
     State: momentum_buffer and Q: 4 (1 + r / m) bytes per parameter of an m x n matrix; exp_avg,

@@ -26,11 +26,11 @@ class GaLore(MatrixRule):
 
     Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio and the same betas,
     eps and weight_decay.
-    Differs: nothing of the authors' code, where AdamW's eps is outside the bias correction and its
-    decay last for the other parameters too. m and v are not turned when P changes, in either.
-    Tuning: the saving is state, not time. The step of a matrix is `scale` times Adam's, so lr is 4
-    to 10 times AdamW's and the other parameters see all of it: adamw_lr_ratio 1 is the authors'.
-    Singular value decompositions make a step in update_gap slow, by seconds for a large model.
+    Differs: for matrices, nothing. For the other parameters the authors' AdamW also has eps outside
+    the bias correction and decays last; here it does not. Neither rotates m and v when P changes.
+    Tuning: it saves state, not time. The step of a matrix is `scale` times Adam's, so lr is 4 to 10
+    times AdamW's. The other parameters take all of that lr: the authors' adamw_lr_ratio is 1. One
+    step in update_gap needs singular value decompositions, which take seconds for a large model.
     State: with r = min(rank, m, n): exp_avg, exp_avg_sq of r max(m, n), and P of r min(m, n)
     numbers in at least float32; 8 bytes per parameter of the others (4.7 for GPT-2 124M, rank 256).
     """

@@ -31,8 +31,8 @@ class LAMB(UpdateRule):
     Differs: vectors (below two dimensions) take r = 1 and no decay, as in NVIDIA's BERT; with
     `adapt_vectors` all are treated alike, as in the paper. Published codes differ among themselves
     by up to 12 % after 12 steps: `bias_correction = false` (the paper's first versions),
-    `max_weight_norm` (0: none; 10 in several) above which norm(p) counts no more, `ratio_eps` added
-    to norm(u). The preset lamb_seed sets them as the code this project began from.
+    `max_weight_norm` caps norm(p) (0: no cap; 10 in several), and `ratio_eps` is added to norm(u).
+    The preset lamb_seed sets them as in the code from which this project began.
     Tuning: a step moves a matrix by lr times its norm, whatever the gradient: with weights of RMS
     0.02, lr 1e-2 is AdamW's 2e-4 with an update of RMS 1. The cap of 10 was made for BERT: for
     GPT-2, whose embedding has norm 124, it makes lr 12 times smaller there and not elsewhere.

@@ -26,9 +26,9 @@ class LARS(UpdateRule):
 
     Differs: the paper puts lr inside the buffer; here it is outside, so that a schedule acts at
     once. Vectors (below two dimensions) take r = 1 and no decay, as is usual.
-    Tuning: before momentum, a step moves a matrix by lr * trust times its norm. Vectors move by
-    lr * g, so lr cannot be large for one without being large for the other: choose lr as for SGD
-    and `trust` for the matrices. weight_decay is coupled and bounded by the ratio.
+    Tuning: before momentum, a step moves a matrix by lr * trust times its norm and a vector by
+    lr * g. Both have the same lr, so choose lr as for SGD, and `trust` for the matrices.
+    weight_decay is coupled and bounded by the ratio.
     State: momentum_buffer: 4 bytes per parameter.
     """
 

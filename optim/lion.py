@@ -19,10 +19,10 @@ class Lion(UpdateRule):
         p <- p * (1 - lr * weight_decay) - lr * u
         m <- beta2 * m + (1 - beta2) * g
 
-    Differs: nothing. lion-pytorch's `decoupled_weight_decay` divides the decay by the first lr;
-    not here, where decay is AdamW's.
+    Differs: nothing. lion-pytorch has an option, `decoupled_weight_decay`, that divides the decay
+    by the first lr; here decay is AdamW's.
     Tuning: the update has RMS 1, Adam's about 0.2 to 0.4: the paper advises lr 3 to 10 times below
-    AdamW's and weight_decay 3 to 10 times above, so that their product stays.
+    AdamW's and weight_decay 3 to 10 times above, so that their product stays the same.
     State: exp_avg: 4 bytes per parameter.
     """
 

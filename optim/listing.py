@@ -1,7 +1,7 @@
-"""What there is to say about an optimizer in a line, read off its class: nothing to keep in step.
+"""One line about each optimizer, read off its class, so that there is nothing to keep in step.
 
-Citation from the docstring, defaults from the signature, hooks from the methods, presets from
-their folder; state and traffic are counted over steps on a small matrix.
+The citation comes from the docstring, defaults from the signature, hooks from the methods, presets
+from their folder. State and traffic are counted over steps on a small matrix.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Row:
 
 
 def rows(names: Iterable[str] = tuple(OPTIMIZERS)) -> list[Row]:
-    """One for each of `names`."""
+    """One row for each of `names`."""
     found = presets()
     return [_row(name, found.get(name, ())) for name in names]
 
@@ -55,7 +55,7 @@ def presets() -> dict[str, tuple[str, ...]]:
 
 
 def documentation(target: object) -> str:
-    """The docstring that holds the sections: of the class, or of a file that has one class."""
+    """The docstring with the sections: the class's, or that of its file if it has one class."""
     text = inspect.getdoc(target) or ""
     if "\nSource:" not in text and inspect.isclass(target):
         module = sys.modules[target.__module__].__doc__ or ""
@@ -64,7 +64,7 @@ def documentation(target: object) -> str:
 
 
 def citation(text: str) -> str:
-    """Authors, year and arXiv number out of a docstring's Source."""
+    """Authors, year and arXiv number from the Source section of a docstring."""
     found = re.search(r"^Source:\s*(.*?)(?:\n\s*\n|\n[A-Z]\w+:|\Z)", text, re.DOTALL | re.MULTILINE)
     source = " ".join(found[1].split()).split(";")[0] if found else ""
     authors, quote, rest = source.partition('"')
@@ -89,8 +89,8 @@ def _row(name: str, files: tuple[str, ...]) -> Row:
 def _counted(name: str) -> tuple[float, float]:
     """Bytes of state and of traffic per parameter.
 
-    A step reads the parameter, its gradient and the state, and writes the parameter and what of
-    the state is another after it.
+    A step reads the parameter, its gradient and the state. It writes the parameter and those
+    tensors of the state that it changes.
     """
     generator = torch.Generator().manual_seed(1)
     p = torch.nn.Parameter(0.02 * torch.randn(_SIDE, _SIDE, generator=generator))

@@ -30,10 +30,10 @@ class MARS(UpdateRule):
     Parameters that are not matrices: AdamW with lr * vector_lr_ratio and vector_betas.
     Differs: vector_lr_ratio, the authors' lr_1d / lr, is a factor, so that a sweep of lr keeps it.
     The authors' code keeps the last gradient by reference, so that zeroing gradients in place
-    undoes the correction; here it is a copy. The exact variant, which takes the gradient of the
-    new batch at the old weights too, is not here: it doubles the cost of a step.
+    undoes the correction; here it is a copy. The exact variant, which also takes the gradient of
+    the new batch at the old weights, is not here: it doubles the cost of a step.
     Tuning: the authors train GPT-2 124M at ten times AdamW's lr, 6e-3, with gamma 0.025 and decay
-    0.01. g_last is what clipping left of the gradient. The embedding counts as a matrix.
+    0.01. g_last is the last gradient after clipping. The embedding counts as a matrix.
     State: exp_avg, exp_avg_sq, last_grad: 12 bytes per parameter of a matrix, 8 of another.
     """
 

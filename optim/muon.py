@@ -13,7 +13,7 @@ from optim.core.matrix import MatrixRule, matrices, orthogonalised
 
 
 class Muon(MatrixRule):
-    """Momentum with its singular values set to about 1; AdamW for what is no hidden matrix.
+    """Momentum with its singular values set to about 1, for hidden matrices; AdamW for the rest.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
     (kellerjordan.github.io/posts/muon); weight decay and "match_rms_adamw": Liu et al., "Muon is
@@ -30,13 +30,13 @@ class Muon(MatrixRule):
     Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio, adamw_betas,
     adamw_eps and the same weight_decay.
     Differs: b is an average where the post has a sum; the direction is the same. `split_qkv`
-    orthogonalises Q, K and V of a fused matrix "c_attn" apart, as for a model that has three;
-    published GPT-2 code does either. Newton-Schulz is in bfloat16 on a GPU, as the post's, and in
-    float32 on a CPU. The gradient is left alone; the post's code overwrites it.
+    orthogonalises Q, K and V of a fused matrix "c_attn" separately, as in a model with three
+    matrices; published GPT-2 code does one or the other. Newton-Schulz is in bfloat16 on a GPU, as
+    in the post, and in float32 on a CPU. The gradient is left alone; the post's code overwrites it.
     Tuning: with "match_rms_adamw" the update has AdamW's RMS (about 0.2) and takes AdamW's lr and
-    weight_decay, with adamw_lr_ratio 1. With "original" lr is about 0.02 and the ratio 0.015 or so
-    gives AdamW 3e-4; the same weight_decay then decays AdamW's parameters far less. The scale of
-    the gradient has no influence: clipping only weights micro-batches in the momentum.
+    weight_decay, with adamw_lr_ratio 1. With "original" lr is about 0.02, and a ratio of about
+    0.015 gives AdamW 3e-4; the same weight_decay then decays AdamW's parameters far less. The scale
+    of the gradient has no influence: clipping only changes the weight of a batch in the momentum.
     State: momentum_buffer: 4 bytes per parameter of a hidden matrix; exp_avg, exp_avg_sq: 8 bytes
     of the others (5.27 for GPT-2 124M).
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,9 +13,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative
-
-if TYPE_CHECKING:
-    from optim import Schedule
+from optim.core.schedule import Schedule
 
 Positive = Annotated[float, Field(gt=0)]
 _ESTIMATE = ("d", "d_max", "numerator")  # kept in the first group
@@ -38,7 +36,7 @@ class Prodigy(UpdateRule):
         p <- p * (1 - weight_decay * rate) - rate * m / (sqrt(v) + d_new * eps)
         d <- d_new
 
-    beta3 is sqrt(beta2) unless given; while d is d0, growth_rate does not bind it.
+    beta3 is sqrt(beta2) unless given; while d is d0, growth_rate does not limit it.
 
     Differs: from the paper, decay and the options (d_coef, growth_rate, safeguard_warmup, bias
     correction), which are the package's. From the package: d and the sums stay on the device, in
@@ -74,7 +72,11 @@ class Prodigy(UpdateRule):
         return {**super().init_state(p, h), "p0": p.detach().clone()}
 
     def check_step(self) -> None:
-        """Groups of unequal lr: one d cannot serve them."""
+        """One d cannot serve groups of unequal lr.
+
+        Raises:
+            ValueError: the groups do not all have the same lr.
+        """
         rates = [group["lr"] for group in self.param_groups]
         if min(rates) != max(rates):
             raise ValueError(
@@ -83,7 +85,7 @@ class Prodigy(UpdateRule):
             )
 
     def check_schedule(self, schedule: Schedule) -> str | None:
-        """A warm-up, without the safeguard that is made for it."""
+        """Warns of a warm-up if the safeguard for it is off."""
         peak = schedule.factors.index(schedule.peak_factor)
         if schedule.factors[0] == schedule.peak_factor or self.defaults["safeguard_warmup"]:
             return None
@@ -115,7 +117,7 @@ class Prodigy(UpdateRule):
 
         inner, norm = [], []
         for batch in batches:
-            # What the sums over a tensor are written to; no state, so it goes after this pass.
+            # The sums over a tensor go here. They are no state, and are removed after this pass.
             scratch = {
                 name: [start.new_zeros((), dtype=_precision(p)) for p in batch.params]
                 for name in ("inner", "norm")

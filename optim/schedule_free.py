@@ -8,8 +8,8 @@ between the two. With gamma_t the lr of step t and k that step's number from 1:
     w_t     = k^r * gamma_t^weight_lr_power
     x_{t+1} = (1 - c_t) * x_t + c_t * z_{t+1},               c_t = w_t / (w_1 + ... + w_t)
 
-The weights p hold y while training and x while evaluating; z is state, and x is where the line
-through z and y says. As an update of y, which is what p then is:
+The weights p hold y while training and x while evaluating. z is state, and x lies on the line
+through z and y. In training, as an update of p = y:
 
     p <- p + c_t * (z - p) - gamma_t * (1 - beta * (1 - c_t)) * u_t
     z <- z - gamma_t * u_t
@@ -18,7 +18,7 @@ through z and y says. As an update of y, which is what p then is:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -27,17 +27,15 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
-
-if TYPE_CHECKING:
-    from optim import Schedule
+from optim.core.schedule import Schedule
 
 Interpolation = Annotated[float, Field(gt=0, lt=1)]  # at 0, y is z and x is lost
 
 
-class ScheduleFree(UpdateRule):
+class _ScheduleFree(UpdateRule):
     """What the methods below share: the weights of the average, and the switch between y and x.
 
-    A subclass gives `init_state` with "z", `directions`, and its name of the interpolation.
+    A subclass writes `update`, and `interpolation` with its name for that hyperparameter.
     """
 
     @staticmethod
@@ -46,7 +44,7 @@ class ScheduleFree(UpdateRule):
         raise NotImplementedError
 
     def eval_mode(self) -> None:
-        """Put x into the weights; y is kept beside it, so that training goes on from its bits."""
+        """Put x into the weights and keep y in the state, so that training resumes bit for bit."""
         self._switch("eval")
 
     def train_mode(self) -> None:
@@ -71,7 +69,7 @@ class ScheduleFree(UpdateRule):
                     p.copy_(state.pop("y"))
 
     def check_schedule(self, schedule: Schedule) -> str | None:
-        """Decay and averaging do the same work twice; warm-up is fine."""
+        """Warns of a decay, which does the work of the average again; a warm-up is fine."""
         steps = zip(schedule.factors, schedule.factors[1:-1], strict=False)
         if not any(later < earlier for earlier, later in steps):
             return None
@@ -86,7 +84,11 @@ class ScheduleFree(UpdateRule):
         return {"z": p.detach().clone(), **super().init_state(p, h)}
 
     def check_step(self) -> None:
-        """In eval mode the weights are x, and no gradient was taken there."""
+        """In eval mode the weights are x, where no gradient was taken.
+
+        Raises:
+            RuntimeError: the optimizer is in eval mode.
+        """
         if any(group.get("mode") == "eval" for group in self.param_groups):
             raise RuntimeError(
                 f"{type(self).__name__}.step() in eval mode, where the weights are the average;"
@@ -96,8 +98,8 @@ class ScheduleFree(UpdateRule):
     def advance(self, batches: list[Batch]) -> None:
         """Give this step its weight in the averages, then do it.
 
-        The sums of weights are by group and by number of steps, so that a parameter whose first
-        gradient comes late begins an average of its own.
+        There is a sum of weights for each group and each number of steps, so that a parameter whose
+        first gradient comes late begins an average of its own.
         """
         sums: dict[int, dict[int, float]] = {}
         for batch in batches:
@@ -117,7 +119,7 @@ class ScheduleFree(UpdateRule):
             group["weight_sums"] = {step: known[step] for step in known if step in counts}
 
 
-class ScheduleFreeSGD(ScheduleFree):
+class ScheduleFreeSGD(_ScheduleFree):
     """SGD whose iterates are averaged, in place of momentum and of a decaying learning rate.
 
     Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682, section 1, equations
@@ -129,9 +131,9 @@ class ScheduleFreeSGD(ScheduleFree):
         x <- (1 - c) * x + c * z,    c = w / (sum of w so far),    w = k^r * lr^weight_lr_power
 
     Differs: the weight of a step is from its own lr, as in the paper; the schedulefree package
-    takes the largest lr so far, which is the same until lr decays. Warm-up is the schedule's, not
-    a hyperparameter. The package finds y again by extrapolation after an evaluation, which costs
-    its last bit; here it is kept meanwhile.
+    takes the largest lr so far, which is the same until lr decays. The schedule warms up; there is
+    no hyperparameter for it. After an evaluation the package finds y by extrapolation, which costs
+    its last bit; here y is kept.
     Tuning: the authors advise an lr 10 to 50 times that of SGD with momentum and a decaying
     schedule, after a warm-up constant. `momentum` is the interpolation beta: 0.9 to 0.98, larger
     for longer runs.
@@ -162,7 +164,7 @@ class ScheduleFreeSGD(ScheduleFree):
         _move(params, state["z"], u, c)
 
 
-class ScheduleFreeAdamW(ScheduleFree):
+class ScheduleFreeAdamW(_ScheduleFree):
     """AdamW with averaging of its iterates in place of momentum and of a decaying learning rate.
 
     Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682, Algorithm 1, in the form
@@ -175,10 +177,10 @@ class ScheduleFreeAdamW(ScheduleFree):
         x <- (1 - c) * x + c * z,    c = w / (sum of w so far),    w = k^r * lr^weight_lr_power
 
     Differs: Algorithm 1 of the paper corrects the bias of v through lr, and so through the weights
-    of the average; here, as in the package, within the square root. From the package: the weight
-    of a step is from its own lr, as in the paper, not from the largest lr so far, which is the
-    same until lr decays; warm-up is the schedule's, not a hyperparameter; and y is kept during an
-    evaluation, where the package finds it again to within its last bit.
+    of the average; here, as in the package, the correction is within the square root. From the
+    package: the weight of a step is from its own lr, as in the paper, not from the largest lr so
+    far, which is the same until lr decays; the schedule warms up, and there is no hyperparameter
+    for it; y is kept during an evaluation, where the package finds it again to within its last bit.
     Tuning: lr 1 to 10 times AdamW's with a decaying schedule, then a warm-up and a constant lr;
     beta1 0.9, up to 0.95 or 0.98 for long runs. weight_decay acts at y.
     State: z, exp_avg_sq: 8 bytes per parameter; y too while evaluating.

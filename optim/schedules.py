@@ -5,16 +5,16 @@ The factor, in [0, 1], multiplies every parameter group's own base learning rate
 - `step` counts updates from 0; `total_steps` (T) is their number. There is no state: the factor
   after a resume is the factor without one.
 - Warm-up gives (step + 1) / warmup, so that the first update is not wasted at 0 and the peak, 1,
-  is reached at its last step, warmup - 1. One longer than the run is an error.
+  is reached at its last step, warmup - 1. A warm-up longer than the run is an error.
 - A decay reaches its end at step T, one past the last update. That limit, f(T), is also what
   `build_schedule` returns for every step past the end.
-- Steps are an int (that many) or a float in [0, 1): a fraction of the run, whose place is the
-  first step at or after it, as in transformers' `warmup_steps`. 1 is one step; 1.0 is refused.
+- Steps are an int (that many) or a float in [0, 1): a fraction of the run, which ends at the first
+  step at or after it, as in transformers' `warmup_steps`. 1 is one step; 1.0 is refused.
 - The floor, `min_lr_ratio`, is a ratio of the peak, so that an lr sweep keeps the shape.
 - Defaults are fractions of the run, so that a shorter run has the same shape.
 
-Hyperparameters are validated from the annotations before a function is called; what needs two of
-them, or T, is checked inside.
+The annotations validate each hyperparameter before a function is called. A check that needs two of
+them, or T, is inside the function.
 """
 
 from __future__ import annotations
@@ -58,16 +58,20 @@ Knots = Annotated[tuple[tuple[Ratio, Ratio], ...], AfterValidator(_knots)]
 # ---------------------------------------------------------------- the pieces
 
 
-def place(steps: int | float, total_steps: int) -> int:
+def _place(steps: int | float, total_steps: int) -> int:
     """`steps` as a number of updates: itself if an int, else that fraction of the run."""
     if isinstance(steps, int):
         return steps
     return math.ceil(steps * total_steps - _ROUNDING)
 
 
-def warmup_end(warmup_steps: int | float, total_steps: int) -> int:
-    """Length of the warm-up in updates; a ConfigError if it is longer than the run."""
-    end = place(warmup_steps, total_steps)
+def _warmup_end(warmup_steps: int | float, total_steps: int) -> int:
+    """Length of the warm-up in updates.
+
+    Raises:
+        ConfigError: it is longer than the run.
+    """
+    end = _place(warmup_steps, total_steps)
     if end > total_steps:
         raise ConfigError(
             f"schedule.warmup_steps = {warmup_steps} is longer than the run of {total_steps} steps;"
@@ -76,10 +80,14 @@ def warmup_end(warmup_steps: int | float, total_steps: int) -> int:
     return end
 
 
-def tail_start(key: str, steps: int | float, warmup: int, total_steps: int) -> int:
-    """First step of the last `steps` of the run; a ConfigError if the warm-up reaches into it."""
-    # The complement of a fraction is placed, so that 0.3 and 0.7 of a run always fit together.
-    start = total_steps - steps if isinstance(steps, int) else place(1 - steps, total_steps)
+def _tail_start(key: str, steps: int | float, warmup: int, total_steps: int) -> int:
+    """First step of the last `steps` of the run.
+
+    Raises:
+        ConfigError: the warm-up reaches into them.
+    """
+    # Place the complement of a fraction, so that 0.3 and 0.7 of a run always fit together.
+    start = total_steps - steps if isinstance(steps, int) else _place(1 - steps, total_steps)
     if start < warmup:
         raise ConfigError(
             f"schedule.{key} = {steps} leaves {max(start, 0)} of {total_steps} steps, fewer than"
@@ -88,24 +96,24 @@ def tail_start(key: str, steps: int | float, warmup: int, total_steps: int) -> i
     return int(start)
 
 
-def ramp(step: int, warmup: int) -> float:
+def _ramp(step: int, warmup: int) -> float:
     """(step + 1) / warmup during the warm-up, then 1."""
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
 
-def progress(step: float, start: float, end: float) -> float:
+def _progress(step: float, start: float, end: float) -> float:
     """0 until `start`, 1 from `end`, linear between them."""
     if step >= end:
         return 1.0
     return (step - start) / (end - start) if step > start else 0.0
 
 
-def mix(floor: float, shape: float) -> float:
-    """`shape`, which falls from 1 to 0, made to fall from 1 to `floor`."""
+def _mix(floor: float, shape: float) -> float:
+    """Scale `shape`, which falls from 1 to 0, so that it falls from 1 to `floor`."""
     return floor + (1 - floor) * shape
 
 
-def half_cosine(x: float) -> float:
+def _half_cosine(x: float) -> float:
     """1 at x = 0, 0 at x = 1, level at both ends."""
     return (1 + math.cos(math.pi * x)) / 2
 
@@ -119,7 +127,7 @@ def constant(step: int, total_steps: int, *, warmup_steps: Steps = 0) -> float:
     Source: the control. It is also what schedule-free methods (Defazio et al., "The Road Less
     Scheduled", arXiv:2405.15682) run with, after a warm-up.
     """
-    return ramp(step, warmup_end(warmup_steps, total_steps))
+    return _ramp(step, _warmup_end(warmup_steps, total_steps))
 
 
 def step(
@@ -132,20 +140,20 @@ def step(
 ) -> float:
     """Staircase: gamma ** floor((t - W) / S).
 
-    `step_size` as a fraction is one of the steps after the warm-up, rounded up: the default gives
-    at most ten plateaus, and its gamma makes the tenth 0.1.
+    A fractional `step_size` is a fraction of the steps after the warm-up, rounded up. The default
+    gives at most ten plateaus; with its gamma the tenth is 0.1.
 
     Source: torch.optim.lr_scheduler.StepLR.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
+    warmup = _warmup_end(warmup_steps, total_steps)
     after = min(step, total_steps - 1) - warmup
-    plateau = max(1, place(step_size, total_steps - warmup))
+    plateau = max(1, _place(step_size, total_steps - warmup))
     if isinstance(step_size, int) and warmup + step_size >= total_steps:
         raise ConfigError(
             f"schedule.step_size = {step_size} is not shorter than the {total_steps - warmup} steps"
             " after the warm-up, so it never acts; make it shorter, or name schedule 'constant'"
         )
-    return ramp(step, warmup) * gamma ** max(0, after // plateau)
+    return _ramp(step, warmup) * gamma ** max(0, after // plateau)
 
 
 def multistep(
@@ -163,16 +171,16 @@ def multistep(
 
     Source: torch.optim.lr_scheduler.MultiStepLR.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
+    warmup = _warmup_end(warmup_steps, total_steps)
     t = min(step, total_steps - 1)
-    passed = sum(place(milestone, total_steps) <= t for milestone in milestones)
+    passed = sum(_place(milestone, total_steps) <= t for milestone in milestones)
     outside = [m for m in milestones if isinstance(m, int) and m >= total_steps]
     if outside or (passed and t < warmup):
         raise ConfigError(
             f"schedule.milestones = {list(milestones)}: each should lie between the end of the"
             f" warm-up, {warmup}, and the end of the run, {total_steps} steps"
         )
-    return ramp(step, warmup) * gamma**passed
+    return _ramp(step, warmup) * gamma**passed
 
 
 def linear(
@@ -183,8 +191,8 @@ def linear(
     Source: torch.optim.lr_scheduler.LinearLR; transformers' "linear". To zero, the default:
     Defazio et al., arXiv:2310.07831; Bergsma et al., arXiv:2502.15938.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    return ramp(step, warmup) * mix(min_lr_ratio, 1 - progress(step, warmup, total_steps))
+    warmup = _warmup_end(warmup_steps, total_steps)
+    return _ramp(step, warmup) * _mix(min_lr_ratio, 1 - _progress(step, warmup, total_steps))
 
 
 def linear_to_zero(step: int, total_steps: int, *, warmup_steps: Steps = 0.02) -> float:
@@ -202,8 +210,8 @@ def exponential(
 
     Source: torch.optim.lr_scheduler.ExponentialLR, with its gamma = r ** (1 / (T - W)).
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    return ramp(step, warmup) * min_lr_ratio ** progress(step, warmup, total_steps)
+    warmup = _warmup_end(warmup_steps, total_steps)
+    return _ramp(step, warmup) * min_lr_ratio ** _progress(step, warmup, total_steps)
 
 
 def cosine(
@@ -213,9 +221,9 @@ def cosine(
 
     Source: Loshchilov & Hutter, arXiv:1608.03983, equation 5, without restarts; the GPT-3 recipe.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    x = progress(step, warmup, total_steps)
-    return ramp(step, warmup) * mix(min_lr_ratio, half_cosine(x))
+    warmup = _warmup_end(warmup_steps, total_steps)
+    x = _progress(step, warmup, total_steps)
+    return _ramp(step, warmup) * _mix(min_lr_ratio, _half_cosine(x))
 
 
 def polynomial(
@@ -230,9 +238,9 @@ def polynomial(
 
     Source: torch.optim.lr_scheduler.PolynomialLR; transformers' "polynomial".
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    x = progress(step, warmup, total_steps)
-    return ramp(step, warmup) * mix(min_lr_ratio, (1 - x) ** power)
+    warmup = _warmup_end(warmup_steps, total_steps)
+    x = _progress(step, warmup, total_steps)
+    return _ramp(step, warmup) * _mix(min_lr_ratio, (1 - x) ** power)
 
 
 def rex(
@@ -242,9 +250,9 @@ def rex(
 
     Source: Chen, Wolfe & Kyrillidis, "REX", arXiv:2107.04197.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    x = progress(step, warmup, total_steps)
-    return ramp(step, warmup) * mix(min_lr_ratio, (1 - x) / (1 - x / 2))
+    warmup = _warmup_end(warmup_steps, total_steps)
+    x = _progress(step, warmup, total_steps)
+    return _ramp(step, warmup) * _mix(min_lr_ratio, (1 - x) / (1 - x / 2))
 
 
 def one_cycle(
@@ -263,11 +271,11 @@ def one_cycle(
 
     Source: Smith & Topin, arXiv:1708.07120; torch.optim.lr_scheduler.OneCycleLR.
     """
-    anneal = half_cosine if anneal_strategy == "cos" else lambda x: 1 - x
+    anneal = _half_cosine if anneal_strategy == "cos" else lambda x: 1 - x
     peak, last = max(0.0, pct_start * total_steps - 1), total_steps - 1
     if step <= peak:
-        return mix(1 / div_factor, 1 - anneal(progress(step, 0, peak)))
-    return mix(1 / (div_factor * final_div_factor), anneal(progress(step, peak, last)))
+        return _mix(1 / div_factor, 1 - anneal(_progress(step, 0, peak)))
+    return _mix(1 / (div_factor * final_div_factor), anneal(_progress(step, peak, last)))
 
 
 def cosine_warm_restarts(
@@ -282,22 +290,20 @@ def cosine_warm_restarts(
 ) -> float:
     """Cosine half waves from 1 to r, each `cycle_mult` times as long as the one before.
 
-    Without `first_cycle_steps` the first cycle is as long as makes `cycles` of them end with the
-    run. With it (torch's T_0), the run may end within the last cycle, but not after it.
+    Without `first_cycle_steps`, its length is chosen so that `cycles` of them end with the run.
+    With it (torch's T_0), the run may end within the last cycle, but not after it.
 
     Source: Loshchilov & Hutter, "SGDR", arXiv:1608.03983; CosineAnnealingWarmRestarts.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    start, length = (
-        float(warmup),
-        _first_cycle(first_cycle_steps, cycles, cycle_mult, warmup, total_steps),
-    )
+    warmup = _warmup_end(warmup_steps, total_steps)
+    start = float(warmup)
+    length = _first_cycle(first_cycle_steps, cycles, cycle_mult, warmup, total_steps)
     for _ in range(cycles - 1):
         if step < start + length - _ROUNDING:
             break
         start, length = start + length, length * cycle_mult
-    x = progress(step, start, start + length)
-    return ramp(step, warmup) * mix(min_lr_ratio, half_cosine(x))
+    x = _progress(step, start, start + length)
+    return _ramp(step, warmup) * _mix(min_lr_ratio, _half_cosine(x))
 
 
 def _first_cycle(
@@ -306,7 +312,7 @@ def _first_cycle(
     lengths = float(cycles) if mult == 1 else (mult**cycles - 1) / (mult - 1)  # in first cycles
     if steps is None:
         return (total_steps - warmup) / lengths
-    first = place(steps, total_steps)
+    first = _place(steps, total_steps)
     end = warmup + first * lengths
     last_start = end - first * mult ** (cycles - 1)
     if not last_start < total_steps <= end + _ROUNDING:
@@ -343,7 +349,7 @@ def cyclic(
     cycle = math.floor(1 + step / (2 * half))
     height = max(0.0, 1 - abs(step / half - 2 * cycle + 1))
     scale = 0.5 ** (cycle - 1) if mode == "triangular2" else gamma**step
-    return mix(min_lr_ratio, height * scale)
+    return _mix(min_lr_ratio, height * scale)
 
 
 def wsd(
@@ -357,15 +363,15 @@ def wsd(
 ) -> float:
     """Warm up, stay at 1, and decay to r over the last `decay_steps` (trapezoidal).
 
-    With y the progress of the decay, its shape is 1 - y, 1 - sqrt(y), (1 + cos(pi y)) / 2, that
-    one mirrored about 1 - y, 1 - y ** 2, or r ** y.
+    With y the progress of the decay, the shapes are, in the order of `DecayType`: 1 - y,
+    1 - sqrt(y), (1 + cos(pi y)) / 2, its mirror image about 1 - y, 1 - y ** 2, and r ** y.
 
     Source: Hu et al., "MiniCPM", arXiv:2404.06395; shapes: Hägele et al., arXiv:2405.18392.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    start = tail_start("decay_steps", decay_steps, warmup, total_steps)
-    y = progress(step, start, total_steps)
-    return ramp(step, warmup) * _decay(decay_type, y, min_lr_ratio)
+    warmup = _warmup_end(warmup_steps, total_steps)
+    start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
+    y = _progress(step, start, total_steps)
+    return _ramp(step, warmup) * _decay(decay_type, y, min_lr_ratio)
 
 
 def _decay(decay_type: str, y: float, floor: float) -> float:
@@ -378,11 +384,11 @@ def _decay(decay_type: str, y: float, floor: float) -> float:
     shapes = {
         "linear": 1 - y,
         "1-sqrt": 1 - math.sqrt(y),
-        "cosine": half_cosine(y),
-        "mirror_cosine": 2 * (1 - y) - half_cosine(y),
+        "cosine": _half_cosine(y),
+        "mirror_cosine": 2 * (1 - y) - _half_cosine(y),
         "square": 1 - y**2,
     }
-    return mix(floor, shapes[decay_type])
+    return _mix(floor, shapes[decay_type])
 
 
 def inverse_sqrt(
@@ -409,7 +415,7 @@ def noam(step: int, total_steps: int, *, warmup_steps: PositiveSteps = 0.04) -> 
 
     Source: Vaswani et al., arXiv:1706.03762, equation 3.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
+    warmup = _warmup_end(warmup_steps, total_steps)
     return min((step + 1) / warmup, math.sqrt(warmup / (step + 1)))
 
 
@@ -425,9 +431,9 @@ def cosine_inf(
 
     Source: `cos_inf_schedule` of the code of Semenov et al., arXiv:2509.01440.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    end = tail_start("hold_steps", hold_steps, warmup, total_steps)
-    return ramp(step, warmup) * mix(min_lr_ratio, half_cosine(progress(step, warmup, end)))
+    warmup = _warmup_end(warmup_steps, total_steps)
+    end = _tail_start("hold_steps", hold_steps, warmup, total_steps)
+    return _ramp(step, warmup) * _mix(min_lr_ratio, _half_cosine(_progress(step, warmup, end)))
 
 
 def piecewise(
@@ -438,22 +444,22 @@ def piecewise(
     knots: Knots = ((0.0, 1.0), (0.8, 1.0), (1.0, 0.0)),
     interpolation: Literal["constant", "linear", "cosine"] = "linear",
 ) -> float:
-    """Through given knots, [fraction of the run, factor]; level before the first, after the last.
+    """Through given knots [fraction of the run, factor]; level before the first and after the last.
 
     "constant" keeps each knot's factor until the next one. The warm-up multiplies the curve. The
     default is `wsd` with a linear decay.
 
     Source: optax.piecewise_interpolate_schedule.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
+    warmup = _warmup_end(warmup_steps, total_steps)
     x = min(step, total_steps - (interpolation == "constant")) / total_steps
     right = bisect_right(knots, x + _ROUNDING / total_steps, key=itemgetter(0))  # knots passed
     (left_x, before), (right_x, after) = knots[max(right - 1, 0)], knots[min(right, len(knots) - 1)]
     if interpolation == "constant" or right in (0, len(knots)):
-        return ramp(step, warmup) * before
-    y = progress(x, left_x, right_x)
-    kept = half_cosine(y) if interpolation == "cosine" else 1 - y
-    return ramp(step, warmup) * (after + (before - after) * kept)
+        return _ramp(step, warmup) * before
+    y = _progress(x, left_x, right_x)
+    kept = _half_cosine(y) if interpolation == "cosine" else 1 - y
+    return _ramp(step, warmup) * (after + (before - after) * kept)
 
 
 def power(
@@ -472,9 +478,9 @@ def power(
 
     Source: Shen et al., "Power Scheduler", arXiv:2408.13359.
     """
-    warmup = warmup_end(warmup_steps, total_steps)
-    start = tail_start("decay_steps", decay_steps, warmup, total_steps)
-    flat = max(1, warmup + place(hold_steps, total_steps))
+    warmup = _warmup_end(warmup_steps, total_steps)
+    start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
+    flat = max(1, warmup + _place(hold_steps, total_steps))
     law = (flat / max(flat, min(step, start) + 1)) ** exponent
-    tail = 1 - progress(step, start, total_steps) if decay_steps else 1.0
-    return ramp(step, warmup) * law * tail
+    tail = 1 - _progress(step, start, total_steps) if decay_steps else 1.0
+    return _ramp(step, warmup) * law * tail

@@ -33,11 +33,12 @@ class Scion(UpdateRule):
     A matrix in a group without a role is a hidden one.
     Differs: the paper writes momentum as 1 - momentum. Embeddings take the output layer's norm: in
     this model the token embedding is the head, as in the authors' runs with shared weights, which
-    have neither positions nor vectors. Their initialisation on the balls is not done here: every
-    optimizer starts from the same weights. `split_qkv` as in muon.
+    have neither positions nor vectors. The authors initialise on the balls; here every optimizer
+    starts from the same weights. `split_qkv` as in muon.
     Tuning: nothing of AdamW's carries over. lr is also the weight decay, and one lr serves all
-    layers: the radii set their proportions, tuned on a small model, and are said to transfer. An lr
-    above 1 overshoots the ball. All parameters move at a fixed speed, so lr has to be annealed.
+    layers: the radii, tuned on a small model, set their proportions, and the authors report that
+    they transfer. An lr above 1 overshoots the ball. All parameters move at a fixed speed, so lr
+    has to decay.
     State: momentum_buffer: 4 bytes per parameter.
     """
 
@@ -75,13 +76,13 @@ class Scion(UpdateRule):
         return kind in ("sign", "vector")
 
     def coefficients(self, h: Values, step: int) -> Values:
-        """What is left of a weight, and the step's size."""
+        """The factor of a weight, and the step's size."""
         role = {"sign": "embedding", "vector": "vector"}.get(h["kind"], "hidden")
         left = 1 - h["lr"] if h["constrained"] else 1.0
         return {"left": left, "step_size": h["lr"] * h[f"{role}_radius"]}
 
     def advance(self, batches: list[Batch]) -> None:
-        """The matrices through library calls, all else in one pass."""
+        """The matrices by library calls, all else in one pass."""
         for batch in batches:
             c = self.coefficients(batch.h, batch.step)
             if batch.h["kind"] in ("matrix", "qkv"):
@@ -91,7 +92,7 @@ class Scion(UpdateRule):
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
-        """Of embeddings and of vectors."""
+        """The step of embeddings and of vectors."""
         b = state["momentum_buffer"]
         torch._foreach_lerp_(b, grads, 1 - h["momentum"])
         if h["kind"] == "sign":
@@ -108,7 +109,7 @@ class Scion(UpdateRule):
 
 
 def _spectral_step(batch: Batch, c: Values) -> None:
-    """Of hidden matrices."""
+    """The step of hidden matrices."""
     h, b = batch.h, batch.state["momentum_buffer"]
     torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
     d = orthogonalised(matrices(b, h["kind"]), h["ns_steps"])

@@ -61,15 +61,14 @@ class SGDSaI(_ScaledSGD):
         p <- p - lr * k * b                                      (normalise: k / max k)
 
     Differs: the paper divides k by the largest k of the model, its package does not: `normalise`
-    chooses, and lr differs by that factor, 6200 for GPT-2 124M. Where the standard deviation is
-    nothing but rounding (one element, a constant or a zero gradient) the package's k is norm(g)/eps
-    or 0; here it is sqrt(n), which k is for any gradient whose mean is small. The package fails
-    without momentum and for a first gradient after the first step, and measures k anew after a
-    resume; here not.
+    chooses, and lr differs by that factor, 6200 for GPT-2 124M. If the standard deviation is only
+    rounding (one element, a constant or a zero gradient), the package's k is norm(g)/eps or 0; here
+    it is sqrt(n), as for any gradient with a small mean. The package fails without momentum and for
+    a first gradient after the first step, and measures k again after a resume; this code does not.
     Tuning: k is very nearly the square root of the tensor's size (within 3 % on GPT-2), so try
     `sgd_sqrtn` beside it. Without `normalise` lr is some 1e-4 to 3e-3 for GPT-2. The first gradient
-    decides for the whole run: it should be of a whole batch. AdamW's lr * weight_decay carries
-    over, its weight_decay does not.
+    decides for the whole run, so it should be that of a whole batch. AdamW's lr * weight_decay
+    carries over, its weight_decay does not.
     State: momentum_buffer, and one number per tensor: 4 bytes per parameter.
     """
 
@@ -109,7 +108,7 @@ class SGDSqrtN(_ScaledSGD):
         p <- p * (1 - lr * weight_decay)
         p <- p - lr * sqrt(n) * b                                (normalise: / max sqrt(n))
 
-    Differs: from SGD-SaI in nothing but k, so that what g-SNR adds is what differs between them.
+    Differs: from SGD-SaI only in k, so that the difference between the two is what g-SNR adds.
     Tuning: as SGD-SaI.
     State: momentum_buffer, and one number per tensor: 4 bytes per parameter.
     """

@@ -1,4 +1,4 @@
-"""Shampoo, with averages and with the step sizes of Adam."""
+"""Shampoo with moving averages and the step length of Adam."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optim.core.matrix import MatrixRule, at_least_float32, eigen
 
 
 class Shampoo(MatrixRule):
-    """Momentum divided on both sides by a root of the gradients' second moments, as long as Adam's.
+    """Momentum divided on both sides by a root of second moments, with the length of Adam's step.
 
     Source: Gupta, Koren & Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization",
     arXiv:1802.09568, Algorithm 1; averages, grafting and stale roots: Shi et al., "A Distributed
@@ -32,13 +32,13 @@ class Shampoo(MatrixRule):
 
     The roots are taken at start_preconditioning_step and every precondition_frequency steps. A
     matrix with a side longer than max_precondition_dim is cut into blocks of that many rows or
-    columns (the last may have fewer), and each is a matrix of its own to all of the above, grafting
+    columns (the last may have fewer), and each is updated as a matrix of its own, grafting
     included. Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio and the
     same betas, eps and weight_decay.
     Differs: the first paper sums where this averages, and has no momentum, grafting, stale roots or
-    blocks. The second one's code joins small dimensions unless told not to. Eigenvalues below the
-    rounding error of the largest are raised to it, in addition to epsilon: with a smaller epsilon
-    they are noise, and their root the largest of all.
+    blocks. The second one's code joins small dimensions by default. Eigenvalues below the rounding
+    error of the largest are raised to it, in addition to epsilon: otherwise, with a smaller
+    epsilon, they are noise, and their roots are the largest of all.
     Tuning: with grafting, AdamW's lr and weight_decay; without, the scale is the gradient's own.
     The authors advise epsilon 1e-12 to 1e-8, and the longest sides that memory and time allow. The
     steps that take roots take many times as long; a root costs the cube of its side.
@@ -77,7 +77,7 @@ class Shampoo(MatrixRule):
         return state
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
-        """Block by block: each has work enough for a machine."""
+        """Block by block: each is enough work for the machine."""
         h, step = batch.h, batch.step
         start, every = h["start_preconditioning_step"], h["precondition_frequency"]
         takes_roots = step == start or (step > start and step % every == 0)

@@ -35,9 +35,9 @@ class SOAP(MatrixRule):
     steps, which for GPT-2 saves almost no state but the largest matrix products. shampoo_beta is
     beta2 in their code, and a hyperparameter here.
     Tuning: AdamW's lr, or up to three times it, and its weight_decay; published runs take betas
-    (0.95, 0.95). In a matrix that is not square, one side has fewer gradients than rows at first,
-    and the basis of what they do not reach is arbitrary: runs differ in it from one machine to the
-    next. The steps with a QR take many times as long: look at a high percentile of step times.
+    (0.95, 0.95). In a matrix that is not square, the first gradients do not span the longer side,
+    and the basis of the rest is arbitrary: it differs from one machine to the next. The steps with
+    a QR take many times as long: look at a high percentile of step times.
     State: exp_avg, exp_avg_sq, and two m x m and two n x n matrices, in at least float32: 8 bytes
     per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (28.9 for GPT-2 124M).
     """
@@ -69,7 +69,7 @@ class SOAP(MatrixRule):
         return state
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
-        """Matrix by matrix: each has work enough for a machine."""
+        """Matrix by matrix: each is enough work for the machine."""
         for p, g, state in batch.items():
             g = g.to(at_least_float32(g.dtype))
             if batch.step == 1:

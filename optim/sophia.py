@@ -29,11 +29,11 @@ class SophiaG(UpdateRule):
         p <- p - lr * clip(m / (rho * h + eps), -1, 1)
 
     Differs: B is within h, as in Algorithm 2; the repository has it beside rho, which is the same
-    as long as the batch is. The repository estimates after steps k, 2k, ... and so takes k steps
-    of the sign of m before; here, as in Algorithm 3, the estimate is made before steps 1, k + 1,
-    ... on their own batch, all of it. g_hat is not clipped, as in the paper; the repository does.
-    A g_hat that is not finite is left out whole, so that h stays finite; with `check_gradients` it
-    is an error. diagnostics() counts them, "estimates_skipped".
+    if the batch size is constant. The repository estimates after steps k, 2k, ... and so begins
+    with k steps of the sign of m; here, as in Algorithm 3, the estimate comes before steps 1,
+    k + 1, ... on their own whole batch. g_hat is not clipped, as in the paper; the repository clips
+    it. A g_hat that is not finite is skipped whole, so that h stays finite; with `check_gradients`
+    it is an error. diagnostics() counts these as "estimates_skipped".
     Tuning: a clipped coordinate moves by lr, as with Lion. The authors' script takes AdamW's lr at
     124M and twice its weight_decay; they tune rho until a tenth to a half of the coordinates is
     not clipped, the share that diagnostics() calls "unclipped". The extra pass is on the clock:
@@ -62,7 +62,7 @@ class SophiaG(UpdateRule):
 
     @torch.no_grad()
     def update_curvature(self, tokens: int) -> None:
-        """The average h takes in the square of `p.grad`, B = `tokens` times."""
+        """h <- beta2 * h + (1 - beta2) * B * g_hat^2, with B = `tokens` and g_hat = `p.grad`."""
         if self.check_gradients:
             self.refuse_non_finite()
         batches = self._batches(steps=0)
@@ -82,7 +82,7 @@ class SophiaG(UpdateRule):
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """As the base; also what updates the curvature."""
+        """Compiles also the update of the curvature."""
         super().warm_up()
         if self._should_compile():
             for batch in self._examples():
@@ -91,7 +91,7 @@ class SophiaG(UpdateRule):
                 self.run(_curvature, batch, {"tokens": 1.0, "weight": one.to(p.device)})
 
     def diagnostics(self) -> dict[str, float]:
-        """The share of the coordinates that the clipping leaves alone; estimates left out."""
+        """The share of coordinates that are not clipped, and the number of estimates skipped."""
         inside, total = [], 0
         for group in self.param_groups:
             for p in group["params"]:
@@ -121,7 +121,7 @@ class SophiaG(UpdateRule):
 
 
 def _curvature(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
-    """The average of B times the squared gradient of drawn labels; as it was if "weight" is 0."""
+    """h <- h + weight * (B * g_hat^2 - h); leaves h as it is if the weight is 0."""
     hessian = state["hessian"]
     square = torch._foreach_mul(grads, grads)
     torch._foreach_mul_(square, c["tokens"])

@@ -127,7 +127,7 @@ class AdamW(torch.optim.AdamW, Optimizer):
     a sweep of lr sweeps the decay too.
     Tuning: the reference for the other docstrings. Published GPT-2 124M runs take lr 6e-4 to
     1.8e-3, weight_decay 0.1, and beta2 0.95 rather than the 0.999 of the default here (torch's):
-    state it, it is the most common hidden difference between papers.
+    state yours, because it is the most common hidden difference between papers.
     State: exp_avg, exp_avg_sq (and max_exp_avg_sq with amsgrad): 8 (12) bytes per parameter.
     """
 
@@ -196,7 +196,7 @@ class RAdam(torch.optim.RAdam, Optimizer):
     Differs: rectifies from rho_t > 5 where the paper has 4. eps is outside the bias correction of
     v, unlike Adam's. `decoupled_weight_decay` is true by default; torch's default couples it.
     Tuning: as AdamW. The first 5 steps or so are not normalised: they are steps of momentum SGD
-    with Adam's lr, small after clipping but not nothing. Rectification is a warm-up; a schedule's
+    with Adam's lr, small after clipping but not zero. Rectification is a warm-up; a schedule's
     warm-up comes on top.
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
     """
@@ -294,10 +294,10 @@ class Adafactor(torch.optim.Adafactor, Optimizer):
     means the machine epsilon of the dtype; the default here is that number for float32. Much
     smaller values, such as the paper's 1e-30, underflow when squared, and a row of zero gradients
     (a token that never occurs) then becomes NaN.
-    Tuning: lr is relative to RMS(p): at RMS 0.02, lr 1e-2 is AdamW's 2e-4. It is capped by
-    1 / sqrt(t) without a word, from step 10,000 on at lr 1e-2 and from step 100 on at 0.1: a
-    constant or WSD schedule is not what you set. The decay uses lr, not alpha, uncapped. A tensor
-    of zeros starts with steps of eps2 * rho_t. There is no first moment.
+    Tuning: lr is relative to RMS(p): at RMS 0.02, lr 1e-2 is AdamW's 2e-4. 1 / sqrt(t) caps it
+    silently, from step 10,000 on at lr 1e-2 and from step 100 on at 0.1, so a constant or WSD
+    schedule does not stay constant. The decay uses lr, not alpha, uncapped. A tensor of zeros
+    starts with steps of eps2 * rho_t. There is no first moment.
     State: row_var and col_var, 4 (1/m + 1/n) bytes per parameter of an m x n matrix (0.01 for
     GPT-2's); variance, 4 bytes per parameter of a vector.
     """

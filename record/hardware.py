@@ -25,9 +25,9 @@ class Peak(NamedTuple):
     bfloat16: bool = True  # False: `half` is float16 only
 
 
-# Names as torch.cuda.get_device_name gives them, without "NVIDIA", "Tesla" and "GeForce", matched
-# whole: an unknown variant (a laptop's chip, a MIG slice) has no peak rather than a wrong one.
-# Datasheets mostly print the figure with 2:4 sparsity; the dense figures here are half of it.
+# Names are those of torch.cuda.get_device_name without "NVIDIA", "Tesla" and "GeForce". A pattern
+# matches the whole name: an unknown variant (a laptop's chip, a MIG slice) gets no peak rather than
+# a wrong one. Most datasheets print figures with 2:4 sparsity; the dense figures here are half.
 PEAKS: tuple[tuple[str, Peak], ...] = (
     # "NVIDIA A100 Tensor Core GPU" datasheet, nvidia.com/en-us/data-center/a100
     (r"A[18]00-(SXM4|PCIE)-[48]0GB|A[18]00 80GB PCIe", Peak(312, 156, 19.5)),
@@ -86,7 +86,9 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
 
     device_name: torch.cuda.get_device_name(). dtype: of the matrix products' inputs: "bfloat16",
     "float16", "float32" (ordinary cores), or "tf32" (float32 with TF32 allowed).
-    Errors: ValueError for another dtype.
+
+    Raises:
+        ValueError: another dtype.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} has no peak FLOP/s; it is one of {', '.join(DTYPES)}")
@@ -94,11 +96,11 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
     name = re.sub(r" +", " ", name)
     for pattern, peak in PEAKS:
         if re.fullmatch(pattern, name):
-            return tera(peak, dtype)
+            return _tera(peak, dtype)
     return None
 
 
-def tera(peak: Peak, dtype: str) -> float | None:
+def _tera(peak: Peak, dtype: str) -> float | None:
     """The entry of one row, in FLOP/s."""
     value = {
         "bfloat16": peak.half if peak.bfloat16 else None,
@@ -123,7 +125,7 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "devices_on_host": torch.cuda.device_count() if cuda else 0,
-        "cpu": cpu_model(),
+        "cpu": _cpu_model(),
         "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": torch.get_num_threads(),
         "git": git_state(Path(__file__).resolve().parent),
@@ -161,8 +163,8 @@ def version(package: str) -> str | None:
         return None
 
 
-def cpu_model() -> str:
-    """The processor's name as Linux tells it; the architecture elsewhere."""
+def _cpu_model() -> str:
+    """The processor's name on Linux; the architecture elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -172,19 +174,19 @@ def cpu_model() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """{"commit", "dirty"} of the checkout around `folder`; None when it is not in a git tree.
+    """{"commit", "dirty"} of the checkout around `folder`; None outside a git tree.
 
-    dirty: tracked files differ from the commit, or files that git does not ignore are new.
+    dirty: a tracked file differs from the commit, or there is a new file that git does not ignore.
     """
-    commit, changes = git(folder, "rev-parse", "HEAD"), git(folder, "status", "--porcelain")
+    commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain")
     return None if commit is None or changes is None else {"commit": commit, "dirty": changes != ""}
 
 
-def git(folder: Path, *arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     """One git command's output; None when it fails, is absent or takes over ten seconds."""
     try:
         done = subprocess.run(
-            # no optional locks: a record must not disturb a commit under way in the same checkout
+            # no optional locks: a record must not disturb a commit in the same checkout
             ["git", "--no-optional-locks", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,

@@ -14,8 +14,8 @@ per token. Definitions, each with its source:
     converged_step   first t >= 1 with |L_t - L_{t-1}| / L_{t-1} < 1e-3 (same 2024 study). Legacy.
     diverged         non-finite values, a loss that climbs and stays up, or no learning at all.
 
-Non-finite values are divergence, not noise: they set `diverged`, are counted in
-`nonfinite_updates`, and enter no mean, std or window.
+Non-finite values are divergence, not noise: they set `diverged` and count in `nonfinite_updates`,
+and enter no mean, std or window.
 """
 
 import math
@@ -57,10 +57,10 @@ def spike_rule(total_steps: int) -> SpikeRule:
 
 
 class Window:
-    """The last values of one series, in a ring; judges a new value before taking it in.
+    """The last values of one series, in a ring; it judges a new value before taking it in.
 
-    The mean and the deviation are computed from the values themselves at every update, two passes
-    over at most 8 kB: running sums would be faster, and drift when a spike passes through them.
+    Every update computes mean and deviation from the values themselves, in two passes over at most
+    8 kB. Running sums would be faster, but drift when a spike passes through them.
     """
 
     def __init__(self, rule: SpikeRule) -> None:
@@ -92,7 +92,11 @@ class Window:
         return {"values": self.values.tolist(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Errors: ValueError when the state belongs to a run under another rule."""
+        """Continue from state_dict()'s value.
+
+        Raises:
+            ValueError: the state is of a run under another rule.
+        """
         if len(state["values"]) != self.rule.window:
             raise ValueError(
                 f"metric state has a window of {len(state['values'])} values, this run's rule "
@@ -103,7 +107,7 @@ class Window:
 
 
 class StreamMetrics:
-    """Stability and spikes of a run as it goes; rank 0 calls `update` once per update.
+    """Stability and spikes of a run so far; rank 0 calls `update` once per update.
 
     total_steps: updates of the whole run (it selects the spike rule).
     """
@@ -176,7 +180,7 @@ def summarize(
     scores = StreamMetrics(total_steps)
     for loss, norm in zip(losses.tolist(), norms.tolist(), strict=True):
         scores.update(loss, norm)
-    warm = warmup(train) if warmup_steps is None else sum(r["step"] < warmup_steps for r in train)
+    warm = _warmup(train) if warmup_steps is None else sum(r["step"] < warmup_steps for r in train)
     bad = ~(np.isfinite(losses) & np.isfinite(norms))
     result = {
         "steps": train[-1]["step"] + 1 if train else 0,
@@ -187,11 +191,11 @@ def summarize(
         "stability_score": scores.stability_score if train else None,
         "spike_score": scores.spike_score if train else None,
         "loss_noise": loss_noise(losses[warm:], total_steps),
-        "converged_step": converged_step(train),
+        "converged_step": _converged_step(train),
         "nonfinite_updates": int(bad.sum()),
         **costs(train),
     }
-    reason = divergence(losses, bad, warm, result, total_steps)
+    reason = _divergence(losses, bad, warm, result, total_steps)
     return result | {"diverged": reason is not None, "diverged_reason": reason}
 
 
@@ -258,19 +262,19 @@ def costs(train: Sequence[Record]) -> dict[str, Any]:
         "data_wait_ms_median": quantile(train, "time/data_wait_ms", 0.5),
         "tokens": None if tokens is None else int(tokens),
         "tokens_per_second": tokens / seconds if tokens and seconds else None,
-        "mfu": average_mfu(train),
+        "mfu": _average_mfu(train),
         "peak_memory_gib": quantile(train, "memory/peak_gib", 1.0),
     }
 
 
-def average_mfu(train: Sequence[Record]) -> float | None:
+def _average_mfu(train: Sequence[Record]) -> float | None:
     """Mean of `mfu` weighted by the time of each update: FLOPs done over FLOPs possible."""
     mfu, ms = column(train, "mfu"), column(train, "time/step_ms")
     both = np.isfinite(mfu) & np.isfinite(ms) & (ms > 0)
     return float(np.average(mfu[both], weights=ms[both])) if both.any() else None
 
 
-def warmup(train: Sequence[Record]) -> int:
+def _warmup(train: Sequence[Record]) -> int:
     """How many records lie before the learning rate first reaches its maximum."""
     rates = column(train, "train/lr")
     return int(np.nanargmax(rates)) if np.isfinite(rates).any() else 0
@@ -286,13 +290,13 @@ def loss_noise(losses: NDArray[np.float64], total_steps: int) -> float | None:
     finite = losses[np.isfinite(losses)]
     if total_steps >= SHORT_RUN and len(finite) > MEDIAN_WIDTH:
         half = MEDIAN_WIDTH // 2
-        return float(np.std(finite[half:-half] - running_median(finite)))
+        return float(np.std(finite[half:-half] - _running_median(finite)))
     if len(finite) < 2:
         return None
     return float(np.std(np.diff(finite)) / math.sqrt(2))
 
 
-def running_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _running_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Medians of all whole windows of width 101; shape (n - 100,)."""
     windows = np.lib.stride_tricks.sliding_window_view(values, MEDIAN_WIDTH)
     # np.median copies what it is given: 8192 windows are 7 MB, all of a long run are gigabytes
@@ -300,7 +304,7 @@ def running_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def converged_step(train: Sequence[Record]) -> int | None:
+def _converged_step(train: Sequence[Record]) -> int | None:
     """The `step` of the first record whose loss is within 0.1 % of the one before it."""
     losses = column(train, "train/loss")
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -308,7 +312,7 @@ def converged_step(train: Sequence[Record]) -> int | None:
     return int(train[int(np.argmax(close)) + 1]["step"]) if close.any() else None
 
 
-def divergence(
+def _divergence(
     losses: NDArray[np.float64],
     bad: NDArray[np.bool_],
     warm: int,
@@ -327,9 +331,9 @@ def divergence(
 
 
 def climbed(losses: NDArray[np.float64], warm: int, total_steps: int) -> bool:
-    """EMA_0.99 of the loss 0.5 nat above its minimum so far, for max(100, 0.01 T) updates on end.
+    """EMA_0.99 of the loss stays 0.5 nats above its minimum for max(100, 0.01 T) updates in a row.
 
-    The average starts at L_0; its minimum counts from there, the updates above it after warmup.
+    The average starts at L_0, and so does its minimum; updates above it count after the warmup.
     """
     needed = max(100, math.ceil(0.01 * total_steps))
     ema, lowest, above = math.nan, math.inf, 0

@@ -1,6 +1,6 @@
-"""The record of a run on disk: written by rank 0 of the trainer, read by anyone.
+"""The record of a run on disk: rank 0 of the trainer writes it, anyone may read it.
 
-docs/record.md describes every file and field. In short, in the run's directory:
+docs/record.md describes every file and field. In short, the run's directory holds:
 
     config.toml      the resolved configuration, as the trainer read it
     record.json      facts: hashes, the list of launches with their environments, the W&B run
@@ -9,10 +9,10 @@ docs/record.md describes every file and field. In short, in the run's directory:
     lock             held by the live process
     wandb/           what Weights & Biases keeps locally; a mirror of the above
 
-Floats are written with their shortest exact decimal form, so that reading gives the same bits.
-JSON has no NaN or infinity: such a value is written as null, and named in the line's "nonfinite"
-table ({"train/loss": null, "nonfinite": {"train/loss": "nan"}}), from which `read_metrics` and
-`read_summary` restore it.
+Floats have their shortest exact decimal form, so reading gives the same bits. JSON has no NaN or
+infinity: such a value becomes null, and the line's "nonfinite" table names it
+({"train/loss": null, "nonfinite": {"train/loss": "nan"}}); `read_metrics` and `read_summary`
+restore it.
 """
 
 import contextlib
@@ -46,12 +46,13 @@ class RunLog:
     directory: created if absent. Take `lock(directory)` first.
     config_toml: text of config.toml. config: the same as nested dicts, for W&B.
     resume_offset: what `offset()` gave when the checkpoint was written; metrics.jsonl is cut back
-    to it. None starts afresh: metrics and facts of an earlier attempt that never reached a
-    checkpoint are replaced, its entry in `launches` stays.
+    to it. None starts afresh: it replaces the metrics and facts of an earlier attempt that never
+    reached a checkpoint, and keeps its entry in `launches`.
     wandb: where to mirror, see WandbOptions.
-    held: the lock on the directory, let go at the end.
+    held: the lock on the directory, released at the end.
 
-    Errors: RecordError when metrics.jsonl does not hold what the checkpoint says it holds.
+    Raises:
+        RecordError: metrics.jsonl does not hold what the checkpoint says it holds.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class RunLog:
         self.directory, self.held = directory, held
         self.failure: OSError | None = None  # of the first line that could not be written
         directory.mkdir(parents=True, exist_ok=True)
-        self.metrics = open_metrics(directory / METRICS, resume_offset)
-        (directory / SUMMARY).unlink(missing_ok=True)  # it told the end of an earlier launch
+        self.metrics = _open_metrics(directory / METRICS, resume_offset)
+        (directory / SUMMARY).unlink(missing_ok=True)  # of an earlier launch
         write_atomically(directory / CONFIG, config_toml)
         old = read_record(directory) or {}
         self.facts = dict(old) if resume_offset is not None else {}
@@ -77,7 +78,7 @@ class RunLog:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "resume_offset": resume_offset,
-            # by torchrun, after a rank died; 0 for a start by hand or by a scheduler
+            # torchrun counts its restarts after a rank died; 0 for a start by hand or scheduler
             "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
         }
         self.facts["launches"] = [*old.get("launches", []), launch]
@@ -119,20 +120,21 @@ class RunLog:
     def begin(self, weights: str, batches: str, environment: Mapping[str, Any]) -> None:
         """Record what this launch begins with.
 
-        weights, batches: hashes of the initial weights and of the first batches. environment: what
-        it runs on.
+        weights, batches: hashes of the initial weights ("": those recorded before) and of the first
+        batches. environment: what it runs on.
 
         Raises:
             RecordError: the batches are not those that the run began with.
         """
-        hashes = {"weights": weights, "batches": batches}
-        first = self.facts.get("hashes", hashes)["batches"]
+        hashes = self.facts.get("hashes", {})
+        first = hashes.get("batches", batches)
         if first != batches:
             raise RecordError(
                 f"the data in data.dir is not what this run began with: its first batches have "
                 f"hash {batches[:8]}, then {first[:8]}; bring the old tokens back, or remove "
                 f"{self.directory} to start again"
             )
+        hashes = {"weights": weights or hashes["weights"], "batches": batches}
         self.record(hashes=hashes, environment=dict(environment))
 
     def record(self, **facts: Any) -> None:
@@ -168,14 +170,14 @@ class RunLog:
                 f"cannot write the end of the record in {self.directory}: {error}; make room, then "
                 "give the same command again"
             ) from None
-        # what a reader of W&B needs to know that two arms may be compared
+        # a reader of W&B needs the hashes to know that two arms may be compared
         told = {**summary, "hashes": self.facts.get("hashes")}
         self.mirror.finish(status, EXIT_CODES[status], told)
         self.record(wandb=self.mirror.facts)
         self._release()
 
     def _release(self) -> None:
-        """Let go of the directory's lock."""
+        """Release the directory's lock."""
         if self.held:
             self.held.close()
 
@@ -183,10 +185,10 @@ class RunLog:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """End the mirror in bounded time when an exception leaves the trainer: no summary.json."""
+        """After an exception: end the mirror in bounded time, and write no summary.json."""
         if self.metrics.closed:
             return  # finish() was called
-        with contextlib.suppress(OSError):  # a full disk, perhaps the very error that leads here
+        with contextlib.suppress(OSError):  # a full disk may be the very error that led here
             self.metrics.close()
             self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
             self.record()
@@ -195,7 +197,7 @@ class RunLog:
 
 
 class NoLog:
-    """RunLog's methods doing nothing, for the ranks that do not write."""
+    """RunLog for the ranks that do not write: its methods do nothing."""
 
     failure: ClassVar[OSError | None] = None
     facts: ClassVar[dict[str, Any]] = {}
@@ -226,10 +228,11 @@ class NoLog:
 Log = RunLog | NoLog  # of any rank
 
 
-def open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
+def _open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
     """Open metrics.jsonl for appending, cut back to `resume_offset` bytes (None: empty).
 
-    Errors: RecordError when the file is shorter than that, or is not cut at the end of a line.
+    Raises:
+        RecordError: the file is shorter than that, or no line ends there.
     """
     file = path.open("a+b")
     size, keep = file.seek(0, os.SEEK_END), resume_offset or 0
@@ -250,7 +253,10 @@ def open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """All lines of metrics.jsonl, floats exact, non-finite ones restored; [] without the file.
 
-    A last line torn by a crash is left out; a damaged line before it is a RecordError.
+    A last line that a crash tore is left out.
+
+    Raises:
+        RecordError: an earlier line is damaged.
     """
     path = directory / METRICS
     if not path.exists():
@@ -273,7 +279,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(directory: Path) -> dict[str, Any] | None:
-    """summary.json with its `status`; None while the run has not ended (or was killed)."""
+    """summary.json with its `status`; None while the run goes on, or if it was killed."""
     return read_json(directory / SUMMARY)
 
 
@@ -310,12 +316,13 @@ def lock(directory: Path, wait_seconds: float) -> IO[str]:
 def encode(values: Mapping[str, Any], indent: int | None = None) -> bytes:
     """One JSON object; non-finite floats at its top level become null plus a "nonfinite" table.
 
-    Errors: RecordError for what JSON cannot hold.
+    Raises:
+        RecordError: JSON cannot hold one of the values.
     """
     try:
         return json.dumps(values, allow_nan=False, indent=indent).encode()
     except ValueError:
-        pass  # a non-finite float: rare, so only then is it worth looking
+        pass  # a non-finite float: rare, so only then look for it
     except TypeError as error:
         raise RecordError(f"cannot record {dict(values)!r}: {error}; give plain numbers") from error
     odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
@@ -327,7 +334,11 @@ def encode(values: Mapping[str, Any], indent: int | None = None) -> bytes:
 
 
 def decode(text: bytes) -> dict[str, Any]:
-    """Reverse of encode. Errors: ValueError when `text` is not one JSON object."""
+    """The values that `encode` wrote.
+
+    Raises:
+        ValueError: `text` is not one JSON object.
+    """
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, not {type(values).__name__}")
@@ -335,7 +346,7 @@ def decode(text: bytes) -> dict[str, Any]:
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and nested tables alike as {dotted key: value}."""
+    """{dotted key: value} of nested tables; keys that are dotted already stay as they are."""
     result: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):

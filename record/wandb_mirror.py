@@ -1,16 +1,16 @@
 """Weights & Biases as a mirror of a run's record.
 
-metrics.jsonl is the source of truth; what is here may fail, and then says so in one line and
-leaves the run alone. Three things make that true:
+metrics.jsonl is the source of truth. The mirror may fail: it then says so in one line, and the run
+goes on. Three things make that true:
 
-- W&B is called from one daemon thread behind a queue: `log` costs the trainer a few microseconds
-  (a direct call costs 0.5 to 2 ms), and never waits for a socket.
-- W&B's own service, wandb-core, is a process in a session of its own: Ctrl-C in a terminal and
-  torchrun's SIGTERM to its workers do not reach it. SLURM's SIGTERM goes to every process of a
-  step and ends it (it handles the signal itself, so it cannot be shielded): it is started once
-  more, and what it had perhaps not written yet is sent again.
+- One daemon thread behind a queue calls W&B: `log` costs the trainer a few microseconds (a direct
+  call costs 0.5 to 2 ms), and never waits for a socket.
+- W&B's service, wandb-core, is a process in a session of its own: Ctrl-C in a terminal and
+  torchrun's SIGTERM to its workers do not reach it. SLURM's SIGTERM reaches every process of a
+  step and ends it (it handles the signal itself, so nothing can shield it): the mirror starts it
+  once more, and sends again what it may not have written yet.
 - wandb-core writes every record to <run directory>/wandb before it sends it, and retries for as
-  long as the run lasts; `finish` gives it FINISH_SECONDS more, and then says what to type later.
+  long as the run lasts; `finish` gives it FINISH_SECONDS more, then says what to type later.
 """
 
 import contextlib
@@ -81,28 +81,28 @@ class Mirror:
         self.closing: tuple[str, int, Mapping[str, Any]] = ("failed", 1, {})
         if options.mode == "disabled":
             return
-        self.start()
-        self.thread = threading.Thread(target=self.feed, name="wandb-mirror", daemon=True)
+        self._start()
+        self.thread = threading.Thread(target=self._feed, name="wandb-mirror", daemon=True)
         if self.run is not None:
             self.thread.start()
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Begin the W&B run: online if it can be, else offline, else not at all."""
         try:
             mode, why = resolve_mode(self.options.mode, start_service().settings)
             if mode == "online":
-                why = self.begin("online", self.config)
+                why = self._begin("online", self.config)
                 mode = "offline" if why else "online"
             if mode == "offline":
-                if trouble := self.begin("offline", self.config):
+                if trouble := self._begin("offline", self.config):
                     raise RuntimeError(trouble)
-                self.say(f"W&B: offline, since {why}; {self.later()}")
+                self.say(f"W&B: offline, since {why}; {self._later()}")
             elif mode == "online":
                 self.say(f"W&B: {self.run.url}")
         except Exception as error:  # whatever it is, it must not end a training run
             self.say(f"W&B: no mirror of this run ({one_line(error)}); metrics.jsonl is complete")
 
-    def begin(self, mode: Literal["online", "offline"], config: dict[str, Any]) -> str:
+    def _begin(self, mode: Literal["online", "offline"], config: dict[str, Any]) -> str:
         """Call wandb.init; return why that failed, or nothing."""
         import wandb
 
@@ -119,14 +119,14 @@ class Mirror:
                 config=config,
                 id=self.facts["id"],
                 resume="allow",
-                settings=wandb.Settings(**quiet_settings(wandb.Settings.model_fields)),
+                settings=wandb.Settings(**_quiet_settings(wandb.Settings.model_fields)),
             )
         except Exception as error:
             wandb.teardown(1)  # its service would go on holding this run's id
             start_service()
             return f"the server gave no usable answer ({one_line(error)})"
-        # A resumed run logs again what an earlier launch logged after its last checkpoint. The
-        # values are the same bits, and W&B would refuse them with a warning each.
+        # A resumed run logs again what an earlier launch logged after its last checkpoint. W&B
+        # would refuse these values, which are the same bits, with a warning each.
         self.first_step = self.run.step if mode == "online" else 0
         files = Path(self.run.settings.sync_dir).resolve().relative_to(self.directory.resolve())
         self.facts |= {"mode": mode, "project": options.project, "files": str(files)}
@@ -139,25 +139,25 @@ class Mirror:
         if self.run is not None:
             self.lines.put((step, dict(values)))
 
-    def feed(self) -> None:
+    def _feed(self) -> None:
         """The thread: send lines until the end, then close the run; start W&B twice at most."""
         for last_try in (False, True):
             try:
-                return self.drain()
+                return self._drain()
             except TimeoutError:  # of finish()
-                self.say(f"W&B: not all was uploaded in {FINISH_SECONDS:g} s; {self.later()}")
+                self.say(f"W&B: not all was uploaded in {FINISH_SECONDS:g} s; {self._later()}")
                 return
             except Exception as error:  # whatever it is, it must not end a training run
-                abandon()
-                if last_try or not self.restart():
+                _abandon()
+                if last_try or not self._restart():
                     self.run = None
-                    self.say(f"W&B: the mirror ended early ({one_line(error)}); {self.later()}")
+                    self.say(f"W&B: the mirror ended early ({one_line(error)}); {self._later()}")
                     return
 
-    def drain(self) -> None:
-        """Send what a dead service may have lost, then the queue up to its end, then close."""
+    def _drain(self) -> None:
+        """Send what a dead service may have lost, then the queue to its end; then close."""
         for _, (step, values) in list(self.recent):
-            self.send(step, values)
+            self._send(step, values)
         while not self.ended:
             line = self.lines.get()
             if line is None:
@@ -166,21 +166,21 @@ class Mirror:
             self.recent.append((time.monotonic(), line))
             while self.recent[0][0] < time.monotonic() - RESEND_SECONDS:
                 self.recent.popleft()
-            self.send(*line)
+            self._send(*line)
         status, exit_code, summary = self.closing
         self.run.summary.update({"status": status, **summary})
         self.run.finish(exit_code=exit_code)
 
-    def send(self, step: int, values: Mapping[str, Any]) -> None:
+    def _send(self, step: int, values: Mapping[str, Any]) -> None:
         """Log one line, unless the server has that step already; None is not sent."""
         if step >= self.first_step:
             self.run.log({k: v for k, v in values.items() if v is not None}, step=step)
 
-    def restart(self) -> bool:
+    def _restart(self) -> bool:
         """Continue the same W&B run with a new service, in another folder of <directory>/wandb."""
         try:
             start_service()
-            return not self.begin(self.facts["mode"], self.config)
+            return not self._begin(self.facts["mode"], self.config)
         except Exception:  # feed() reports the failure that led here
             return False
 
@@ -195,10 +195,10 @@ class Mirror:
         self.lines.put(None)
         self.thread.join(FINISH_SECONDS + GRACE_SECONDS)
         if self.thread.is_alive():
-            self.say(f"W&B: no answer from its own service; {self.later()}")
+            self.say(f"W&B: no answer from its own service; {self._later()}")
 
-    def later(self) -> str:
-        """What to type to see and to upload what lies on disk, of all launches of the run."""
+    def _later(self) -> str:
+        """What to type to see, and to upload, what all launches of the run left on disk."""
         files = self.directory / "wandb"
         which = "run-* --include-online" if self.facts["mode"] == "online" else "offline-run-*"
         return f"see it with `wandb leet {files}`, upload it with `wandb sync {files}/{which}`"
@@ -213,8 +213,8 @@ def start_service(**settings: Any) -> Any:
     return wandb.setup(settings=wandb.Settings(silent=True, **settings))
 
 
-def abandon() -> None:
-    """Forget a service that is gone, so that W&B does not look for it again at exit."""
+def _abandon() -> None:
+    """Forget a service that is gone, or W&B looks for it again at exit."""
     import wandb
 
     with contextlib.suppress(Exception):
@@ -258,7 +258,7 @@ def has_credentials(settings: Any) -> bool:
     return False
 
 
-def quiet_settings(known: Mapping[str, Any]) -> dict[str, Any]:
+def _quiet_settings(known: Mapping[str, Any]) -> dict[str, Any]:
     """W&B's settings for a mirror: silent, nothing captured, bounded in time.
 
     known: the fields of the installed version's Settings; older ones lack finish_timeout.

@@ -74,7 +74,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
     files = _write(study, judgement, options.out or next(folders, Path()), command)
     print(judgement.headline)
     if judgement.problems:
-        print(f"{len(judgement.problems)} problems, the first: {judgement.problems[0]}")
+        print(f"problems: {len(judgement.problems)}, the first: {judgement.problems[0]}")
     print("\n".join(map(str, files)))
     if options.wandb:
         _publish(study, judgement, options.wandb)

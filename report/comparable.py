@@ -67,7 +67,7 @@ def _one_run_twice(runs: Sequence[Run]) -> str | None:
             if first is not run:
                 return (
                     f"{first.arm}: seeds {first.seed} and {run.seed} have the same initial weights "
-                    "and the same batches, so they are one run twice"
+                    "and the same batches, so they are the same run"
                 )
     return None
 
@@ -77,8 +77,8 @@ def _unequal_starts(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) ->
     twins = {run.pair: run for run in theirs}
     for run in mine:
         twin = twins.get(run.pair)
-        if twin and (said := _other_hash(study, run, twin) or _other_loss(study, run, twin)):
-            return said
+        if twin and (reason := _other_hash(study, run, twin) or _other_loss(study, run, twin)):
+            return reason
     return None
 
 
@@ -107,7 +107,8 @@ def _other_loss(study: Study, run: Run, twin: Run) -> str | None:
 
 def _carried_over(study: Study, runs: Sequence[Run]) -> str | None:
     """A run that begins where another one ended."""
-    return next((f"{run.name}{said}" for run in runs if (said := _inherited(study, run))), None)
+    found = ((run.name, _inherited(study, run)) for run in runs)
+    return next((f"{name}{where}" for name, where in found if where), None)
 
 
 def _inherited(study: Study, run: Run) -> str | None:
@@ -158,18 +159,18 @@ def _other_settings(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) ->
     a, b = (next((run for run in runs if run.config), None) for runs in (mine, theirs))
     if a is None or b is None:
         return []
-    said = []
+    notes = []
     for key in sorted(key for key in _differing(a, b) if not key.startswith(FREE)):
         word = "as the contest says" if key in _declared(study, a, b) else "not in the contest"
-        said.append(
+        notes.append(
             f"{key} is {value_at(a.config, key)} against {value_at(b.config, key)} ({word})"
         )
-    return said
+    return notes
 
 
 def _unfinished(mine: Sequence[Run]) -> list[str]:
     waiting = sum(not run.done for run in mine)
-    return [f"{waiting} of {len(mine)} runs are not finished"] if waiting else []
+    return [f"not finished: {waiting} of {len(mine)} runs"] if waiting else []
 
 
 def _other_devices(runs: Sequence[Run]) -> list[str]:

@@ -83,7 +83,7 @@ def _differences(judgement: Judgement, look: Look) -> Figure | None:
     drawing.one_line_per_arm(plot, len(compared))
     note = (
         "Diamonds: mean difference to the baseline with its 95 % t interval. Dots: the pairs, one "
-        "per seed. An interval that holds zero is no evidence."
+        "per seed. An interval that contains zero is no evidence of a difference."
     )
     return Figure("differences", "Difference to the baseline", note, plot)
 
@@ -99,7 +99,8 @@ def _final_losses(judgement: Judgement, look: Look) -> Figure | None:
         _finals_of(row, plot, look[row.arm])
     drawing.one_line_per_arm(plot, len(shown))
     note = (
-        "Dots: runs. Bars: mean with its 95 % t interval, which counts the seeds' common luck too."
+        "Dots: runs. Bars: mean with its 95 % t interval, which includes the luck that all arms "
+        "share on a seed."
     )
     return Figure("finals", f"{metric.capitalize()} of every seed", note, plot)
 
@@ -134,8 +135,8 @@ def _speedups(judgement: Judgement, look: Look) -> Figure | None:
         yaxis={"range": [-0.6, len(AXES) - 0.4]},
     )
     note = (
-        "What the baseline spends on its final loss over what the arm spends on the same loss: "
-        "above 1 is faster. Arms that never reach it are not drawn."
+        "What the baseline spends to reach its final loss, divided by what the arm spends to reach "
+        "the same loss: above 1 is faster. Arms that never reach it are not drawn."
     )
     return Figure("speedups", "Speed-up on four axes", note, plot)
 
@@ -295,8 +296,8 @@ def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | Non
             hovertemplate=style.hover("%{y:.4f} at lr %{x:.3g}"),
         )
     note = (
-        "Tuning runs only: the best of the other settings at each rate. Flat is easy to tune. "
-        "Diverged runs count as the loss before training."
+        "Tuning runs only; at each rate the best of the other settings. A flat curve is easy to "
+        "tune. A diverged run counts as the loss before training."
     )
     return Figure("sensitivity", "Sensitivity to the learning rate", note, plot)
 
@@ -377,7 +378,7 @@ def _step_differences(study: Study, look: Look) -> Figure | None:
         return None
     drawing.zero_line(plot, 0)
     note = (
-        "The same update of the same seeds. The outermost bins hold what lies beyond them, 0.5 % "
-        "on each side."
+        "At the same update of the same seeds. The outermost bins hold what lies beyond them, "
+        "0.5 % on each side."
     )
     return Figure("step_differences", "Differences of step times", note, plot)

@@ -1,4 +1,4 @@
-"""A run's folder as a Run. Reading never fails: what is wrong is in the run's `problems`.
+"""A run's folder as a Run. Reading never fails: the run's `problems` say what is wrong.
 
 The folder is what the trainer leaves (docs/record.md): config.toml, record.json, metrics.jsonl and,
 after the end, summary.json.
@@ -132,14 +132,14 @@ def _read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         if path.parent.exists():
-            problems.append(f"no {path.name}: it has no numbers")
+            problems.append(f"no {path.name}, so it has no numbers")
         return []
     except OSError as error:
         problems.append(f"{path.name} cannot be read: {error.strerror}")
         return []
     torn = lines.pop()  # b"" where the last line is whole
     if torn:
-        problems.append(f"{path.name}: its last line is cut ({len(torn)} bytes) and left out")
+        problems.append(f"{path.name}: its last line is cut off ({len(torn)} bytes) and left out")
     try:  # one call for all lines is twice as fast
         records = json.loads(b"[" + b",".join(lines) + b"]")
         sound = all(type(r) is dict and type(r.get("step")) is int for r in records)
@@ -182,12 +182,12 @@ def _status(
 ) -> Status:
     """How the run stands, from disk alone."""
     if not holds_run(folder):
-        problems.append("planned, and not begun")
+        problems.append("planned, but not started")
         return "missing"
     ended = (summary or {}).get("status")
     if ended in runlog.STATUSES:
         if ended == "stopped":
-            problems.append("stopped before its end; the same command goes on")
+            problems.append("stopped before its end; the same command resumes it")
         return ended
     if is_locked(folder):
         problems.append("still running")
@@ -196,7 +196,7 @@ def _status(
     if last.get("status") == "failed":
         problems.append(f"failed: {last.get('error')}")
         return "failed"
-    problems.append("ended without a summary (killed?); the same command goes on")
+    problems.append("ended without a summary (killed?); the same command resumes it")
     return "stopped"
 
 
@@ -208,22 +208,22 @@ def _numbers(
     problems: list[str],
 ) -> dict[str, Any]:
     """summary.json where it agrees with the lines, else the same numbers computed from them."""
-    told, total = summary or {}, value_at(config, "train.total_steps")
+    numbers, total = summary or {}, value_at(config, "train.total_steps")
     if not isinstance(total, int):
-        total = told.get("steps") or max((r["step"] for r in records), default=0)
-    if "final_val_loss" in told:
+        total = numbers.get("steps") or max((r["step"] for r in records), default=0)
+    if "final_val_loss" in numbers:
         recorded = _loss_at(val, total)
-        if _same(told["final_val_loss"], recorded) or not records:
-            return told
+        if _same(numbers["final_val_loss"], recorded) or not records:
+            return numbers
         problems.append(
-            f"summary.json has final val loss {told['final_val_loss']}, metrics.jsonl {recorded}; "
-            "computed from metrics.jsonl"
+            f"summary.json has final val loss {numbers['final_val_loss']}, metrics.jsonl "
+            f"{recorded}; computed from metrics.jsonl"
         )
     try:
-        return told | summarize(records, total)
+        return numbers | summarize(records, total)
     except (TypeError, ValueError, KeyError) as error:
         problems.append(f"its numbers cannot be computed: {error!r}")
-        return told
+        return numbers
 
 
 def _loss_at(val: Columns, step: int) -> float | None:

@@ -81,7 +81,7 @@ def _check_baseline(study: Study) -> None:
 def _default_target(study: Study) -> float | None:
     """Mean final val loss of the baseline, of the first arm's length."""
     base = next((study.baseline_of(arm) for arm in study.arms), None)
-    losses = [run.final_loss for run in study.whole(base)] if base else []
+    losses = [run.final_loss for run in study.finished(base)] if base else []
     return float(np.mean([loss for loss in losses if loss is not None])) if losses else None
 
 
@@ -90,28 +90,28 @@ def _default_target(study: Study) -> float | None:
 
 def _problems(study: Study, metric: str, censored: bool) -> list[str]:
     """Everything that is wrong with the study and its runs, one line each."""
-    said = list(study.problems)
+    problems = list(study.problems)
     for run in study.runs:
         name = f"{run.arm}, seed {run.seed} ({run.name})"
-        said += [f"{name}: {problem}" for problem in _run_problems(run, metric, censored)]
-    said += [f"{arm}: no reporting run" for arm in study.arms if not study.of(arm)]
+        problems += [f"{name}: {problem}" for problem in _run_problems(run, metric, censored)]
+    problems += [f"{arm}: no reporting run" for arm in study.arms if not study.of(arm)]
     for arm, tuned in study.tuning.arms.items() if study.tuning else ():
         if tuned.edges:
             edges = ", ".join(tuned.edges)
-            said.append(
+            problems.append(
                 f"{arm}: its best setting lies at the edge of the grid in {edges}; a wider grid "
                 "may be better"
             )
-    return said
+    return problems
 
 
 def _run_problems(run: Run, metric: str, censored: bool) -> list[str]:
     """What is wrong with one run, and what that means for its arm."""
-    said = list(run.problems)
+    problems = list(run.problems)
     if run.role == "report" and run.diverged:
         why = run.summary.get("diverged_reason") or "non-finite"
         counts = "left out of means, as asked" if censored else "its loss counts as infinite"
-        said.append(f"diverged ({why}); {counts}")
+        problems.append(f"diverged ({why}); {counts}")
     elif run.role == "report" and run.status == "finished" and run.summary.get(metric) is None:
-        said.append(f"no {metric}; not in the means")
-    return said
+        problems.append(f"no {metric}; not in the means")
+    return problems

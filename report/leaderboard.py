@@ -11,7 +11,7 @@ import numpy as np
 
 from record.contest import TunedArm
 from report.run import Run
-from report.speedups import TO_TARGET, Speedup, speedups, to_target
+from report.speedups import Speedup, speedups, to_target
 from report.statistics import t_interval
 from report.study import Study, without_length
 from report.verdict import Comparison, Values
@@ -148,7 +148,7 @@ def _costs_of_target(runs: Sequence[Run], target: float | None) -> dict[str, Spr
     if target is None or not ended:
         return {}
     each = [to_target(run, target) for run in ended]
-    return {name: _spread([costs[name] for costs in each]) for name in TO_TARGET}
+    return {name: _spread([costs[name] for costs in each]) for name in each[0]}
 
 
 # ---------------------------------------------------------------------------------------- headline

@@ -33,7 +33,7 @@ def runs_table(study: Study) -> Section:
         "batches",
     )
     rows = [_run_row(run) for run in study.runs]
-    text = "The hashes of the initial weights and first batches are equal for equal seeds."
+    text = "Runs with equal seeds have equal hashes of their initial weights and first batches."
     return Section("runs", f"Runs ({len(rows)})", text, [Table(columns, rows)], folded=True)
 
 
@@ -65,7 +65,7 @@ def provenance(study: Study, command: str) -> Section:
     for arm in study.arms:
         run = next((run for run in study.of(arm) if run.config), None)
         if run:
-            again.append(f"{arm}, once more: python train_gpt2.py {run.source}/config.toml")
+            again.append(f"{arm} again: python train_gpt2.py {run.source}/config.toml")
     table = Table(("what", "runs"), [row for row in rows if row[1]])
     return Section("provenance", "Provenance", "", [table], again, folded=True)
 

@@ -109,7 +109,7 @@ def columns(records: Sequence[dict[str, Any]], problems: list[str]) -> tuple[Col
     val = {r["step"]: r for r in records if "val/loss" in r}
     updates = sum("train/loss" in r for r in records)
     if len(train) < updates:
-        problems.append(f"{updates - len(train)} steps are recorded twice; the later line counts")
+        problems.append(f"steps recorded twice: {updates - len(train)}; the later line counts")
     train_names = dict.fromkeys(name for r in train.values() for name in r)
     return _table(train, train_names), _table(val, ("step", "val/loss", "time/eval_seconds"))
 
@@ -134,18 +134,18 @@ def check_lines(
     """Updates and evaluations that should be recorded and are not, in words."""
     steps = train.get("step", np.array([]))
     last = int(steps[-1]) if len(steps) else -1
-    said = []
+    problems = []
     if len(steps) != last + 1:
-        said.append(f"{last + 1 - len(steps)} updates are missing in metrics.jsonl")
+        problems.append(f"updates missing in metrics.jsonl: {last + 1 - len(steps)}")
     total, every = value_at(config, "train.total_steps"), value_at(config, "eval.every")
     if not (isinstance(total, int) and isinstance(every, int) and every > 0):
-        return said
+        return problems
     reached = total if status == "finished" else last
     due = {step for step in (*range(0, total, every), total) if step <= reached}
     if missing := sorted(due - {int(step) for step in val.get("step", ())}):
         more = ", ..." if len(missing) > SHOWN_STEPS else ""
         shown = ", ".join(map(str, missing[:SHOWN_STEPS])) + more
-        said.append(f"{len(missing)} evaluations are missing, at step {shown}")
+        problems.append(f"evaluations missing: {len(missing)}, at step {shown}")
     if status == "finished" and len(steps) and last + 1 < total:
-        said.append(f"finished, but its last update is {last} of {total}")
-    return said
+        problems.append(f"finished, but its last update is {last} of {total}")
+    return problems

@@ -88,11 +88,11 @@ def _read_folder(path: str) -> Study:
             f"{path} holds no run (a folder with {', '.join(RUN_FILES)}); give the folder that "
             "train_gpt2.py or `python -m contest` wrote"
         )
-    whole = _whole(root.resolve().name, contests, runs)
-    return replace(whole, problems=[*problems, *whole.problems])
+    study = _joined(root.resolve().name, contests, runs)
+    return replace(study, problems=[*problems, *study.problems])
 
 
-def _whole(name: str, contests: Sequence[Study], runs: list[Run]) -> Study:
+def _joined(name: str, contests: Sequence[Study], runs: list[Run]) -> Study:
     """Each contest with its runs, and all others as a study of that name, in one."""
     own = [replace(c, runs=[run for run in runs if run.contest == c.name]) for c in contests]
     known = {contest.name for contest in contests}
@@ -129,7 +129,7 @@ def _walk(
     inside = _subfolders(folder, problems)
     if depth == DEPTH:
         if inside:
-            problems.append(f"{folder} is {DEPTH} folders deep; what lies in it was not searched")
+            problems.append(f"{folder} is {DEPTH} folders deep; its subfolders were not searched")
         return False
     below = {entry.name: _walk(entry, home, depth + 1, found, problems) for entry in inside}
     empty = [name for name, holds in below.items() if not holds and name not in NOT_BEGUN]
@@ -174,7 +174,9 @@ def _contest(home: _Home, problems: list[str]) -> Study:
     plan = home.plan
     assert plan is not None
     pending = Counter(entry.arm for entry in plan.pending)
-    said = [f"{plan.contest}: {n} runs of {arm} wait for its tuning" for arm, n in pending.items()]
+    waiting = [
+        f"{plan.contest}: runs of {arm} that wait for its tuning: {n}" for arm, n in pending.items()
+    ]
     return Study(
         name=plan.contest,
         runs=[],
@@ -182,7 +184,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         target=plan.target,
         arms=list(plan.arms),
         tuning=_contest_file(Ledger, home.folder, problems),
-        problems=[*said, *plan.problems],
+        problems=[*waiting, *plan.problems],
         declared=_declared(home.folder, problems),
     )
 
@@ -205,7 +207,7 @@ def _places(home: _Home, problems: list[str]) -> list[Place]:
     others = [folder for folder in home.runs if folder not in planned]
     if home.plan and others:
         names = ", ".join(sorted(folder.name for folder in others)[:SHOWN_NAMES])
-        where = f"{len(others)} run folders are not in {PlanFile.file_name} ({names})"
+        where = f"run folders not in {PlanFile.file_name}: {len(others)} ({names})"
         problems.append(f"{home.contest}: {where}; they are read as they are")
     return [
         *(Place(folder, home.contest, run) for folder, run in planned.items()),

@@ -1,6 +1,6 @@
-"""Speed-ups: how much less an arm spends than the baseline, for the baseline's final loss.
+"""Speed-ups: what the baseline spends to reach its final loss, over what an arm spends on it.
 
-Also what a run had spent by a given evaluation, on each axis, and by the first one at a target.
+Also what a run had spent by a given evaluation, and by the first one at or below a target.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from record import metrics
 from report.run import Run
 from report.statistics import ALPHA, Floats, resampled
 from report.study import Study
 
 AXES = ("tokens", "steps", "seconds", "flops")
-TO_TARGET = ("steps_to_target", "seconds_to_target", "tokens_to_target")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Speedup:
     words: str
 
 
-class Curves(NamedTuple):
+class _Curves(NamedTuple):
     """Costs and val losses of an arm's runs, both of shape (runs, evaluations)."""
 
     costs: Floats
@@ -47,7 +47,7 @@ def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
     Curves are means over seeds; the interval is the percentile bootstrap over seeds, drawn
     together for both arms if the runs are pairs. An axis that is not recorded is left out.
     """
-    mine, theirs = study.whole(arm), study.whole(base)
+    mine, theirs = study.finished(arm), study.finished(base)
     if not mine or not theirs:
         return {}
     if any(run.diverged for run in study.of(arm)):
@@ -58,7 +58,9 @@ def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
     return {axis: speedup for axis, speedup in found.items() if speedup}
 
 
-def _speedup(mine: Curves | None, theirs: Curves | None, draws: Sequence[Floats]) -> Speedup | None:
+def _speedup(
+    mine: _Curves | None, theirs: _Curves | None, draws: Sequence[Floats]
+) -> Speedup | None:
     """One axis. draws: bootstrap weights of the seeds, (resamples, runs) for each side."""
     if mine is None or theirs is None:
         return None
@@ -78,7 +80,7 @@ def _words(ratio: float) -> str:
     return f"{ratio:.2f} x" if ratio > 0 else "not reached"
 
 
-def _ratios(mine: Curves, theirs: Curves, weights: Sequence[Floats]) -> Floats:
+def _ratios(mine: _Curves, theirs: _Curves, weights: Sequence[Floats]) -> Floats:
     """Baseline's cost over the arm's for each row of seed weights; 0 where the arm misses."""
     my_costs, my_losses = (weights[0] @ x for x in mine)
     base_costs, base_losses = (weights[1] @ x for x in theirs)
@@ -107,7 +109,7 @@ def crossing(costs: Floats, losses: Floats, target: Floats) -> Floats:
 # ------------------------------------------------------------------------------------------- costs
 
 
-def _curves(runs: Sequence[Run], axis: str) -> Curves | None:
+def _curves(runs: Sequence[Run], axis: str) -> _Curves | None:
     """Curves at the evaluations that all runs have; None if the axis is not recorded."""
     steps = runs[0].val["step"]
     for run in runs[1:]:
@@ -116,7 +118,7 @@ def _curves(runs: Sequence[Run], axis: str) -> Curves | None:
     if not len(steps) or any(cost is None for cost in costs):
         return None
     losses = [run.val["val/loss"][np.isin(run.val["step"], steps)] for run in runs]
-    return Curves(np.array(costs), np.array(losses))
+    return _Curves(np.array(costs), np.array(losses))
 
 
 def cost_at(run: Run, axis: str, steps: Floats) -> Floats | None:
@@ -135,32 +137,19 @@ def cost_at(run: Run, axis: str, steps: Floats) -> Floats | None:
     spent = np.interp(steps, after, np.concatenate([[0.0], run.train[name][known]]))
     if axis != "flops":
         return spent
-    each = _flops_per_token(run)
-    return None if each is None else spent * each
-
-
-def _flops_per_token(run: Run) -> float | None:
-    """Forward and backward: 6 N + 12 layers x width x context; N without position embeddings."""
-    parameters, model = run.summary.get("parameters"), run.config.get("model") or {}
-    if not parameters or not {"n_layer", "n_embd", "block_size"} <= model.keys():
-        return None
-    n = parameters - model["block_size"] * model["n_embd"]
-    return float(6 * n + 12 * model["n_layer"] * model["n_embd"] * model["block_size"])
+    each = run.summary.get("flops_per_token")
+    return spent * each if each else None
 
 
 def to_target(run: Run, target: float) -> dict[str, float]:
-    """What `run` had spent at its first evaluation with val loss <= target; infinite on a miss.
+    """record.metrics.to_target of a run, from the evaluations and the update before each of them.
 
-    As record.metrics.to_target gives it from lines, here from columns: `steps_to_target` (updates),
-    `seconds_to_target` (training clock) and `tokens_to_target`.
+    target: val loss in nats. The costs are in updates, tokens and seconds of the training clock.
     """
-    reached = run.val.get("val/loss", np.array([])) <= target
-    if not reached.any():
-        return dict.fromkeys(TO_TARGET, math.inf)
-    step = run.val["step"][int(np.argmax(reached))]
-    last = int(np.searchsorted(run.train["step"], step)) - 1  # update before that evaluation
-    seconds, tokens = (
-        float(run.train[name][last]) if last >= 0 and name in run.train else 0.0
-        for name in ("time/train_seconds", "tokens")
-    )
-    return dict(zip(TO_TARGET, (int(step), seconds, tokens), strict=True))
+    losses = run.val.get("val/loss", np.array([]))
+    evaluations = zip(run.val["step"].tolist(), losses.tolist(), strict=True)
+    lines = [{"step": int(step), "val/loss": loss} for step, loss in evaluations]
+    spent = [name for name in ("step", "time/train_seconds", "tokens") if name in run.train]
+    before = np.searchsorted(run.train["step"], run.val["step"]) - 1
+    lines += [{name: float(run.train[name][i]) for name in spent} for i in before if i >= 0]
+    return metrics.to_target(lines, target)

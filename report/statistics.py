@@ -87,7 +87,7 @@ def bca(samples: Sequence[ArrayLike]) -> Interval | None:
     if min(map(len, data)) < 2 or all(np.ptp(x) == 0 for x in data):
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of degenerate resamples, told by the NaN below
+        warnings.simplefilter("ignore")  # of degenerate resamples, which the NaN below shows
         interval = stats.bootstrap(
             data,
             _mean_of_one if len(data) == 1 else _mean_difference,

@@ -39,7 +39,7 @@ class Study:
         found = [run for run in self.runs if run.role == role and run.arm == arm]
         return sorted(found, key=lambda run: (*run.pair, run.name))
 
-    def whole(self, arm: str) -> list[Run]:
+    def finished(self, arm: str) -> list[Run]:
         """Runs of `arm` whose curves count: finished, not diverged, with a final val loss."""
         return [
             run
@@ -134,8 +134,8 @@ def without_copies(study: Study) -> Study:
         first = runs.setdefault((run.arm, run.role, run.pair, steps), run)
         if os.path.realpath(first.source) != os.path.realpath(run.source):
             problems.append(
-                f"{run.source} has arm, seeds and length of {first.source}, which counts; it is "
-                "left out"
+                f"{run.source} has the arm, seeds and length of {first.source}, which counts; it "
+                "is left out"
             )
     kept = {id(run) for run in runs.values()}
     return replace(study, runs=[r for r in study.runs if id(r) in kept], problems=problems)
@@ -153,9 +153,9 @@ def by_length(study: Study) -> Study:
     if not split:
         return replace(study, arms=arms)
     names = [name for arm in arms for name in [_at_length(arm, n) for n in lengths[arm]] or [arm]]
-    said = f"trained at several lengths: {', '.join(split)}; each length is an arm"
+    notice = f"trained at several lengths: {', '.join(split)}; each length is an arm of its own"
     runs = [_labelled(run) for run in study.runs]
-    return replace(study, runs=runs, arms=names, problems=[*study.problems, said])
+    return replace(study, runs=runs, arms=names, problems=[*study.problems, notice])
 
 
 def _labelled(run: Run) -> Run:

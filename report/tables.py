@@ -87,9 +87,9 @@ def _leaderboard(judgement: Judgement) -> Section:
         "lr factor: last",
     )
     text = (
-        "Ordered by mean, which is no verdict: only better and worse are, at p < 0.05 after Holm's "
-        "correction over the arms. A difference below zero is better. std is of the seeds, for "
-        "each arm its own."
+        "Arms are ordered by their means, but the order is no verdict: only better and worse are, "
+        "at p < 0.05 after Holm's correction over the arms. A difference below zero is better. std "
+        "is taken over an arm's own seeds."
     )
     rows = [_leaderboard_row(row) for row in judgement.rows]
     return Section("leaderboard", "Leaderboard", text, [Table(columns, rows)])
@@ -140,7 +140,7 @@ def _problems(judgement: Judgement) -> Section | None:
     if count > SHOWN_PROBLEMS:
         more = count - SHOWN_PROBLEMS
         lines = [*lines, f"... and {more} more; those of runs are in results.csv"]
-    text = "Nothing was left out without a line here."
+    text = "Everything that was left out or looks wrong has a line here."
     return Section("problems", f"Problems ({count})", text, lines=lines)
 
 
@@ -159,12 +159,12 @@ def _comparisons(judgement: Judgement) -> Section | None:
         "p (Holm)",
         "method",
         "pairs",
-        "to know",
+        "notes",
     )
     text = (
-        "Paired by (seed, data_seed) with Student's t; Welch's t where pairs are missing. The BCa "
-        f"bootstrap ({RESAMPLES:,} resamples) stands beside it: with few seeds it is too narrow, "
-        "and it decides nothing."
+        "Student's t-test on pairs of equal (seed, data_seed); Welch's t-test where pairs are "
+        f"missing. The BCa bootstrap ({RESAMPLES:,} resamples) is there to compare and decides "
+        "nothing: with few seeds its interval is too narrow."
     )
     return Section("comparisons", "Comparisons", text, [Table(columns, rows)])
 
@@ -194,9 +194,10 @@ def _speedups(judgement: Judgement) -> Section | None:
     if not rows:
         return None
     text = (
-        "What the baseline spends on its mean final val loss over what the arm spends on the same "
-        "loss, interpolated on the mean val curves; 95 % bootstrap over seeds. 0 in an interval: "
-        "not reached in such a draw. FLOPs are the model's; an optimizer's own show in seconds."
+        "What the baseline spends to reach its mean final val loss, divided by what the arm spends "
+        "to reach the same loss. Both are interpolated on the mean val curves; the interval is the "
+        "95 % bootstrap over seeds, where 0 means that the arm missed the loss in some draws. "
+        "FLOPs are the model's; those of an optimizer show in seconds."
     )
     columns = ("arm", *map(axis_words, AXES))
     return Section("speedups", "Speed-ups", text, [Table(columns, rows)])
@@ -222,9 +223,9 @@ def _target(judgement: Judgement) -> Section | None:
     if judgement.target is None or not rows:
         return None
     text = (
-        f"At the first evaluation with val loss at or below {judgement.target:.4f}, median (lowest "
-        "to highest) over seeds. The default target is the baseline's mean final val loss, which "
-        "about half of its own seeds miss by a little."
+        f"Spent by the first evaluation with val loss at or below {judgement.target:.4f}: median "
+        "(lowest to highest) over seeds. The default target is the baseline's mean final val loss, "
+        "so about half of its own seeds narrowly miss it."
     )
     columns = ("arm", "steps", "tokens", "seconds")
     return Section("target", "Cost of the target", text, [Table(columns, rows)])
@@ -238,12 +239,13 @@ def _planner(judgement: Judgement) -> Section | None:
     shown = [[str(n), loss(a), loss(b)] for n, (a, b) in p.detectable.items()]
     needed = [[short(d), _seeds(a), _seeds(b)] for d, (a, b) in p.needed.items()]
     text = (
-        f"Pooled std {loss(p.sigma)} between seeds, {loss(p.sigma_paired)} between paired "
-        "differences. At 80 % power and alpha 0.05, two-sided, for one comparison. Unpaired is "
-        "Student's formula: Welch's test, which decides, sees somewhat less with few seeds."
+        f"The pooled std is {loss(p.sigma)} between seeds and {loss(p.sigma_paired)} between "
+        "paired differences. Power 80 %, alpha 0.05, two-sided, one comparison. The unpaired "
+        "numbers use Student's formula; Welch's test, which decides, detects somewhat less with "
+        "few seeds."
     )
     tables = [
-        Table(("seeds per arm", "smallest difference shown, unpaired", "paired"), shown),
+        Table(("seeds per arm", "smallest difference detected, unpaired", "paired"), shown),
         Table(("wanted difference", "seeds per arm, unpaired", "paired"), needed),
     ]
     return Section("planner", "How many seeds", text, tables)
@@ -262,13 +264,13 @@ def _tuning(study: Study, judgement: Judgement) -> Section | None:
     ]
     tables = [
         Table(("arm", "setting", "trials", "at the edge", "tuned", "default", "gap"), tuned),
-        Table(("arm", "sensitivity to lr", "best loss", "rates", "to know"), rates),
+        Table(("arm", "sensitivity to lr", "best loss", "rates", "notes"), rates),
     ]
     how = f"Method: {study.tuning.method}. " if study.tuning else ""
     text = (
-        f"{how}On seeds of their own, never those of the leaderboard. Gap: loss of the default "
-        "setting minus the tuned one. Sensitivity (Wortsman et al. 2023): mean over the rates of "
-        "min(loss, loss before training) minus the best."
+        f"{how}Tuning has seeds of its own, never those of the leaderboard. Gap: loss of the "
+        "default setting minus loss of the tuned one. Sensitivity (Wortsman et al. 2023): mean "
+        "over the rates of min(loss, loss before training), minus the best loss."
     )
     filled = [table for table in tables if table.rows]
     return Section("tuning", "Tuning", text, filled) if filled else None
@@ -293,7 +295,7 @@ def _costs(judgement: Judgement) -> Section:
     rows = [
         _arm_line(row, [ranged(row.costs.get(name)) for name in names]) for row in judgement.rows
     ]
-    text = "Median (lowest to highest) over the runs of an arm, diverged and unfinished ones too."
+    text = "Median (lowest to highest) over all runs of an arm, also diverged and unfinished ones."
     columns = ("arm", *(COST_TITLES[name] for name in names))
     return Section("costs", "Costs", text, [Table(columns, rows)])
 
@@ -305,8 +307,8 @@ def _scores(judgement: Judgement) -> Section:
         for row in judgement.rows
     ]
     text = (
-        "Median (lowest to highest). Stability and converged step are those of a 2024 study: the "
-        "first punishes learning, the second finds noise; neither ranks."
+        "Median (lowest to highest). Stability and converged step come from a 2024 study. The "
+        "first punishes learning and the second detects noise, so neither ranks the arms."
     )
     columns = ("arm", "diverged", *SCORE_TITLES.values())
     return Section("scores", "Stability, spikes and noise", text, [Table(columns, rows)])

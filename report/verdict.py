@@ -109,7 +109,7 @@ def _untestable(mine: Values, theirs: Values, base: str) -> tuple[Call, str] | N
     if not mine or not theirs:
         return "no verdict", f"no verdict: no finished run of {base if mine else 'this arm'}"
     if len(mine) == 1 or len(theirs) == 1:
-        return "no verdict", "no verdict: one seed cannot be told from noise"
+        return "no verdict", "no verdict: with one seed, no difference can be told from noise"
     return None
 
 
@@ -130,8 +130,8 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
     assert test is not None
     bootstrap = bca(sides)
     if not paired:
-        said = f"{len(mine)} and {len(theirs)} runs, {len(gaps)} pairs: compared unpaired"
-        notes = (*notes, said)
+        note = f"{len(mine)} and {len(theirs)} runs, {len(gaps)} pairs: compared unpaired"
+        notes = (*notes, note)
     elif not any(gaps.values()):
         notes = (*notes, "all pairs are equal to the last bit: the same computation")
     return Comparison(

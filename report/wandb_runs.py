@@ -79,8 +79,8 @@ def connect() -> Any:
         return wandb.Api(timeout=TIMEOUT)
     except Exception as error:
         raise ReportError(
-            f"W&B at {settings.base_url} took no credentials ({one_line(error)}); check the "
-            "network, or `wandb login --relogin`"
+            f"W&B at {settings.base_url} did not accept the credentials ({one_line(error)}); "
+            "check the network, or `wandb login --relogin`"
         ) from error
 
 
@@ -91,7 +91,7 @@ def _explain(error: Exception, entity: str, project: str) -> str:
             f"W&B has no project {entity}/{project}, or this account cannot see it; its address "
             f"https://wandb.ai/ENTITY/PROJECT has both names"
         )
-    return f"W&B did not give {entity}/{project} ({one_line(error)}); try again, or read folders"
+    return f"W&B did not return {entity}/{project} ({one_line(error)}); try again, or read folders"
 
 
 def _groups(api: Any, entity: str, project: str) -> str:
@@ -136,8 +136,8 @@ def _read_run(source: Any) -> Run:
 def _added(summary: Any, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """What the trainer put into W&B's summary, without what W&B puts there from the history."""
     logged = {name for record in records for name in record}
-    told = _restored(dict(summary))
-    return {k: v for k, v in told.items() if k not in logged and not k.startswith("_")}
+    values = _restored(dict(summary))
+    return {k: v for k, v in values.items() if k not in logged and not k.startswith("_")}
 
 
 def _seed(value: Any) -> int:
@@ -160,20 +160,20 @@ def _restored(values: dict[str, Any]) -> dict[str, Any]:
     return {k: NONFINITE.get(v, v) if isinstance(v, str) else v for k, v in values.items()}
 
 
-def settled(state: str, told: str | None, problems: list[str]) -> Status:
+def settled(state: str, recorded: str | None, problems: list[str]) -> Status:
     """How the run stands, from W&B's state and what the trainer recorded at its last end.
 
     state: running, pending, finished, failed (an exit code), crashed, killed, preempted, ...
-    told: status of summary.json, or "failed"; of an earlier launch if this one has not ended.
+    recorded: status of summary.json, or "failed"; of an earlier launch if this one has not ended.
     """
     if state in ("running", "pending"):
         problems.append("still running")
         return "running"
-    if state in ("finished", "failed") and told in ("finished", "diverged", "stopped"):
-        if told == "stopped":
-            problems.append("stopped before its end; the same command goes on")
-        return told  # type: ignore[return-value]
-    problems.append(f"W&B says {state}, and its trainer recorded no end")
+    if state in ("finished", "failed") and recorded in ("finished", "diverged", "stopped"):
+        if recorded == "stopped":
+            problems.append("stopped before its end; the same command resumes it")
+        return recorded  # type: ignore[return-value]
+    problems.append(f"W&B says {state}, and the trainer recorded no end")
     return "failed"
 
 
@@ -190,5 +190,5 @@ def _newest(runs: list[Run]) -> list[Run]:
 
 def _naming(earlier: list[Run], last: Run) -> Run:
     """`last` with a problem for each attempt before it."""
-    said = [f"left out {run.source}, an earlier attempt ({run.status})" for run in earlier]
-    return replace(last, problems=(*last.problems, *said))
+    left_out = [f"left out {run.source}, an earlier attempt ({run.status})" for run in earlier]
+    return replace(last, problems=(*last.problems, *left_out))

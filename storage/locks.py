@@ -23,10 +23,10 @@ class LockedError(RuntimeError):
 
 
 def lock(directory: Path, wait_seconds: float = 0.0) -> IO[str]:
-    """Hold `directory`, made if absent; returns the open lock file: close it to let go.
+    """Hold `directory`, created if absent; returns the open lock file: close it to release.
 
     wait_seconds: how long to wait for a process that is about to end. The file's text names its
-    owner. A file system without locks gives a warning: a second writer would go unnoticed there.
+    owner. On a file system without locks this only warns: a second writer would go unnoticed.
 
     Raises:
         LockedError: another process holds it.
@@ -67,6 +67,6 @@ def is_locked(directory: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no lock, or none that may be read
+    except OSError:  # no lock file, or one that cannot be read
         return False
     return False

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,29 @@ from tests.wandb_server import WandbServer
 # One thread a process and no spinning: the suite runs on two cores, often several processes.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 os.environ |= {"WANDB_MODE": "offline", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="skip what starts a process or compiles")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --quick, skip a test as soon as it, or its fixture, starts a process or compiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--quick"):
+            start = subprocess.Popen.__init__
+
+            def start_or_skip(self: Any, args: Any, *rest: Any, **options: Any) -> None:
+                program = args if isinstance(args, str) else str(args[0])
+                if program != "git":  # which the trainer asks for its commit
+                    pytest.skip("starts a process")
+                start(self, args, *rest, **options)
+
+            patch.setattr(subprocess.Popen, "__init__", start_or_skip)
+            patch.setattr(BaseProcess, "start", lambda _: pytest.skip("starts a process"))
+            patch.setattr("torch.compile", lambda *_, **__: pytest.skip("compiles"))
+        yield
 
 
 @pytest.fixture(autouse=True)

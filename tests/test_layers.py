@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,13 @@ PACKAGES = {name.removesuffix(".py") for name in ROOMS} | {"bench", "tests"}
 
 
 def imports(file):
-    """Dotted names that a file imports, from anywhere in it."""
+    """Dotted names that a file imports, from anywhere in it; of `from a import b` also a.b."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -42,6 +44,25 @@ def test_imports_point_one_way(room):
             other = name.split(".")[0]
             if other in PACKAGES - {room}:
                 assert other in ROOMS[room], f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Wherever in the file they do it; a package's name stands for its __init__.py."""
+    files = {}
+    for room in [*ROOMS, "bench"]:
+        path = ROOT / room
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            files[name.removesuffix(".__init__")] = file
+    graph = {
+        name: {other for other in imports(file) if other in files and other != name}
+        for name, file in files.items()
+    }
+    assert graph["train_gpt2"] >= {"record.runlog", "record.checkpoints"}  # the graph is there
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_trainer_names_no_optimizer_and_no_schedule():
@@ -63,8 +84,49 @@ def test_trainer_names_no_optimizer_and_no_schedule():
     assert not {word.lower() for word in words} & names
 
 
+def product_files():
+    """All files of the rooms and of bench/, with their syntax trees."""
+    for room in [*ROOMS, "bench"]:
+        path = ROOT / room
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            yield file, ast.parse(file.read_text())
+
+
 def test_trainer_can_be_read_at_one_sitting():
-    assert len((ROOT / "train_gpt2.py").read_text().splitlines()) <= 600
+    text = (ROOT / "train_gpt2.py").read_text()
+    assert len(text.splitlines()) <= 480
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    assert max(n.end_lineno - n.lineno for n in functions) < 150
+    assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Nonlocal | ast.Global)]
+
+
+def test_files_are_short_enough_to_read():
+    assert not [
+        str(file) for file, _ in product_files() if len(file.read_text().splitlines()) > 600
+    ]
+
+
+def test_formatter_shapes_all_of_the_product():
+    assert not [str(file) for file, _ in product_files() if "fmt: " + "skip" in file.read_text()]
+
+
+def test_a_function_that_no_other_file_uses_has_an_underscore():
+    used = {}  # name -> files that import it, or use it as an attribute
+    for file in ROOT.rglob("*.py"):
+        if ".venv" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            names += [node.attr] if isinstance(node, ast.Attribute) else []
+            for name in names:
+                used.setdefault(name, set()).add(file)
+    for file, tree in product_files():
+        if file.parent.name == "bench" or file.name == "train_gpt2.py":  # programs, read as a whole
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                elsewhere = used.get(node.name, set()) - {file}
+                assert elsewhere or node.name == "main", f"{file.relative_to(ROOT)}: {node.name}"
 
 
 def test_importing_a_package_does_not_import_heavy_optional_ones():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch import Tensor
 from optim.core import one_pass
 from optim.core.batch import Batch, Params, State, Tensors, Update, Values
 from optim.core.hyperparameters import from_locals
-
-if TYPE_CHECKING:
-    from optim import Schedule
+from optim.core.schedule import Schedule
 
 COMPILE_FROM = 10_000_000  # parameters; smaller models do not win back the seconds of compiling
 
@@ -100,7 +98,8 @@ class UpdateRule(Optimizer):
 
     A subclass is a docstring, a signature and its mathematics (see optim/lion.py):
 
-    - `__init__` has keyword-only, typed hyperparameters and passes its `locals()` on;
+    - `__init__` has keyword-only, typed hyperparameters and passes its `locals()` on, before it
+      makes other variables;
     - `buffers` names the tensors of zeros that it keeps for each parameter; a rule that needs
       other state overrides `init_state`;
     - `update` is the mathematics; `coefficients` adds to lr and decay what else depends on the
@@ -158,7 +157,7 @@ class UpdateRule(Optimizer):
         return True
 
     def check_step(self) -> None:
-        """Raise if a step makes no sense now; called first, when nothing has changed yet."""
+        """Overridden to raise if a step makes no sense now; called before anything changes."""
 
     def advance(self, batches: list[Batch]) -> None:
         """One step of all parameters; overridden if it needs sums over all of them."""

@@ -1,4 +1,4 @@
-"""Somebody else's optimizer, named by its dotted path: import, check, add the hooks, construct."""
+"""An optimizer from elsewhere, by its dotted path: import it, check it, add hooks, construct."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _imported(path: str) -> Any:
     module_name, _, attribute = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # an import runs somebody else's code
+    except Exception as error:  # an import runs the code of others
         raise ConfigError(
             f"optimizer.name = '{path}': cannot import '{module_name}' ({_line(error)}); install"
             " it, or put its folder on PYTHONPATH"
@@ -62,7 +62,7 @@ def _line(error: Exception) -> str:
 
 
 class _ForeignHooks(Optimizer):
-    """The hooks for somebody else's class: `train()` and `eval()`, where it has them."""
+    """The hooks for a class from elsewhere: its own `train()` and `eval()`, if it has them."""
 
     def train_mode(self) -> None:
         getattr(self, "train", super().train_mode)()
@@ -72,9 +72,9 @@ class _ForeignHooks(Optimizer):
 
 
 def with_hooks(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
-    """`cls` itself if it has the hooks; else a subclass of it, of the same name, that has them.
+    """`cls` itself if it has the hooks; else a subclass of the same name that has them.
 
-    The hooks come last in the order of resolution, so that one that `cls` defines is kept.
+    The hooks come last in the order of resolution, so a hook that `cls` defines is kept.
     """
     if issubclass(cls, Optimizer):
         return cls

@@ -106,7 +106,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a name imported for the type checker only, in somebody else's module
+    except Exception:  # a name imported for the type checker only, in a module of others
         return {}
 
 

@@ -36,6 +36,9 @@ class MatrixRule(UpdateRule):
     A subclass writes `__init__`, `matrix_step` and, as `buffers` or `matrix_state`, its state. Its
     hyperparameters include "weight_decay", "adamw_lr_ratio", and for AdamW either "betas" and
     "eps" or "adamw_betas" and "adamw_eps".
+
+    Raises:
+        ValueError: none of the parameters is a hidden matrix.
     """
 
     def __init__(self, params: Params, values: Values) -> None:
@@ -95,7 +98,11 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 
 def split_kind(p: Tensor, name: str, group: Mapping[str, Any]) -> str:
-    """The kind of a hidden matrix: "qkv" if it is to be split in three, otherwise "matrix"."""
+    """The kind of a hidden matrix: "qkv" if it is to be split in three, otherwise "matrix".
+
+    Raises:
+        ValueError: it is to be split, but its rows are not a multiple of three.
+    """
     module = name.removesuffix(".weight").rpartition(".")[2]
     if not group.get("split_qkv") or module != "c_attn":
         return "matrix"

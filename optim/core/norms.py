@@ -1,7 +1,7 @@
 """Sums and norms of whole tensors and of rows, in a form that torch.compile makes fast.
 
-torch._foreach_norm is opaque to it: what is to be summed would be written to memory first. A sum
-of rows is fused instead with what made them.
+torch.compile cannot see into torch._foreach_norm, so it would first write to memory what is to be
+summed. A sum of rows is fused with what computes them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 def norms(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Euclidean norm of each, without dimensions; summed in at least float32."""
+    """Euclidean norm of each, of shape (); summed in at least float32."""
     return [total(x * x).sqrt() for x in tensors]
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of all elements, without dimensions; row by row."""
+    """Sum of all elements, of shape (); row by row."""
     return row_sums(x).sum() if x.ndim else x
 
 
@@ -28,10 +28,10 @@ def row_sums(x: Tensor) -> Tensor:
 
 
 def once(x: Tensor) -> Tensor:
-    """`x`, a number without dimensions, worked out once.
+    """`x`, a tensor of shape (), computed once.
 
-    Fused into a pass over a tensor, its roots and divisions would be done again for each element;
-    but a maximum, of more than the few elements that are unrolled, is never fused into what uses
-    it.
+    torch.compile would fuse the roots and divisions of `x` into a pass over a tensor and repeat
+    them for each element. It never fuses a maximum into what uses it, unless the maximum is over so
+    few elements that it is unrolled.
     """
     return x.expand(16).amax()

@@ -76,8 +76,8 @@ def _one_by_one(update: Update, batch: Batch, c: Values, constants: Constants, f
     precision = tuple(x.dtype for x in scalars)
     for (shape, sizes, dtypes), found in alike.items():
         whole = tuple(size == sizes[0] for size in sizes)
-        view = rows(sizes[0]) if flat else shape
-        for some in together(found, flat):
+        view = _rows(sizes[0]) if flat else shape
+        for some in _together(found, flat):
             given = [
                 # without .data each Parameter would be compiled for itself
                 [t.view(view) if flat and w else t.data for t, w in zip(each, whole, strict=True)]
@@ -90,14 +90,14 @@ def _one_by_one(update: Update, batch: Batch, c: Values, constants: Constants, f
     return rest
 
 
-def together(alike: list[Any], flat: bool) -> Iterator[list[Any]]:
+def _together(alike: list[Any], flat: bool) -> Iterator[list[Any]]:
     """Split tensors of equal shape into groups that share a kernel: TOGETHER at once, then ones."""
     whole = len(alike) - len(alike) % TOGETHER if flat else 0
     yield from (alike[i : i + TOGETHER] for i in range(0, whole, TOGETHER))
     yield from ([x] for x in alike[whole:])
 
 
-def rows(numel: int) -> tuple[int, int]:
+def _rows(numel: int) -> tuple[int, int]:
     """(rows, width) of a vector; with a small power of two as width, registers hold a row's sum."""
     width = math.gcd(numel, WIDTH)
     return (numel // width, width) if width >= 64 else (1, numel)
@@ -116,9 +116,9 @@ def example_shapes(params: Tensors, flat: bool) -> list[torch.Size]:
         return list(dict.fromkeys(p.shape for p in large))
     numbers: dict[torch.Size, set[int]] = {}  # by shape: how many share a kernel
     for whole, count in Counter(p.shape for p in large).items():
-        number, width = rows(whole.numel())
+        number, width = _rows(whole.numel())
         shape = torch.Size([width * (2 * SMALL // width + 1 if number > 1 else 1)])
-        numbers.setdefault(shape, set()).update(len(x) for x in together([None] * count, flat))
+        numbers.setdefault(shape, set()).update(len(x) for x in _together([None] * count, flat))
     return [shape for shape, counts in numbers.items() for _ in range(sum(counts | {1}))]
 
 

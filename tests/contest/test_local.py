@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from tests.contest import tiny
 from train_gpt2 import main as train
 
 TWO = {"cosine": {}, "wsd": {"schedule.name": "wsd"}}
-LONG = {"train.total_steps": 400, "eval.every": 200, "checkpoint.every": 0}
+LONG = {"train.total_steps": 200, "eval.every": 100, "checkpoint.every": 0}
 
 
 def same(job, calm):
@@ -53,19 +55,24 @@ def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeyp
     broken += "    def step(self): raise OSError('hm')\n"
     module.write_text(broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
     arms = {"cosine": {}, "mine": {"optimizer.name": "lab.Mine", "optimizer.lr": 3e-3}}
     tuning = {"tuning_seeds": [101], "tune": {"optimizer.lr": [3e-3]}}
     path = tiny.write(tmp_path / "c.toml", shards, arms, seeds=[1], **tuning)
     out = tmp_path / "runs"
-    said = tiny.ends(tiny.planner(path, out), 1)
+    code, said = tiny.contest(path, out)
+    assert code == 1
     assert "ended     tuning mine seed 101 (optimizer.lr 0.003)" in said
     assert "OSError: hm" in said
     assert "problem: arm 'mine': all 1 trials failed or diverged" in said
     home = out / "tiny"
     plan = json.loads((home / "plan.json").read_text())
     assert [(run["arm"], run["role"]) for run in plan["runs"]] == [
-        ("cosine", "tuning"), ("mine", "tuning"), ("cosine", "report"),
-    ]  # fmt: skip
+        ("cosine", "tuning"),
+        ("mine", "tuning"),
+        ("cosine", "report"),
+    ]
     past = attempts(home)
     bad = plan["runs"][1]["id"]
     assert [a["exit_code"] for a in past[bad]] == [1]
@@ -76,52 +83,95 @@ def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeyp
     assert ledger["cosine"]["best"] == {"optimizer.lr": 3e-3}
 
     module.write_text(broken.replace("raise OSError('hm')", "return super().step()"))
-    again = tiny.ends(tiny.planner(path, out), 1)
+    code, again = tiny.contest(path, out)
+    assert code == 1
     assert "began" not in again, "nothing is missing, and what failed is not tried again unasked"
-    said = tiny.ends(tiny.planner(path, out, "--retry-failed"), 0)
+    code, said = tiny.contest(path, out, "--retry-failed")
+    assert code == 0
     assert said.count("began") == 2
     assert "4 of 4 runs done" in said
     assert [a["exit_code"] for a in attempts(home)[bad]] == [1, 0]
 
 
-def test_kill_9_of_the_planner_and_a_second_one_at_once(shards, tmp_path):
-    """The second is refused while the first lives, and takes over when it is killed."""
-    path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1], settings=LONG)
-    out = tmp_path / "runs"
-    first = tiny.planner(path, out)
-    runs = tiny.jobs(path, out)
-    tiny.wait_until(lambda: all(tiny.updates(job.directory) > 3 for job in runs))
-    refused = tiny.ends(tiny.planner(path, out), 2).splitlines()[-1]
-    assert f"this contest is being run: {out / 'tiny'} is in use by host" in refused
-    assert f"pid {first.pid} since" in refused
-    tiny.kill(first)
-    second = tiny.planner(path, out)
-    first.communicate(timeout=30)
-    tiny.ends(second, 0)
-    for job in runs:
+@pytest.fixture(scope="module")
+def disturbed(shards, tmp_path_factory):
+    """A contest of two runs, disturbed in every way until it is done; what was seen meanwhile.
+
+    1. A second planner comes while the first one lives. 2. The first is killed, and the next one
+    starts while the first one's runs still end. 3. A run is killed. 4. A terminal sends Ctrl-C,
+    which reaches the planner only. 5. The same command runs what is missing.
+
+    The runs are frozen while this happens, so that they do not end before.
+    """
+    folder = tmp_path_factory.mktemp("disturbed")
+    path, out = (
+        tiny.write(folder / "c.toml", shards, TWO, seeds=[1], settings=LONG),
+        folder / "runs",
+    )
+    seen = SimpleNamespace(home=out / "tiny", calm=folder / "calm")
+    first = tiny.Planner(path, out)
+    seen.killed, seen.other = runs = tiny.jobs(path, out)
+    processes = tiny.freeze(runs)
+    try:
+        seen.first = first.pid
+        seen.refused = tiny.contest(path, out)
+        tiny.kill(first.pid)
+        first.process.wait()
+        second = tiny.Planner(path, out)
+        tiny.wait_until(lambda: tiny.holder(seen.home) == second.pid)
+        orphans = [*processes.values()]
+        for pid in orphans:
+            os.kill(pid, signal.SIGCONT)
+        processes = tiny.freeze(runs, known=orphans)
+        tiny.kill(processes[seen.killed.id])
+        tiny.wait_until(lambda: seen.killed.id in attempts(seen.home))
+        os.kill(second.pid, signal.SIGINT)
+        tiny.wait_until(lambda: "stopping" in second.output())
+        os.kill(processes[seen.other.id], signal.SIGCONT)
+        seen.stopped = second.ends(130)
+        seen.attempts = attempts(seen.home)
+        seen.states = [state(job) for job in runs]
+        seen.last = tiny.contest(path, out)
+    finally:
+        for pid in (first.pid, *processes.values()):
+            tiny.kill(pid)
+    return seen
+
+
+def test_second_planner_is_refused_while_the_first_lives(disturbed):
+    code, said = disturbed.refused
+    assert code == 2
+    line = said.splitlines()[-1]
+    assert f"this contest is being run: {disturbed.home} is in use by host" in line
+    assert f"pid {disturbed.first} since" in line
+
+
+def test_runs_of_a_killed_planner_checkpoint_and_the_next_planner_resumes_them(disturbed):
+    for job in (disturbed.killed, disturbed.other):
         launches = read_record(job.directory)["launches"]
-        assert [launch["status"] for launch in launches] == ["stopped", "finished"]
-        assert same(job, tmp_path / "calm")
+        assert launches[0]["status"] == "stopped"
+        assert launches[1]["environment"]["start_step"] > 0
 
 
-def test_kill_9_of_a_run_and_ctrl_c_lose_nothing(shards, tmp_path):
-    path = tiny.write(tmp_path / "c.toml", shards, TWO, seeds=[1], settings=LONG)
-    out = tmp_path / "runs"
-    first = tiny.planner(path, out)
-    killed, other = tiny.jobs(path, out)
-    tiny.wait_until(lambda: all(tiny.updates(job.directory) > 3 for job in (killed, other)))
-    tiny.kill(tiny.pid(killed.directory))
-    tiny.wait_until(lambda: killed.id in attempts(out / "tiny"))
-    os.kill(first.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the planner only
-    said = tiny.ends(first, 130)
-    assert "stopping: 1 runs write a checkpoint and end" in said
-    assert attempts(out / "tiny")[killed.id][0]["exit_code"] == -signal.SIGKILL
-    assert read_summary(other.directory)["status"] == "stopped"
-    assert (state(killed), state(other)) == ("stopped", "stopped")
-    said = tiny.ends(tiny.planner(path, out), 0)
+def test_killed_run_is_written_down_and_stops_no_other(disturbed):
+    assert disturbed.attempts[disturbed.killed.id][0]["exit_code"] == -signal.SIGKILL
+    assert "stopping: 1 runs write a checkpoint and end" in disturbed.stopped
+    launches = read_record(disturbed.killed.directory)["launches"]
+    assert [launch.get("status") for launch in launches] == ["stopped", None, "finished"]
+
+
+def test_ctrl_c_has_the_runs_checkpoint_and_the_same_command_runs_what_is_missing(disturbed):
+    assert disturbed.states == ["stopped", "stopped"]
+    launches = read_record(disturbed.other.directory)["launches"]
+    assert [launch["status"] for launch in launches] == ["stopped", "stopped", "finished"]
+    code, said = disturbed.last
+    assert code == 0
     assert said.count("began") == 2
-    assert same(other, tmp_path / "calm")
-    assert same(killed, tmp_path / "calm")
+
+
+@pytest.mark.parametrize("name", ["killed", "other"])
+def test_disturbed_run_has_the_bits_of_a_calm_one(disturbed, name):
+    assert same(getattr(disturbed, name), disturbed.calm)
 
 
 def test_branches_have_the_bits_of_runs_of_their_own(shards, tmp_path):
@@ -132,7 +182,7 @@ def test_branches_have_the_bits_of_runs_of_their_own(shards, tmp_path):
     path = tiny.write(tmp_path / "c.toml", shards, {"wsd": wsd}, seeds=[1], branches=branches,
                       settings=settings)  # fmt: skip
     out = tmp_path / "runs"
-    tiny.ends(tiny.planner(path, out), 0)
+    assert tiny.contest(path, out)[0] == 0
     trunk, report = tiny.jobs(path, out, "trunk"), tiny.jobs(path, out)
     for source, job in zip(trunk, report, strict=True):
         record = read_record(job.directory)
@@ -163,11 +213,11 @@ def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
     path = tiny.write(tmp_path / "c.toml", shards, {"cosine": {}}, seeds=[1],
                       settings=LONG | {"checkpoint.every": 5})  # fmt: skip
     out = tmp_path / "runs"
-    first = tiny.planner(path, out, "--jobs", "1", "--nproc", "2")
+    planner = tiny.Planner(path, out, "--jobs", "1", "--nproc", "2")
     (job,) = tiny.jobs(path, out)
     tiny.wait_until(lambda: tiny.updates(job.directory) > 8)
-    tiny.kill(tiny.pid(job.directory))
-    tiny.ends(first, 1)
+    tiny.kill(tiny.holder(job.directory))
+    planner.ends(1)
     assert attempts(out / "tiny")[job.id][0]["exit_code"] == -signal.SIGKILL
     assert state(job) == "stopped", "killed, not failed: the same command goes on"
     assert read_record(job.directory)["launches"][-1]["environment"]["world_size"] == 2

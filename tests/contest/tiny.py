@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import tomli_w
 
 from contest import file as contests
+from contest.__main__ import main
 from contest.plan import make
 from optim import build_schedule
 from record.runlog import encode
@@ -48,19 +51,39 @@ def parse(*args, **kwargs):
     return contests.parse(whole, tomli_w.dumps(whole))
 
 
-def planner(path, out, *flags):
-    """`python -m contest` in a pipe, with two runs at once."""
-    words = [sys.executable, "-m", "contest", str(path), "--out", str(out), "--jobs", "2", *flags]
-    return subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+def contest(path, out, *flags):
+    """`python -m contest` in this process, with two runs at once: exit code and output.
+
+    The runs are processes all the same; this one has imported torch already.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main([str(path), "--out", str(out), "--jobs", "2", *flags])
+    return code, said.getvalue()
 
 
-def ends(process, code, timeout=400):
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == code, output
-    return output
+class Planner:
+    """`python -m contest` as a process of its own, with two runs at once, to be killed."""
+
+    def __init__(self, path, out, *flags):
+        words = [sys.executable, "-m", "contest", str(path), "--out", str(out), "--jobs", "2"]
+        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [*words, *flags],
+            cwd=ROOT,
+            stdout=self.file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.pid = self.process.pid
+
+    def output(self):
+        self.file.seek(0)
+        return self.file.read()
+
+    def ends(self, code, timeout=400):
+        assert self.process.wait(timeout) == code, self.output()
+        return self.output()
 
 
 def wait_until(condition, seconds=300):
@@ -82,14 +105,37 @@ def lines(directory):
     return [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in rows]
 
 
-def pid(directory):
-    """Of the process that holds the run's folder."""
-    return int(re.search(r"pid (\d+)", (directory / "lock").read_text()).group(1))
+def holder(directory):
+    """Process id of whoever holds the folder, or held it last; None before that."""
+    path = directory / "lock"
+    found = re.search(r"pid (\d+)", path.read_text()) if path.exists() else None
+    return int(found.group(1)) if found else None
 
 
-def kill(process):
+def freeze(runs, known=()):
+    """Stop each run's process when it has done four updates; returns the process ids by run.
+
+    known: processes that are over, of an earlier attempt.
+    """
+    before = [updates(job.directory) for job in runs]
+    frozen = {}
+
+    def all_frozen():
+        for job, begun in zip(runs, before, strict=True):
+            pid = holder(job.directory)
+            if job.id in frozen or pid in (None, *known) or updates(job.directory) < begun + 4:
+                continue
+            os.kill(pid, signal.SIGSTOP)
+            frozen[job.id] = pid
+        return len(frozen) == len(runs)
+
+    wait_until(all_frozen)
+    return frozen
+
+
+def kill(pid):
     with contextlib.suppress(ProcessLookupError):
-        os.kill(process if isinstance(process, int) else process.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
 
 
 def jobs(path, out, role="report"):

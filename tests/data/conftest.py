@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data import Tokens, open_split
+from data.__main__ import main
 from data.shards import write_shard
-
-ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared"
+from tests.jobs import SHARED
 
 
 @pytest.fixture
@@ -57,12 +55,24 @@ def _datasets_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USE_TORCH", "0")
 
 
-@pytest.fixture
-def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`python -m data ...` as a process."""
+@dataclass
+class Result:
+    """What a command left: its exit code and its output."""
 
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "data", *map(str, args)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """`python -m data ...` in this process."""
+
+    def run(*args: object) -> Result:
+        try:
+            code = main([*map(str, args)])
+        except SystemExit as leaving:  # of the parser
+            code = int(leaving.code or 0)
+        return Result(code, *capsys.readouterr())
 
     return run

@@ -1,8 +1,7 @@
+"""Shards: the three formats that are read, the one that is written, and what is refused."""
+
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import data.shards
 from data import DataError, MissingShards, open_split
 from data.shards import find_shards, write_shard
+from tests.data.reading import read, refusal
 
 TOKENS = np.array([50256, 15496, 995, 0, 1, 2, 3, 50255], dtype=np.uint16)
 
@@ -23,19 +23,6 @@ def write_like_llm_c(path: Path, tokens: np.ndarray, **header: int) -> None:
         ints[0], ints[1], ints[2] = fields["magic"], fields["version"], fields["count"]
         file.write(ints.tobytes())
         file.write(tokens.astype(np.uint16).tobytes())
-
-
-def read(directory: Path, split: str = "train", **options) -> np.ndarray:
-    tokens = open_split(directory, split, **({"vocab_size": 50257} | options))
-    return np.concatenate(tokens.shards)
-
-
-def refusal(directory: Path, split: str = "train", **options) -> str:
-    with pytest.raises(DataError) as caught:
-        open_split(directory, split, **({"vocab_size": 50257} | options))
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_reads_modded_nanogpt_shards_in_order_of_name(tmp_path):
@@ -206,79 +193,6 @@ def test_unfinished_directory_is_refused_with_the_command(tmp_path):
     assert "python -m data fineweb --tokens 5" in refusal(tmp_path)
 
 
-def test_largest_ids_are_scanned_once(tmp_path, monkeypatch):
-    write_shard(tmp_path / "x_train_0.bin", TOKENS)
-    read(tmp_path)
-    assert json.loads((tmp_path / "index.json").read_text())["files"]["x_train_0.bin"]
-    monkeypatch.setattr(data.shards, "_largest_id", lambda tokens: pytest.fail("scanned again"))
-    read(tmp_path)
-    assert "holds token id 50256" in refusal(tmp_path, vocab_size=100)
-
-
-def test_changed_shard_is_scanned_again(tmp_path):
-    path = tmp_path / "x_train_0.bin"
-    write_shard(path, TOKENS[1:3])
-    read(tmp_path)
-    write_shard(path, TOKENS[[0, 1]])  # same name and size, another largest id
-    os.utime(path, ns=(1, 1))
-    assert "50256" in refusal(tmp_path, vocab_size=50256)
-
-
-def test_same_file_under_another_format_is_not_confused(tmp_path):
-    # Headerless, 16-bit: the scan of one format must not answer for another.
-    TOKENS.tofile(tmp_path / "train.bin")
-    read(tmp_path, format="nanogpt")
-    assert "no llm.c header" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"files": 3}', '{"kind": 1, "files": {}}'])
-def test_strange_index_does_not_hurt(tmp_path, content):
-    write_shard(tmp_path / "x_train_0.bin", TOKENS)
-    (tmp_path / "index.json").write_text(content)
-    assert len(read(tmp_path)) == 8
-
-
-def test_index_of_another_program_is_left_alone(tmp_path):
-    write_shard(tmp_path / "x_train_0.bin", TOKENS)
-    (tmp_path / "index.json").write_text('{"weight_map": {}}')
-    read(tmp_path)
-    assert (tmp_path / "index.json").read_text() == '{"weight_map": {}}'
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_directory_is_read(tmp_path):
-    write_shard(tmp_path / "x_train_0.bin", TOKENS)
-    tmp_path.chmod(0o555)
-    assert len(read(tmp_path)) == 8
-
-
-def test_index_that_cannot_be_written_does_not_hurt(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    write_shard(tmp_path / "x_train_0.bin", TOKENS)
-    monkeypatch.setattr("data.index.write_json", refuse)
-    assert len(read(tmp_path)) == 8
-    assert not (tmp_path / "index.json").exists()
-
-
-def _open_both(directory: str) -> int:
-    return sum(
-        open_split(directory, split, vocab_size=50257).num_tokens for split in ("train", "val")
-    )
-
-
-def test_eight_processes_may_scan_at_once(tmp_path):
-    for i in range(4):
-        write_shard(tmp_path / f"x_train_{i}.bin", TOKENS)
-        write_shard(tmp_path / f"x_val_{i}.bin", TOKENS)
-    with multiprocessing.get_context("fork").Pool(8) as pool:
-        assert pool.map(_open_both, [str(tmp_path)] * 24) == [64] * 24
-    files = json.loads((tmp_path / "index.json").read_text())["files"]
-    assert all(entry["largest_id"] == 50256 for entry in files.values())
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
 def test_more_shards_than_the_soft_limit_of_open_files(tmp_path):
     import resource
 
@@ -341,7 +255,7 @@ def test_finished_directory_may_hold_the_progress_that_led_to_it(tmp_path):
     write_shard(tmp_path / "x_train_0.bin", TOKENS)
     (tmp_path / "progress.json").write_text("{}")
     assert refusal(tmp_path) == (
-        f"{tmp_path} is not finished; run `python -m data ...` again, it goes on where it stopped"
+        f"{tmp_path} is not finished; run `python -m data ...` again: it goes on where it stopped"
     )
     (tmp_path / "meta.json").write_text("{}")
     assert len(read(tmp_path)) == 8
@@ -350,7 +264,10 @@ def test_finished_directory_may_hold_the_progress_that_led_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (24, "2 shards are more than this process may open; raise it with `ulimit -n`"),
+        (
+            24,
+            "2 shards are more files than this process may open; raise the limit with `ulimit -n`",
+        ),
         (5, "x_train_0.bin cannot be read: [Errno 5] no luck: 'x_train_0.bin'"),
     ],
 )

@@ -47,7 +47,7 @@ def trained(name: str, alone: bool) -> str:
     model = train_gpt2.GPT.initialised(SHAPE, seed=1)
     parallel = model if alone else DistributedDataParallel(model)
     optimizer = build_optimizer(values.pop("name"), model.parameter_groups(), **values)
-    torch.manual_seed(dist.get_rank())  # data, and whatever else is random, differs
+    torch.manual_seed(dist.get_rank())  # data and all other randomness differ
     for step in range(STEPS):
         tokens = torch.randint(SHAPE.vocab_size, (4, SHAPE.block_size + 1))
         if optimizer.curvature_due(step):

@@ -124,7 +124,7 @@ def cautious_lion(p, grads, lrs, *, betas, weight_decay):
 
 
 def signum(p, grads, lrs, *, momentum, nesterov, weight_decay):
-    """With the momentum as a sum, whose sign is that of the average."""
+    """The momentum is a sum; it has the sign of the average."""
     m = torch.zeros_like(p)
     for g, lr in zip(grads, lrs, strict=True):
         m = momentum * m + g

@@ -18,7 +18,7 @@ BOTH = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 1e-6, "weight_decay": 0.1}
 @pytest.mark.parametrize("gap", [5, 200])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 def test_equals_the_oracle(rank, scaling, scale, gap, dtype, tolerance):
-    """Which has no epsilon in the ratios of norms."""
+    """The package has no epsilon in the ratios of norms."""
     ours = oracles.named_parameters(dtype, SHAPES)
     both = {**BOTH, "rank": rank, "scaling": scaling, "scale": scale}
     optimizer = build_optimizer("apollo", ours.values(), update_gap=gap, seed=3, **both)

@@ -1,8 +1,9 @@
-"""What every optimizer of the table keeps to; a new row is covered without a new test."""
+"""The contract of every optimizer in the table; a new row needs no new test."""
 
 import copy
 import inspect
 import io
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -14,7 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train_gpt2
 from configs import Model
 from configs.validation import ConfigError
-from optim import OPTIMIZERS, build_optimizer, optimizer_state_bytes, resolve_optimizer
+from optim import (
+    OPTIMIZERS,
+    build_optimizer,
+    listing,
+    optimizer_state_bytes,
+    resolve_optimizer,
+)
 from optim.core.base import Optimizer, UpdateRule
 
 PRESETS = Path(__file__).parents[2] / "configs" / "optimizer"
@@ -23,42 +30,27 @@ OWN = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, UpdateRule)]
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_own = pytest.mark.parametrize("name", OWN)
 
-# Bytes of state of an m x n matrix in float32, m > 1; torch's count their steps in 4 bytes more.
+# Bytes of state of an m x n matrix in float32, m > 1, if they are no multiple of its elements. All
+# others keep as many bytes per parameter as the State section of their docstring says.
 STATE_BYTES = {
-    "sgd": lambda m, n: 0,
-    "adam": lambda m, n: 8 * m * n + 4,
-    "adamw": lambda m, n: 8 * m * n + 4,
-    "nadam": lambda m, n: 8 * m * n + 8,
-    "radam": lambda m, n: 8 * m * n + 4,
-    "adagrad": lambda m, n: 4 * m * n + 4,
-    "rmsprop": lambda m, n: 4 * m * n + 4,
-    "adafactor": lambda m, n: 4 * (m + n) + 4,
-    "nadamw": lambda m, n: 8 * m * n,
-    "adopt": lambda m, n: 8 * m * n,
-    "ademamix": lambda m, n: 12 * m * n,
-    "mars": lambda m, n: 12 * m * n,
+    "adafactor": lambda m, n: 4 * (m + n),
     "adam_mini": lambda m, n: 4 * m * n + 4 * m,
-    "cautious_adamw": lambda m, n: 8 * m * n,
-    "lion": lambda m, n: 4 * m * n,
-    "cautious_lion": lambda m, n: 4 * m * n,
-    "signum": lambda m, n: 4 * m * n,
-    "lamb": lambda m, n: 8 * m * n,
-    "lars": lambda m, n: 4 * m * n,
-    "sgd_sai": lambda m, n: 4 * m * n + 4,
-    "sgd_sqrtn": lambda m, n: 4 * m * n + 4,
-    "sophia_g": lambda m, n: 8 * m * n,
-    "prodigy": lambda m, n: 16 * m * n,
-    "schedule_free_adamw": lambda m, n: 8 * m * n,
-    "schedule_free_sgd": lambda m, n: 4 * m * n,
-    "muon": lambda m, n: 4 * m * n,
     "normuon": lambda m, n: 4 * m * n + 4 * m,
-    "scion": lambda m, n: 4 * m * n,
     "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
-    "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is more than either has
-    "apollo": lambda m, n: 8 * m * n + 4,
+    "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is above m and n
+    "apollo": lambda m, n: 8 * m * n,
     "dion": lambda m, n: 4 * m * n + 4 * n * min(m, n) // 2,
 }
+
+
+def documented_bytes(name, m, n):
+    if name in STATE_BYTES:
+        return STATE_BYTES[name](m, n)
+    text = listing.documentation(OPTIMIZERS[name])
+    said = re.search(r"\nState: (?:none|[^:]+:\s+(\d+)[^.]*?bytes\s+per\s+parameter)", text)
+    assert said, f"say in {name}'s docstring: 'State: <its tensors>: <number> bytes per parameter'"
+    return int(said[1] or 0) * m * n
 
 
 def with_decay(name, value=0.1):
@@ -84,6 +76,12 @@ def test_docstring_has_its_sections(name):
 
 
 @every_optimizer
+def test_its_file_has_a_test_file(name):
+    module = OPTIMIZERS[name].__module__.rpartition(".")[2]
+    assert (Path(__file__).parent / f"test_{module}.py").is_file()
+
+
+@every_optimizer
 def test_hyperparameters_are_typed_keywords_with_defaults(name):
     signature = inspect.signature(OPTIMIZERS[name])
     hints = typing.get_type_hints(OPTIMIZERS[name].__init__)
@@ -94,6 +92,9 @@ def test_hyperparameters_are_typed_keywords_with_defaults(name):
         assert parameter.default is not parameter.empty, parameter.name
         assert parameter.name in hints
     assert "lr" in signature.parameters
+    if name in OWN:
+        optimizer = OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2, 2))])
+        assert optimizer.defaults == {p.name: p.default for p in rest}, "and nothing else"
     switches = {"foreach", "fused", "capturable", "differentiable", "maximize"}
     assert not switches & set(signature.parameters), "how it is computed is no hyperparameter"
 
@@ -246,7 +247,7 @@ def test_a_groups_own_weight_decay_wins(name, parameters, groups):
 
 @every_optimizer
 def test_descends_a_quadratic(name, parameters, groups):
-    """At its default lr or ten or a hundred times it: defaults are for models, not for bowls."""
+    """At 1, 10 or 100 times its default lr, which is made for models, not for quadratics."""
 
     def descends(lr):
         named = parameters()
@@ -270,7 +271,8 @@ def test_state_bytes_are_as_documented(name, replay):
         named = {"p": torch.nn.Parameter(torch.zeros(m, n))}
         optimizer = build_optimizer(name, named.values())
         replay(optimizer, named, last=2)
-        assert optimizer_state_bytes(optimizer) == STATE_BYTES[name](m, n)
+        numbers = optimizer_state_bytes(optimizer) - documented_bytes(name, m, n)
+        assert numbers in (0, 4, 8), "besides, a number or two for each tensor, such as a count"
 
 
 @every_optimizer
@@ -280,7 +282,7 @@ def test_odd_tensors_stay_finite(name, dtype, gradient):
     """One element, zeros, a constant; gradients that are zero, tiny, or constant."""
     for value, shape in ((0.5, (1,)), (0.0, (4, 3)), (0.5, (4, 3)), (0.5, (1, 1)), (0.5, ())):
         p = torch.nn.Parameter(torch.full(shape, value, dtype=dtype))
-        matrix = torch.nn.Parameter(torch.zeros(2, 2))  # some methods insist on having one
+        matrix = torch.nn.Parameter(torch.zeros(2, 2))  # some methods need one
         optimizer = build_optimizer(name, [p, matrix], lr=1e-3)
         for _ in range(4):
             p.grad = torch.full_like(p, gradient)
@@ -291,7 +293,7 @@ def test_odd_tensors_stay_finite(name, dtype, gradient):
 
 @every_optimizer
 def test_a_first_gradient_may_come_late(name, parameters, groups, replay):
-    """Its steps are counted from its own first: it then moves as if the run began there."""
+    """A parameter counts its own steps: it moves as if the run began at its first gradient."""
     if "d0" in resolve_optimizer(name, {}):
         pytest.skip("its step size is estimated from all parameters together")
     late, fresh = parameters(), parameters()
@@ -308,7 +310,7 @@ def test_a_first_gradient_may_come_late(name, parameters, groups, replay):
 
 @every_optimizer
 def test_its_preset_learns(name):
-    """A GPT-2 of two layers that has to say which of two orders a sequence has."""
+    """A GPT-2 of two layers learns which of two orders a sequence has."""
     preset = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
     shape = Model(vocab_size=16, block_size=16, n_layer=2, n_head=2, n_embd=24)
     model = train_gpt2.GPT.initialised(shape, seed=1)
@@ -346,7 +348,7 @@ def test_sparse_gradients_are_refused_before_anything_moves(name, parameters, re
 def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(
     name, parameters, groups, replay
 ):
-    """At the first step, before there is state, and in mid-run: then the run goes on the same."""
+    """At the first step, when there is no state, and in mid-run; the run then goes on unchanged."""
     clean, named = parameters(), parameters()
     replay(build_optimizer(name, groups(clean), **with_decay(name)), clean, last=6)
     optimizer = build_optimizer(name, groups(named), **with_decay(name))
@@ -371,7 +373,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(
 
     before = copies(named)
     with pytest.raises(RuntimeError, match=message % ("wte", "")):
-        optimizer.step(closure)  # looked at when the closure has made them
+        optimizer.step(closure)  # checked after the closure has computed them
     assert same_bits(before, named)
 
 
@@ -385,7 +387,7 @@ def assert_same_state(one, two):
 
 
 class CountReads(TorchDispatchMode):
-    """How often the host reads a number from a tensor, which on a GPU is to wait for it."""
+    """How often the host reads a number from a tensor; on a GPU it waits for each."""
 
     reads = 0
 
@@ -395,7 +397,7 @@ class CountReads(TorchDispatchMode):
 
 
 @every_own
-def test_a_step_whose_gradients_were_looked_at_does_not_wait(name, parameters, groups, replay):
+def test_a_step_whose_gradients_are_already_checked_does_not_wait(name, parameters, groups, replay):
     """`check_gradients = False`, as in the training loop: no number comes back from the device."""
     named = parameters()
     optimizer = build_optimizer(name, groups(named), **with_decay(name))

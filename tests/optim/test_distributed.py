@@ -10,7 +10,7 @@ from tests.jobs import finish, job
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What distributed_job.py has found, with two processes over gloo."""
+    """The results of distributed_job.py, with two processes over gloo."""
     file = tmp_path_factory.mktemp("ddp") / "found.json"
     finish(job(["tests.optim.distributed_job", str(file)], nproc=2, program="-m"), timeout=90)
     return json.loads(file.read_text())
@@ -24,6 +24,6 @@ def test_parameters_are_the_same_bits_on_all_ranks(found, name):
 
 
 def test_without_ddp_the_ranks_drift_apart(found):
-    """So that equal hashes mean something: the batches of the ranks do differ."""
+    """The batches of the ranks differ, so equal hashes mean something."""
     one, two = found["hashes"]["alone"]
     assert one != two

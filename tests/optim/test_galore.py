@@ -13,7 +13,7 @@ BOTH = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 1e-6, "weight_decay": 0.1}
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-6)])
 def test_equals_the_package(dtype, tolerance):
-    """Whose SVD is in float32; within one gap, which it counts otherwise."""
+    """The package takes the SVD in float32. Within one gap, because it counts gaps differently."""
     ours, theirs = (oracles.named_parameters(dtype, SHAPES) for _ in range(2))
     oracles.replay(build_optimizer("galore", ours.values(), rank=4, scale=0.25, **BOTH), ours)
     projection = {"rank": 4, "update_proj_gap": 200, "scale": 0.25, "projection_type": "std"}

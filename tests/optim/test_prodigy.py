@@ -57,7 +57,7 @@ def test_equals_the_package(values, warmup, parameters, groups):
 
 
 def test_in_float32_it_stays_near_the_package(parameters, groups):
-    """d is a ratio of sums of differences that begin at rounding's size: 1 % is what it allows."""
+    """d is a ratio of sums of differences that begin as rounding errors, so 1 % is allowed."""
     ours, theirs = parameters(), parameters()
     targets = {name: torch.randn_like(p) for name, p in ours.items()}
     optimizer = build_optimizer("prodigy", groups(ours))
@@ -72,7 +72,7 @@ def test_in_float32_it_stays_near_the_package(parameters, groups):
 
 
 def test_with_d_frozen_it_is_adam_without_bias_correction(parameters, groups):
-    """d_coef so small that the estimate stays at d0, which then is Adam's lr."""
+    """With a tiny d_coef the estimate stays at d0, which is then Adam's lr."""
     named = doubled(parameters)
     expected = {name: p.detach().clone() for name, p in named.items()}
     values = {"d0": 1e-3, "d_coef": 1e-30, "betas": (0.9, 0.99), "eps": 1e-6}

@@ -37,7 +37,7 @@ def close(ours, reference, tolerance=1e-12):
 @pytest.mark.parametrize("more", [{}, {"r": 0.5}, {"weight_lr_power": 1.0, "weight_decay": 0.2}])
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_equals_the_package(name, package, values, more, warmup, parameters, groups):
-    """Also with its warm-up as our schedule, and with evaluations on the way."""
+    """Also with the package's warm-up as our schedule, and with evaluations in between."""
     ours, theirs = doubled(parameters), doubled(parameters)
     optimizer = build_optimizer(name, groups(ours), **values, **more)
     reference = package(groups(theirs), **values, **more, warmup_steps=warmup)
@@ -147,7 +147,7 @@ def test_a_decaying_schedule_is_named(name, parameters, groups):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_equals_plain(name):
-    """A tensor large enough for a kernel of its own, and lr as a number that may change."""
+    """A tensor large enough for its own kernel, and an lr that changes."""
     results = []
     for compiled in (False, True):
         generator = torch.Generator().manual_seed(1)

@@ -14,7 +14,7 @@ BOTH = {"lr": 0.01, "betas": (0.9, 0.8), "eps": 1e-8, "weight_decay": 0.1}
 @pytest.mark.parametrize(("every", "start"), [(1, 1), (3, 1), (3, 5)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_equals_the_oracle(every, start, grafting, dtype, tolerance):
-    """With an epsilon at which a matrix of low rank has a root in float32."""
+    """With an epsilon for which a matrix of low rank has a root in float32."""
     if start == 1 and every > 1:  # for two steps, that root is of one gradient: of low rank
         tolerance *= 100
     ours = oracles.named_parameters(dtype, SHAPES)
@@ -72,7 +72,7 @@ def test_before_its_start_it_is_adamw():
 
 @pytest.mark.parametrize("grafting", ["adam", "none"])
 def test_each_block_of_a_long_matrix_is_a_matrix_of_its_own(grafting):
-    """12 x 8 in blocks of 5: sides of 5, 5, 2 and 5, 3; against the oracle on every block alone."""
+    """12 x 8 in blocks of 5 (sides 5, 5, 2 and 5, 3) against the oracle on each block alone."""
     shapes = {"tall": (12, 8), "wide": (3, 11), "short": (4, 4)}
     named = oracles.named_parameters(shapes=shapes)
     more = {"grafting": grafting, "epsilon": 1e-3, **BOTH}
@@ -102,7 +102,7 @@ def test_each_block_of_a_long_matrix_is_a_matrix_of_its_own(grafting):
 
 
 def test_blocks_keep_less_state():
-    """Two 4 x 4 blocks, of 16 numbers a side, instead of sides of 64 and 16; and two moments."""
+    """Two 4 x 4 blocks with 16 numbers per side, in place of sides with 64 and 16; two moments."""
     for longest, squares in ((4, 2 * (16 + 16)), (8, 64 + 16)):
         named = oracles.named_parameters(torch.float32, {"tall": (8, 4)})
         optimizer = build_optimizer("shampoo", named.values(), max_precondition_dim=longest)

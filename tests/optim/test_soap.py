@@ -13,7 +13,7 @@ BOTH = {"lr": 0.01, "betas": (0.9, 0.8), "shampoo_beta": 0.7, "weight_decay": 0.
 
 @pytest.mark.parametrize("every", [1, 3, 10])
 def test_equals_the_oracle(every):
-    """Square matrices: the null space of one gradient of another shape has no basis of its own."""
+    """Square matrices: for others, the basis of the first gradient's null space is arbitrary."""
     ours = oracles.named_parameters(shapes=SQUARES)
     oracles.replay(
         build_optimizer("soap", ours.values(), precondition_frequency=every, **BOTH), ours
@@ -27,7 +27,7 @@ def test_equals_the_oracle(every):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 def test_equals_the_package(dtype, tolerance):
-    """Whose QR is in float32."""
+    """The package takes the QR in float32."""
     ours, theirs = (oracles.named_parameters(dtype, SQUARES) for _ in range(2))
     oracles.replay(build_optimizer("soap", ours.values(), precondition_frequency=3, **BOTH), ours)
     package = pytorch_optimizer.SOAP(theirs.values(), precondition_frequency=3, **BOTH)

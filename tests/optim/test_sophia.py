@@ -59,7 +59,7 @@ def test_equals_the_formulas(parameters, groups):
 
 
 def test_without_curvature_it_is_the_sign_of_momentum(parameters, groups, replay):
-    """The update is then Lion's with equal betas: every coordinate by lr."""
+    """The update is then that of Lion with equal betas: every coordinate moves by lr."""
     one, two = parameters(), parameters()
     replay(build_optimizer("sophia_g", groups(one), lr=1e-3, betas=(0.9, 0.99)), one)
     replay(build_optimizer("lion", groups(two), lr=1e-3, betas=(0.9, 0.9)), two)
@@ -121,7 +121,7 @@ def test_other_optimizers_ask_for_no_curvature(parameters, groups):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_estimate_that_is_not_finite_is_left_out_or_refused(parameters, groups, replay, bad):
-    """Of one tensor, but no tensor takes it in; the steps are as if it had not been made."""
+    """One tensor has it, but no tensor uses it; the steps are as if there were no estimate."""
     with_bad, without = parameters(), parameters()
     results = []
     for named, spoiled in ((with_bad, True), (without, False)):

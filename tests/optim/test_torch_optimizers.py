@@ -172,7 +172,7 @@ def test_values_outside_their_domain(name, hyperparameters, message):
 
 
 def seeds_nesterov(x, gradient, rates, momentum):
-    """The textbook's form, as the study this project began from explains it; yields x and x_ahead.
+    """The textbook form, as in the study from which this project began; yields x and x_ahead.
 
     x_ahead = x + mu * v; v = mu * v - lr * gradient(x_ahead); x = x + v
     """

@@ -37,7 +37,7 @@ def test_wandb_file_of_a_two_rank_run_holds_every_metric(shards, tmp_path):
 def test_training_goes_on_when_wandb_becomes_unreachable(shards, tmp_path, wandb_server):
     script = (
         "import sys, train_gpt2\n"
-        "from report import wandb_mirror\n"
+        "from record import wandb_mirror\n"
         "wandb_mirror.FINISH_SECONDS = 3.0\n"  # instead of twenty
         "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
     )

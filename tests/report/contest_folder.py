@@ -12,6 +12,7 @@ from record.wandb_mirror import WandbOptions
 
 SHAPE = {"vocab_size": 257, "block_size": 128, "n_layer": 4, "n_head": 4, "n_embd": 128}
 PARAMETERS = 842_880
+FLOPS_PER_TOKEN = 6 * (PARAMETERS - 128 * 128) + 12 * 4 * 128 * 128
 HASH = "0123456789abcdef" * 4
 
 
@@ -86,8 +87,8 @@ def write_run(folder, config, losses, *, own=0.0, hashes=None, status="finished"
     if status == "killed":
         return None
     summary = summarize(read_metrics(folder), total) | {
-        "run": folder.name, "parameters": PARAMETERS, "mean_lr_factor": 0.5, "last_lr_factor": 0.1,
-        "optimizer_state_bytes_per_parameter": 8.0,
+        "run": folder.name, "parameters": PARAMETERS, "flops_per_token": FLOPS_PER_TOKEN,
+        "mean_lr_factor": 0.5, "last_lr_factor": 0.1, "optimizer_state_bytes_per_parameter": 8.0,
     }  # fmt: skip
     log.finish(status, summary)
     return summary

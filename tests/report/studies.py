@@ -22,7 +22,7 @@ def a_run(arm, seed, final, *, start=5.5, steps=100, seconds=50.0, role="report"
                   "tokens": (step + 1) * 4096.0},
         "val": {"step": at, "val/loss": start + (final - start) * at / steps},
         "summary": {"final_val_loss": final, "initial_val_loss": start, "diverged": False,
-                    "parameters": 842_880},
+                    "flops_per_token": 5_745_408},
         "hashes": {"weights": f"w{seed}", "batches": f"b{seed}"},
     }  # fmt: skip
     return Run(**options | other)

@@ -53,7 +53,7 @@ def other_summary(folder):
         (cut_line, "its last line is cut"),
         (damaged_line, "metrics.jsonl: line 5 damaged and left out"),
         (line_that_is_no_object, "metrics.jsonl: line 1 damaged"),
-        (missing_evaluation, "1 evaluations are missing, at step 10"),
+        (missing_evaluation, "evaluations missing: 1, at step 10"),
         (other_summary, "summary.json has final val loss 0.1, metrics.jsonl"),
         (lambda f: (f / "record.json").unlink(), "no record.json"),
         (lambda f: (f / "record.json").write_text("{"), "record.json is damaged"),
@@ -63,7 +63,7 @@ def other_summary(folder):
         (lambda f: (f / "summary.json").write_text("{"), "summary.json is damaged"),
         (lambda f: (f / "summary.json").unlink(), "ended without a summary"),
         (lambda f: (f / "metrics.jsonl").unlink(), "no metrics.jsonl"),
-        (lambda f: shutil.rmtree(f), "planned, and not begun"),
+        (lambda f: shutil.rmtree(f), "planned, but not started"),
     ],
 )
 def test_damage_is_named_and_the_run_stays(home, damage, words):

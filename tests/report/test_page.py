@@ -86,8 +86,8 @@ def test_report_while_runs_go_on_diverge_and_fail(tmp_path):
     study = read([str(home)])
     judgement = judge(study)
     text = page(study, judgement, sections(study, judgement, "python -m report"))
-    for words in ("planned, and not begun", "ended without a summary", "diverged (non-finite)",
-                  "no run in empty", "2 run folders are not in plan.json"):  # fmt: skip
+    for words in ("planned, but not started", "ended without a summary", "diverged (non-finite)",
+                  "no run in empty", "run folders not in plan.json: 2"):  # fmt: skip
         assert words in text
     assert next(r for r in judgement.rows if r.arm == "b").statuses == {
         "finished": 2, "missing": 1, "stopped": 1, "diverged": 1,

@@ -51,7 +51,7 @@ def test_missing_pair_means_welch_and_says_so():
 def test_one_seed_gives_no_verdict_in_words():
     judgement = judge(a_study({"base": {1: 3.3}, "arm": {1: 2.0}}))
     row = next(r for r in judgement.rows if r.arm == "arm")
-    assert row.comparison.words == "no verdict: one seed cannot be told from noise"
+    assert row.comparison.words == "no verdict: with one seed, no difference can be told from noise"
     assert (row.std, row.low, row.comparison.p) == (None, None, None)
     assert "no verdict" in judgement.headline
 
@@ -86,7 +86,7 @@ def test_unfinished_runs_do_not_count_and_are_said(status):
     study = changed(a_study(FIVE), "good", 2, status=status)
     row = rows(study)["good"]
     assert (row.n, row.planned, row.statuses[status]) == (2, 3, 1)
-    assert "1 of 3 runs are not finished" in row.comparison.notes
+    assert "not finished: 1 of 3 runs" in row.comparison.notes
 
 
 def test_lengths_are_compared_with_the_baseline_of_the_same_length():

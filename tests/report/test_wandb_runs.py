@@ -205,7 +205,7 @@ def test_no_account_is_said_in_one_line(tmp_path):
 def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path):
     env = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
     (said,) = read(tmp_path, "wandb:lab/bench", **env)
-    assert said.startswith("W&B at http://127.0.0.1:9 took no credentials (")
+    assert said.startswith("W&B at http://127.0.0.1:9 did not accept the credentials (")
     assert "check the network" in said
     assert "\n" not in said
 
@@ -213,5 +213,5 @@ def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path):
 def test_refused_credentials_are_said_in_one_line(tmp_path, wandb_server):
     wandb_server.refuses_keys = True
     (said,) = read(tmp_path, "wandb:lab/bench", **online(wandb_server))
-    assert said.startswith(f"W&B at {wandb_server.url} took no credentials (")
+    assert said.startswith(f"W&B at {wandb_server.url} did not accept the credentials (")
     assert "\n" not in said

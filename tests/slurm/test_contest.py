@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from contest import slurm
 from contest.__main__ import main
 from record.runlog import read_metrics, read_record, read_summary
-from tests.jobs import ROOT, command
+from tests.contest import tiny
+from tests.jobs import command
 from tests.slurm.cluster import wait_until
 
 
@@ -52,11 +51,8 @@ def numbers(directory):
 
 def assert_same_as_local(tmp_path):
     """Runs the contest again on this machine, and compares plans and numbers."""
-    subprocess.run(
-        [sys.executable, "-m", "contest", str(tmp_path / "small.toml"), "--jobs", "2",
-         "--gpus-per-run", "0", "--out", str(tmp_path / "local")],
-        cwd=ROOT, check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+    code, said = tiny.contest(tmp_path / "small.toml", tmp_path / "local", "--gpus-per-run", "0")
+    assert code == 0, said
     plans = [json.loads((tmp_path / out / "small/plan.json").read_text())["runs"]
              for out in ("cluster", "local")]  # fmt: skip
     assert plans[0] == plans[1]

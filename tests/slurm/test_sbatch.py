@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from contest.job import resolved
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import ROOT, command, finish, job, only_run
 from tests.slurm.cluster import wait_until
@@ -93,10 +92,7 @@ def test_wrong_command_line_ends_the_job_with_its_line(cluster, shards, tmp_path
 def test_run_that_cannot_go_on_is_not_requeued_for_ever(cluster, shards, tmp_path):
     """Its folder says `stopped`, but that was another time."""
     arguments = [*command(shards, tmp_path / "runs"), "--data.dir", "/nowhere"]
-    said = subprocess.check_output(
-        [sys.executable, "train_gpt2.py", "--print-config", *arguments], cwd=ROOT, text=True
-    )
-    folder = Path(said.partition("# folder: ")[2].splitlines()[0])
+    folder = tmp_path / "runs" / resolved(tuple(arguments)).run_name
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text('{\n "status": "stopped"\n}\n')
     number = submit(cluster, tmp_path, *arguments, options=["--nodes=1"])

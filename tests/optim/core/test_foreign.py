@@ -27,7 +27,7 @@ class NotAnOptimizer:
 
 
 class Modal(torch.optim.SGD):
-    """Of the shape of schedulefree's: weights have a training and an evaluation mode."""
+    """Like schedulefree's: the weights have a training and an evaluation mode."""
 
     def __init__(self, params: Params, lr=1e-2, weight_decay=0, warmup=None, tie: Params = None):
         super().__init__(params, lr=lr, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""What all methods for matrices keep to."""
+"""The contract of all methods for matrices."""
 
 import copy
 
@@ -86,7 +86,7 @@ def test_compiled_equals_plain(name):
 @pytest.mark.parametrize("name", [*METHODS, "scion"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_resume_is_exact_in_every_precision(name, dtype):
-    """Part of the state is in float32 whatever the parameter's precision."""
+    """Part of the state is in float32, whatever the precision of the parameter."""
     shapes = {"tall": (12, 8), "wide": (8, 12), "bias": (8,)}
     through = oracles.named_parameters(dtype, shapes)
     optimizer = build_optimizer(name, through.values())

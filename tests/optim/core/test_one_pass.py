@@ -1,4 +1,4 @@
-"""The base of the project's own optimizers: batches, and the two ways an update is run."""
+"""The base of the project's own optimizers: batches, and the two ways to run an update."""
 
 import copy
 import subprocess
@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from optim import OPTIMIZERS, build_optimizer
-from optim.core import compiled, one_pass
+from optim.core import one_pass
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch
+from optim.core.compiled import CompiledUpdate, frozen
 from tests.jobs import ROOT
 from tests.optim.test_contract import OWN, copies, same_bits
 
@@ -161,7 +162,7 @@ def test_closure_is_called_with_gradients_enabled(parameters):
 
 
 def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypatch):
-    """Nine of one shape are two kernels of four and a single one, and another shape its own."""
+    """Nine of one shape go in two kernels of four and a single one, another shape on its own."""
     results = []
     for number in (4, 1):
         monkeypatch.setattr(one_pass, "TOGETHER", number)
@@ -174,9 +175,9 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
         optimizer = built("lamb", named)
         optimizer.compile = True
         calls = []
-        call = compiled.CompiledUpdate.__call__
+        call = CompiledUpdate.__call__
         monkeypatch.setattr(
-            compiled.CompiledUpdate,
+            CompiledUpdate,
             "__call__",
             lambda *x, f=call, c=calls: c.append(len(x[1])) or f(*x),
         )
@@ -189,7 +190,7 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
 
 
 def test_views_of_one_buffer_first_and_other_sizes_after_them():
-    """As DDP's buckets are; without a warm-up, which would meet tensors of their own."""
+    """Like DDP's buckets; without a warm-up, whose tensors are not views."""
     results = []
     for compiled in (True, False):
         named = {}
@@ -227,10 +228,8 @@ def test_state_of_another_dtype_is_not_read_as_the_parameters():
 
 def test_after_its_first_call_a_function_is_called_without_torch_compile(monkeypatch):
     used = []
-    call = compiled.CompiledUpdate.__call__
-    monkeypatch.setattr(
-        compiled.CompiledUpdate, "__call__", lambda *x: used.append(x[0]) or call(*x)
-    )
+    call = CompiledUpdate.__call__
+    monkeypatch.setattr(CompiledUpdate, "__call__", lambda *x: used.append(x[0]) or call(*x))
     named = big(torch.float32)
     optimizer = built("lion", named)
     optimizer.compile = True
@@ -245,7 +244,7 @@ def test_after_its_first_call_a_function_is_called_without_torch_compile(monkeyp
 
 @torch.no_grad()
 def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
-    """The way of a GPU, on the CPU: one function for the whole batch, through aot's tracing."""
+    """The path of a GPU, on the CPU: one function for the whole batch."""
     named = big()
     optimizer = built("lamb", named)
     steps(optimizer, named, 1)
@@ -255,7 +254,7 @@ def test_lists_are_compiled_as_they_are_where_a_device_wants_it():
     for key, (_, grad, state) in zip(other, batch.items(), strict=False):
         plain.append(other[key], grad, {name: value.clone() for name, value in state.items()})
     coefficients = optimizer.coefficients(batch.h, batch.step)
-    constants = compiled.frozen(batch.constants())
+    constants = frozen(batch.constants())
     assert one_pass.run_lists(optimizer.update, batch, coefficients, constants)
     optimizer.update(plain.params, plain.grads, plain.state, plain.constants(), coefficients)
     for one, two in zip(batch.params, plain.params, strict=True):

@@ -1,0 +1,106 @@
+"""Texts of one's own: whole documents, each in one split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import DataError
+from data.text import Corpus, cut, find_files
+from data.vocabulary import Bytes
+from tests.data.reading import all_tokens, documents
+
+
+def write_files(folder: Path, texts: list[str]) -> None:
+    folder.mkdir()
+    for i, text in enumerate(texts):
+        (folder / f"{i:04d}.txt").write_text(text, encoding="utf-8")
+
+
+def test_cut_pieces_joined_are_the_text(shakespeare):
+    pieces = list(cut(shakespeare, 4096))
+    assert "".join(pieces) == shakespeare
+    assert all(len(piece) >= 4096 for piece in pieces[:-1])
+    assert all(piece.endswith("\n") for piece in pieces[:-1])
+    assert list(cut("abc", None)) == ["abc"]
+    assert list(cut("", 10)) == []
+
+
+def test_one_file_is_split_at_blank_lines_without_loss(cli, tmp_path):
+    paragraphs = [f"Paragraph {i}. " + "word " * 50 for i in range(200)]
+    (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
+    options = ("--tokenizer", "bytes", "--document-chars", 1, "--out", tmp_path / "out")
+    assert cli("text", tmp_path / "book.txt", *options, "--workers", 1).returncode == 0
+    splits = [all_tokens(tmp_path / "out", split, 257) for split in ("val", "train")]
+    found = [d for split in splits for d in documents(split, 256)]
+    assert {Bytes().decode(np.frombuffer(d, np.uint16)[1:].tolist()).strip() for d in found} == {
+        paragraph.strip() for paragraph in paragraphs
+    }
+    assert len(found) == 200
+    assert len(documents(splits[0], 256)) > 5
+
+
+def test_text_documents_are_in_one_split_whole_and_in_order(cli, tmp_path):
+    texts = [f"Text {i}: {'ä' * (i % 7)}\n" for i in range(150)]
+    write_files(tmp_path / "in", [*texts, texts[3], texts[4]])
+    out = tmp_path / "out"
+    result = cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", out, "--workers", 2)
+    assert result.returncode == 0, result.stderr
+    train = documents(all_tokens(out, "train", 257), 256)
+    val = documents(all_tokens(out, "val", 257), 256)
+    assert not set(train) & set(val)  # not even the copies
+    expected = [Bytes().encode([text]).tobytes() for text in [*texts, texts[3], texts[4]]]
+    assert sorted(train + val) == sorted(expected)
+    assert [d for d in expected if d in set(train)] == train
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["splits"]["val"]["documents"] == len(val)
+    assert (meta["tokenizer"], meta["vocab_size"], meta["eot_id"]) == ("bytes", 257, 256)
+
+
+def test_changed_text_is_not_taken_for_the_old(cli, tmp_path):
+    write_files(tmp_path / "in", [f"Text {i}" for i in range(150)])
+    command = ("text", tmp_path / "in", "--tokenizer", "bytes", "--out", tmp_path / "out")
+    assert cli(*command, "--workers", 1).returncode == 0
+    (tmp_path / "in" / "0003.txt").write_text("changed")
+    result = cli(*command)
+    assert result.returncode == 2
+    assert "text_sha256" in result.stderr
+
+
+def test_file_that_is_not_utf8_is_named(cli, tmp_path):
+    write_files(tmp_path / "in", ["x"] * 3)
+    (tmp_path / "in" / "bad.txt").write_bytes(b"abc\xff")
+    result = cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "bad.txt is not UTF-8 (byte 3)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_too_few_documents_are_refused_before_anything_is_written(cli, tmp_path):
+    write_files(tmp_path / "in", ["only one"])
+    result = cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "too few" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_hidden_files_stay_out_and_patterns_choose(tmp_path):
+    for name in ("a.txt", "b.md", ".git/c.txt", "d/e.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [f.name for f in find_files([tmp_path], "*")] == ["a.txt", "b.md", "e.txt"]
+    assert [f.name for f in find_files([tmp_path, tmp_path / "a.txt"], "*.txt")] == [
+        "a.txt",
+        "e.txt",
+    ]
+    with pytest.raises(DataError, match="does not exist"):
+        find_files([tmp_path / "nowhere"], "*")
+
+
+def test_share_of_validation_documents_is_as_asked():
+    corpus = Corpus([], None, 0.1)
+    val = sum(corpus.split_of(f"document {i}") == "val" for i in range(5000))
+    assert 400 < val < 600

@@ -1,0 +1,62 @@
+"""A rule of one's own: what a subclass of UpdateRule writes, and what the base gives it."""
+
+import inspect
+
+import pytest
+import torch
+
+from optim.core.base import UpdateRule
+from optim.core.batch import Params, State, Tensors, Values
+from optim.core.hyperparameters import Beta, NonNegative, schema
+
+
+class Rule(UpdateRule):
+    """Momentum with decoupled decay."""
+
+    buffers = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: NonNegative = 0.1,
+        momentum: Beta = 0.5,
+        weight_decay: NonNegative = 0.0,
+    ) -> None:
+        super().__init__(params, locals())
+
+    @staticmethod
+    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+        b = state["momentum_buffer"]
+        torch._foreach_lerp_(b, grads, 1 - h["momentum"])
+        torch._foreach_mul_(params, c["decay"])
+        torch._foreach_sub_(params, torch._foreach_mul(b, c["lr"]))
+
+
+def test_the_signature_is_the_only_place_of_a_hyperparameter():
+    optimizer = Rule([torch.ones(2)], momentum=0.25)
+    assert optimizer.defaults == {"lr": 0.1, "momentum": 0.25, "weight_decay": 0.0}
+    assert list(inspect.signature(Rule).parameters) == ["params", *optimizer.defaults]
+    assert schema(Rule, positional=1)["momentum"] == (Beta, 0.5)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'momentom'"):
+        Rule([torch.ones(2)], momentom=0.25)
+
+
+def test_the_base_gives_state_lr_and_decay():
+    p = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = Rule([p], lr=0.1, momentum=0.5, weight_decay=0.2)
+    for _ in range(2):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    # b = 0.5, then 0.75; p * 0.98 - 0.1 * b, twice
+    expected = [(x * 0.98 - 0.05) * 0.98 - 0.075 for x in (1, -2)]
+    assert p.tolist() == pytest.approx(expected, rel=1e-15)
+    assert optimizer.state[p]["momentum_buffer"].tolist() == [0.75, 0.75]
+
+
+def test_a_dictionary_of_hyperparameters_serves_as_well_as_locals():
+    class Plain(Rule):
+        def __init__(self, params: Params, *, lr: float = 0.2) -> None:
+            UpdateRule.__init__(self, params, {"lr": lr, "momentum": 0.0})
+
+    assert Plain([torch.ones(2)]).defaults == {"lr": 0.2, "momentum": 0.0}
