@@ -27,13 +27,14 @@ WORK = ROOT / "build" / "mutants"
 EQUIVALENT = Path(__file__).parent / "equivalent_mutants.toml"
 GOAL = 0.9
 SUITES = {
-    "data/coinflip.py": ["tests/data/test_sources.py"],
-    "data/index.py": ["tests/data/test_shards.py"],
+    "data/coinflip.py": ["tests/data/test_coinflip.py"],
+    "data/index.py": ["tests/data/test_index.py", "tests/data/test_shards.py"],
     "data/loader.py": ["tests/data/test_loader.py"],
-    "data/permutation.py": ["tests/data/test_loader.py"],
+    "data/permutation.py": ["tests/data/test_permutation.py"],
     "data/shards.py": ["tests/data/test_shards.py"],
-    "data/vocabulary.py": ["tests/data/test_sources.py"],
-    "data/writer.py": ["tests/data/test_sources.py"],
+    "data/text.py": ["tests/data/test_text.py"],
+    "data/vocabulary.py": ["tests/data/test_vocabulary.py"],
+    "data/writer.py": ["tests/data/test_writer.py"],
     "record/metrics.py": ["tests/record/test_metrics.py"],
     "report/comparable.py": ["tests/report/test_comparable.py"],
     "report/leaderboard.py": ["tests/report/test_leaderboard.py"],
