@@ -6,7 +6,7 @@
 mutmut changes one expression of a file at a time and runs the tests that SUITES names beside it. A
 change that no test notices has survived. It wants a test, or it is equivalent: no user can tell it
 from the original. equivalent_mutants.toml lists those, with the reason. mutmut changes neither
-decorated functions nor constants of a module, and here it leaves the words of errors alone.
+decorated functions nor constants of a module, and here it leaves words of errors and help alone.
 
 Exit code 1 if less than 90 % of the mutants of a file that are not equivalent were killed.
 """
@@ -65,6 +65,7 @@ only_mutate=
 do_not_mutate_patterns=
     raise \\w+\\(
     print\\(
+    help=
 pytest_add_cli_args_test_selection=
     {tests}
 pytest_add_cli_args=
