@@ -109,6 +109,7 @@ def test_a_whole_run_is_the_references_in_every_number(run, reference):
     assert (parts > 0).all()
     assert (parts < column(lines, "time/step_ms")).all()
     evaluations = column(lines, "time/eval_seconds")
+    assert len(evaluations) == 4
     assert (evaluations > 0).all()
     assert whole[-1] + evaluations.sum() < wall
     assert column(lines, "tokens").tolist() == [(t + 1) * ROWS * 32 for t in range(STEPS)]
