@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
 import numpy as np
 import pytest
 
+from data.__main__ import main
 from data.coinflip import entropy, flip
 from tests.data.reading import all_tokens
 
@@ -43,3 +45,79 @@ def test_coinflip_refuses_what_is_no_coin(cli, tmp_path, p):
     result = cli("coinflip", f"--p={p}", "--out", tmp_path / "out")
     assert result.returncode == 2
     assert "between 0 and 1" in result.stderr
+
+
+def by_hand(p, length, seed, stream):
+    """The hash of each place in unbounded integers, one at a time."""
+    bits, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(z):
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & bits
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & bits
+        return z ^ (z >> 31)
+
+    key = mix((mix((seed + golden) & bits) ^ stream) + golden & bits)
+    key = mix(key + golden & bits)
+    places = [mix(mix(i + key & bits) + key & bits) for i in range(length)]
+    return [int(place < round(p * 2**64)) for place in places]
+
+
+@pytest.mark.parametrize(("p", "seed", "stream"), [(0.666, 1, 0), (0.1, 2**64 - 1, 1)])
+def test_flips_are_a_hash_of_their_place(p, seed, stream):
+    (flips,) = flip(p, 200, seed=seed, stream=stream)
+    assert flips.dtype == np.uint16
+    assert flips.tolist() == by_hand(p, 200, seed, stream)
+
+
+def test_flips_come_in_pieces_that_join():
+    pieces = list(flip(0.5, 2**21 + 3, seed=1, stream=0))
+    assert [len(piece) for piece in pieces] == [2**20, 2**20, 3]
+    (first,) = flip(0.5, 2**20, seed=1, stream=0)
+    assert np.array_equal(pieces[0], first)
+    assert pieces[1][:20].tolist() != first[:20].tolist()
+
+
+def test_the_directory_holds_the_recipe_and_both_streams(tmp_path, capsys):
+    words = ["coinflip", "--out", str(tmp_path), "--train-tokens", "3K", "--val-tokens", "2K"]
+    assert main(words) == 0
+    floor = -0.666 * math.log(0.666) - 0.334 * math.log(0.334)
+    assert f"the entropy of p = 0.666 is {floor:.6f} nats" in capsys.readouterr().out
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    expected = {
+        "source": "coinflip",
+        "tokenizer": "coinflip",
+        "vocab_size": 2,
+        "eot_id": None,
+        "arguments": {"p": 0.666, "seed": 1, "val": 2000, "train": 3000},
+    }
+    assert {name: meta[name] for name in expected} == expected
+    for split, stream, length in (("train", 0, 3000), ("val", 1, 2000)):
+        assert meta["splits"][split]["documents"] is None
+        tokens = all_tokens(tmp_path, split, vocab_size=2)
+        assert tokens.tolist() == by_hand(0.666, length, 1, stream)
+    before = (tmp_path / "meta.json").read_bytes()
+    assert main(words) == 0
+    assert (tmp_path / "meta.json").read_bytes() == before
+    assert "the entropy of p" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_coinflip_refuses_a_seed_that_is_no_64_bit_number(tmp_path, capsys, seed):
+    assert main(["coinflip", f"--seed={seed}", "--out", str(tmp_path)]) == 2
+    assert f"--seed {seed} is not in 0 ... 2**64 - 1" in capsys.readouterr().err
+    small = ["--train-tokens", "10", "--val-tokens", "10"]
+    for valid in (0, 2**64 - 1):
+        assert (
+            main(["coinflip", f"--seed={valid}", "--out", str(tmp_path / str(valid)), *small]) == 0
+        )
+
+
+@pytest.mark.parametrize("p", ["0", "1"])
+def test_a_coin_has_two_sides(tmp_path, capsys, p):
+    assert main(["coinflip", "--p", p, "--out", str(tmp_path)]) == 2
+    assert f"--p {p} is not the probability of a coin" in capsys.readouterr().err
+
+
+def test_entropy_of_a_coin():
+    assert entropy(0.25) == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
+    assert entropy(2 / 3) == pytest.approx(0.6365, abs=1e-4)

@@ -303,7 +303,7 @@ def test_two_batches_are_prepared_ahead_and_no_more():
 
     def batch(step):
         made.append(step)
-        return np.zeros((1, 2), np.uint16)
+        return np.full((1, 2), step, np.uint16)
 
     with Prefetcher(batch, 5, pin_memory=False) as batches:
         assert batches.wait_seconds == 0.0
@@ -313,9 +313,13 @@ def test_two_batches_are_prepared_ahead_and_no_more():
             time.sleep(0.01)
         time.sleep(0.1)
         assert made == [5, 6, 7]  # two in the queue, and one that waits for a place
+        assert [next(batches)[0, 0].item() for _ in range(4)] == [5, 6, 7, 8]
         (thread,) = (t for t in threading.enumerate() if t.name == "data")
         assert thread.daemon  # a process that fails elsewhere does not wait for it
+        time.sleep(0.1)
+        began = time.perf_counter()
     assert not thread.is_alive()
+    assert time.perf_counter() - began < 0.5  # though the queue is full
 
 
 def test_pinned_batches_come_from_the_device_of_the_process(monkeypatch):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from data import DataError, Tokens, open_split
+from data.shards import write_shard
+from data.writer import Recipe, opened, recorded_arguments, write_documents
 from storage import lock
 from tests.data.reading import all_tokens
 
@@ -73,3 +78,249 @@ def test_writers_leave_the_index_that_readers_need(cli, tmp_path, monkeypatch):
     cli("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
     monkeypatch.setattr(data.shards, "_largest_id", lambda tokens: pytest.fail("scanned again"))
     assert isinstance(open_split(tmp_path, "val", vocab_size=2), Tokens)
+
+
+# ---- one output, shard by shard ----
+
+
+def a_recipe(**changes):
+    fields = {"source": "x", "tokenizer": "bytes", "vocab_size": 257, "eot_id": 256,
+              "arguments": {"seed": 1}, "command": "python -m data x"}  # fmt: skip
+    return Recipe(**fields | changes)
+
+
+def uint16(*values):
+    return np.array(values, dtype=np.uint16)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A directory with one validation shard of three tokens, and the place where it stopped."""
+    with opened(tmp_path, a_recipe(), shard_tokens=3) as output:
+        assert output.fill(uint16(256, 7, 8, 9)) == 3
+        output.write({"file": 1, "at": 3})
+    return tmp_path
+
+
+def progress(directory):
+    return json.loads((directory / "progress.json").read_text())
+
+
+def test_a_shard_takes_what_it_has_room_for(tmp_path):
+    with opened(tmp_path, a_recipe(), shard_tokens=5) as output:
+        assert (output.split, output.position, output.full) == ("val", None, False)
+        assert output.fill(uint16(256, 1, 2)) == 3
+        assert (output.tokens("val"), output.tokens("train"), output.full) == (3, 0, False)
+        assert output.fill(uint16(3, 4, 5)) == 2
+        assert output.full
+        assert output.fill(uint16(5)) == 0
+        output.write({"at": 5}, next_split="train")
+        assert (output.tokens("val"), output.tokens("train")) == (5, 0)
+        output.fill(uint16(256, 256))
+        output.write(None)
+        output.write(None)  # nothing is left to write: no empty shard
+        assert output.split == "train"
+        output.finish()
+    assert all_tokens(tmp_path, "val", 257).tolist() == [256, 1, 2, 3, 4]
+    assert all_tokens(tmp_path, "train", 257).tolist() == [256, 256]
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    created = datetime.fromisoformat(meta.pop("created"))
+    assert abs((datetime.now(UTC) - created).total_seconds()) < 100
+    assert meta == {
+        "source": "x",
+        "tokenizer": "bytes",
+        "vocab_size": 257,
+        "eot_id": 256,
+        "arguments": {"seed": 1},
+        "splits": {
+            "val": {
+                "tokens": 5,
+                "documents": 1,
+                "shards": [{"name": "x_val_000000.bin", "tokens": 5, "documents": 1}],
+            },
+            "train": {
+                "tokens": 2,
+                "documents": 2,
+                "shards": [{"name": "x_train_000000.bin", "tokens": 2, "documents": 2}],
+            },
+        },
+    }
+    assert not (tmp_path / "progress.json").exists()
+
+
+def test_the_place_is_on_disk_before_the_first_shard_and_after_each(tmp_path, monkeypatch):
+    seen = []
+
+    def write(path, tokens):
+        seen.append((path.name, progress(tmp_path)["position"]))
+        write_shard(path, tokens)
+
+    monkeypatch.setattr("data.writer.write_shard", write)
+    with opened(tmp_path, a_recipe(), shard_tokens=2) as output:
+        for place in (1, 2):
+            output.fill(uint16(7, 8))
+            output.write({"place": place})
+    assert seen == [("x_val_000000.bin", None), ("x_val_000001.bin", {"place": 1})]
+    shard = {"tokens": 2, "documents": 0}
+    assert progress(tmp_path) == {
+        "command": "python -m data x",
+        "recipe": a_recipe().key(),
+        "split": "val",
+        "shards": {
+            "train": [],
+            "val": [{"name": f"x_val_00000{i}.bin"} | shard for i in range(2)],
+        },
+        "position": {"place": 2},
+    }
+
+
+def test_an_interrupted_output_goes_on_from_its_place(begun):
+    leftover = begun / ".x_val_000001.bin.1.tmp"
+    leftover.write_bytes(b"half")
+    (begun / "mine.tmp").write_bytes(b"kept")
+    with opened(begun, a_recipe(command="another spelling"), shard_tokens=3) as output:
+        assert (output.split, output.position) == ("val", {"file": 1, "at": 3})
+        assert (output.tokens("val"), output.tokens("train")) == (3, 0)
+        assert not leftover.exists()
+        assert (begun / "mine.tmp").exists()
+        output.fill(uint16(9))
+        output.write(None, next_split="train")
+    with opened(begun, a_recipe(), shard_tokens=3) as output:
+        assert (output.split, output.position) == ("train", None)
+    assert sorted(p.name for p in begun.glob("*.bin")) == ["x_val_000000.bin", "x_val_000001.bin"]
+
+
+def test_a_complete_directory_needs_no_output(begun):
+    with opened(begun, a_recipe(), shard_tokens=3) as output:
+        output.finish()
+    with opened(begun, a_recipe(), shard_tokens=3) as output:
+        assert output is None
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_arguments_are_named_with_both_values(begun, finished):
+    if finished:
+        with opened(begun, a_recipe(), shard_tokens=3) as output:
+            output.finish()
+    other = a_recipe(vocab_size=50257, arguments={"seed": 2, "new": None, "p": 0.5})
+    with pytest.raises(DataError) as caught, opened(begun, other, shard_tokens=3):
+        pass
+    assert str(caught.value) == (
+        f"{begun} was made with other arguments (vocab_size 257, now 50257, seed 1, now 2,"
+        " p None, now 0.5); choose another directory with --out, or remove that one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        ("gone", "is gone"),
+        ("cut", "is damaged (1,028 bytes, not 1,030)"),
+        ("other", "does not hold 3 tokens any more"),
+    ],
+)
+def test_a_shard_that_is_not_as_it_was_written_is_named(begun, damage, fault):
+    path = begun / "x_val_000000.bin"
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-2])
+    else:
+        write_shard(path, uint16(1, 2))
+    for _ in range(2):
+        with pytest.raises(DataError) as caught, opened(begun, a_recipe(), shard_tokens=3):
+            pass
+        assert str(caught.value) == f"{path} {fault}; remove {begun} and make it again"
+
+
+def test_shards_from_elsewhere_are_named(tmp_path):
+    write_shard(tmp_path / "b.bin", uint16(1))
+    write_shard(tmp_path / "a.bin", uint16(1))
+    with pytest.raises(DataError) as caught, opened(tmp_path, a_recipe(), shard_tokens=3):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path} already holds shards from elsewhere (a.bin, ...); choose another directory"
+        " with --out"
+    )
+
+
+@pytest.mark.parametrize("size", [0, 2**31])
+def test_a_shard_has_one_token_to_what_its_header_can_count(tmp_path, size):
+    message = rf"shards of {size} tokens; valid: 1 to 2,147,483,647"
+    with pytest.raises(DataError, match=message), opened(tmp_path, a_recipe(), shard_tokens=size):
+        pass
+    for valid in (1, 2**31 - 1):
+        with opened(tmp_path, a_recipe(), shard_tokens=valid) as output:
+            assert output.shard_tokens == valid
+
+
+def test_whole_documents_fill_shard_after_shard(tmp_path):
+    recipe = a_recipe(eot_id=None)
+    with opened(tmp_path, recipe, shard_tokens=2) as output:
+        write_documents(output, "val", [uint16(1, 2, 3), uint16(), uint16(4, 5)])
+        write_documents(output, "train", [uint16(6, 7)])
+        output.finish()
+    sizes = [shard.tokens for shard in output.shards["val"]]
+    assert sizes == [2, 2, 1]
+    assert [shard.documents for shard in output.shards["val"]] == [None, None, None]
+    assert all_tokens(tmp_path, "val", 257).tolist() == [1, 2, 3, 4, 5]
+    assert all_tokens(tmp_path, "train", 257).tolist() == [6, 7]
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert meta["splits"]["val"]["documents"] is None
+    assert meta["splits"]["train"] == {
+        "tokens": 2,
+        "documents": None,
+        "shards": [{"name": "x_train_000000.bin", "tokens": 2, "documents": None}],
+    }
+
+
+def test_a_split_that_was_begun_and_has_no_place_begins_again(begun):
+    with opened(begun, a_recipe(), shard_tokens=3) as output:
+        write_documents(output, "val", [uint16(4)])
+        assert output.tokens("val") == 1
+    assert all_tokens_of_progress(begun) == ["x_val_000000.bin"]
+
+
+def all_tokens_of_progress(directory):
+    return [shard["name"] for shard in progress(directory)["shards"]["val"]]
+
+
+def test_a_directory_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with opened(tmp_path, a_recipe(), shard_tokens=3) as output:
+        monkeypatch.setattr("data.writer.write_json", refuse)
+        for write in (lambda: output.write(None), output.finish):
+            with pytest.raises(DataError) as caught:
+                write()
+            assert str(caught.value) == f"{tmp_path} cannot be written: No space left on device"
+    monkeypatch.setattr("data.writer.lock", refuse)
+    with pytest.raises(DataError) as caught, opened(tmp_path, a_recipe(), shard_tokens=3):
+        pass
+    assert str(caught.value) == f"{tmp_path} cannot be written: No space left on device"
+
+
+def test_one_writer_at_a_time(tmp_path):
+    again = opened(tmp_path, a_recipe(), shard_tokens=3)
+    with (
+        opened(tmp_path, a_recipe(), shard_tokens=3),
+        pytest.raises(DataError, match=r"in use by host .*; wait until it ends"),
+        again,
+    ):
+        pass
+    with opened(tmp_path, a_recipe(), shard_tokens=3):
+        pass  # it was let go
+
+
+def test_arguments_are_remembered_while_begun_and_when_complete(begun, tmp_path):
+    assert recorded_arguments(begun) == {"seed": 1}
+    with opened(begun, a_recipe(), shard_tokens=3) as output:
+        output.finish()
+    assert recorded_arguments(begun) == {"seed": 1}
+    assert recorded_arguments(tmp_path / "nowhere") == {}
+
+
+def test_the_index_has_the_largest_id_of_each_shard(begun):
+    files = json.loads((begun / "index.json").read_text())["files"]
+    assert {name: entry["largest_id"] for name, entry in files.items()} == {"x_val_000000.bin": 256}

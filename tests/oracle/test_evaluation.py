@@ -1,22 +1,34 @@
 """On two ranks too the validation loss is Hugging Face's; test_training.py has one rank."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.jobs import command, finish, only_run, ranks
-from tests.oracle.reference import hugging_face, lines_of, mean_loss, windows
+from tests.oracle.reference import column, hugging_face, lines_of, mean_loss, windows
+from train_gpt2 import evaluate, main
 
 SHAPE = {"vocab_size": 256, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
 ROWS = 11  # rank 0 evaluates 4 + 1 of them, rank 1 4 + 2
 
 
-def test_validation_loss_of_two_ranks_is_hugging_faces_on_the_same_windows(shards, tmp_path):
-    flags = ["--eval.tokens", str(32 * ROWS), "--eval.every", "5", "--checkpoint.every", "5"]
-    arguments = [*command(shards, tmp_path / "runs"), *flags, "--train.total_steps", "10"]
-    for rank in ranks(arguments, 2):
+PROGRAM = "import sys, train_gpt2; sys.exit(train_gpt2.main(sys.argv[1:]))"
+
+
+def test_two_ranks_have_hugging_faces_validation_loss_and_the_updates_of_one(shards, tmp_path):
+    """With an optimizer that draws labels: a row draws the same on any rank."""
+    program = tmp_path / "program.py"  # the trainer as a module, so that its mutants are seen
+    program.write_text(PROGRAM)
+    flags = f"--eval.tokens {32 * ROWS} --eval.every 5 --checkpoint.every 5 --train.total_steps 10 "
+    flags += "--optimizer.name sophia_g --optimizer.lr 3e-3 --optimizer.k 3"
+    for rank in ranks([*command(shards, tmp_path / "two"), *flags.split()], 2, str(program)):
         finish(rank)
-    directory = only_run(tmp_path / "runs")
-    found = {line["step"]: line["val/loss"] for line in lines_of(directory) if "val/loss" in line}
+    assert main([*command(shards, tmp_path / "one"), *flags.split()]) == 0
+    directory = only_run(tmp_path / "two")
+    two, one = lines_of(directory), lines_of(only_run(tmp_path / "one"))
+    for name in ("train/loss", "train/grad_norm", "val/loss", "tokens"):
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-4)
+
     rows = windows(shards / "tiny_val_000000.bin", ROWS, 32)
     expected = {}
     for path in (directory / "checkpoints").glob("*.pt"):
@@ -24,6 +36,41 @@ def test_validation_loss_of_two_ranks_is_hugging_faces_on_the_same_windows(shard
         with torch.no_grad():
             loss = mean_loss(hugging_face(state["model"], SHAPE), rows).item()
         expected[state["progress"]["step"]] = loss
+    found = {line["step"]: line["val/loss"] for line in two if "val/loss" in line}
     assert sorted(expected) == [5, 10]
     assert {step: found[step] for step in expected} == pytest.approx(expected, abs=1e-5)
     assert expected[5] - expected[10] > 0.1
+
+
+class Alone:
+    """A process without others."""
+
+    device = torch.device("cpu")
+
+    def sum(self, values):
+        return values
+
+
+class ConstantLoss(torch.nn.Module):
+    """A loss of float32(0.1) for every batch; keeps what it was called with."""
+
+    def forward(self, tokens, targets):
+        self.modes = getattr(self, "modes", set()) | {(self.training, torch.is_grad_enabled())}
+        return torch.tensor(0.1)
+
+
+class Batches:
+    """20,000 batches of one row with two targets, then one of three rows."""
+
+    def batches(self, rows):
+        yield from [torch.zeros(1, 3, dtype=torch.int64)] * 20_000
+        yield torch.zeros(3, 3, dtype=torch.int64)
+
+
+def test_the_mean_of_many_losses_is_kept_in_double_precision():
+    model = ConstantLoss()
+    loss = evaluate(model, Batches(), 1, Alone())
+    assert loss == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    assert model.modes == {(False, False)}  # neither in training mode nor with gradients
+    assert model.training
+    assert torch.is_grad_enabled()

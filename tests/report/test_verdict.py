@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from report import verdict
 from report.judgement import judge
 from report.study import Study
 from report.verdict import Comparison, adjusted, compare, values_of
@@ -189,7 +190,7 @@ def test_two_seeds_on_each_side_are_tested_with_all_numbers_of_the_test():
     test = stats.ttest_1samp(gaps, 0.0)
     low, high = test.confidence_interval()
     boot = stats.bootstrap([gaps], np.mean, n_resamples=10_000, rng=np.random.default_rng(0))
-    assert (c.method, c.notes) == ("paired t", ())
+    assert (c.baseline, c.method, c.notes) == ("base", "paired t", ())
     assert (c.difference, c.low, c.high) == pytest.approx((np.mean(gaps), low, high))
     assert (c.bca_low, c.bca_high) == pytest.approx(tuple(boot.confidence_interval))
     assert (c.p, c.p_holm) == pytest.approx((test.pvalue, test.pvalue))
@@ -231,14 +232,27 @@ def test_the_call_is_the_sign_of_a_difference_with_p_below_a_twentieth(p, differ
     assert open_call.p_holm is None  # the given ones stay as they are
 
 
-def test_cautions_go_with_refused_and_with_untested_arms():
-    study = changed(a_study(FIVE), "good", 2, status="stopped")
-    study = changed(study, "good", 1, hashes={"weights": "x", "batches": "b1"})
-    c = rows(study)["good"].comparison
-    assert (c.call, c.notes, c.baseline) == ("refused", ("1 of 3 runs are not finished",), "base")
-    study = changed(a_study({"base": BASE, "arm": {1: 3.0, 2: 3.1}}), "arm", 2, status="stopped")
-    c = rows(study)["arm"].comparison
-    assert (c.call, c.notes) == ("no verdict", ("1 of 2 runs are not finished",))
+def test_cautions_go_with_every_comparison():
+    study = a_study({"base": {1: 3.0, 2: 3.1}, "arm": {1: 3.0, 2: 3.1, 3: 3.2}})
+    study = changed(study, "arm", 3, status="stopped")
+    told = ("1 of 3 runs are not finished",)
+    values = {"base": {(1, 1): 3.0, (2, 2): 3.2}, "arm": {(1, 1): 3.1, (2, 2): 3.2}}
+    assert compare(study, values)["arm"].notes == told
+    assert compare(study, {"base": {}, "arm": {}})["arm"].notes == told
+    refused = changed(study, "arm", 1, hashes={"weights": "x", "batches": "b1"})
+    assert compare(refused, values)["arm"] == Comparison(
+        "base",
+        "refused",
+        "refused: initial weights differ for seed 1 (base w1, arm x)",
+        notes=told,
+    )
+
+
+def test_what_is_tested_has_no_call_yet():
+    pairs = {(1, 1): 3.0, (2, 2): 3.2}
+    c = verdict.tested("base", pairs, {pair: x + 1 for pair, x in pairs.items()}, ("a note",))
+    assert (c.baseline, c.call, c.words, c.p_holm) == ("base", "no evidence", "no evidence", None)
+    assert c.notes == ("a note",)
 
 
 def test_an_arm_without_a_baseline_of_its_length_says_which_one_is_missing():
