@@ -238,6 +238,25 @@ def test_every_duration_is_taken_where_its_name_says(tiny, tmp_path, monkeypatch
         assert line["tokens_per_second"] == 512 / 3
 
 
+def test_labels_are_drawn_from_the_steps_own_numbers_where_curvature_is_due(tiny, monkeypatch):
+    calls, backward = [], train_gpt2.backward
+
+    def kept(run, state, rows, uniform=None):
+        calls.append((state.progress.step, uniform))
+        return backward(run, state, rows, uniform)
+
+    monkeypatch.setattr(train_gpt2, "backward", kept)
+    flags = ["--optimizer.name", "sophia_g", "--optimizer.k", "4", "--train.total_steps", "6"]
+    assert main([*tiny, *flags]) == 0
+    drawn = {step: uniform for step, uniform in calls if uniform is not None}
+    assert [step for step, _ in calls] == [0, 0, 1, 2, 3, 4, 4, 5]
+    assert list(drawn) == [0, 4]
+    for uniform in drawn.values():
+        assert uniform.shape == (16, 32)
+        assert 0 <= uniform.min() < 0.01 < 0.99 < uniform.max() < 1
+    assert not torch.equal(drawn[0], drawn[4])
+
+
 def test_the_rate_that_is_recorded_is_that_of_the_hidden_matrices(tiny, tmp_path, monkeypatch):
     groups = GPT.parameter_groups
 

@@ -184,10 +184,14 @@ def test_curves_are_compared_at_the_evaluations_that_all_seeds_have():
     assert speedups(two(apart, theirs), "arm", "base") == {}
 
 
+@pytest.mark.filterwarnings("error")
 def test_crossing_takes_the_first_fall_and_a_flat_piece_at_its_end():
     costs = np.array([[0.0, 10.0, 20.0, 30.0]])
     assert crossing(costs, np.array([[5.0, 3.0, 5.0, 2.0]]), np.array([3.5])).tolist() == [7.5]
     assert crossing(costs, np.array([[5.0, 3.0, 5.0, 2.0]]), np.array([3.0])).tolist() == [10.0]
+    falling = np.array([[5.0, 3.0, 2.0, 1.0]])
+    for target in (6.0, 5.0):  # there before the first update
+        assert crossing(costs, falling, np.array([target])).tolist() == [0.0]
     # from a value that is not finite there is no straight line: the evaluation itself counts
     with np.errstate(invalid="raise"):
         at = crossing(costs, np.array([[math.nan, 3.0, 2.0, 1.0]]), np.array([3.0]))
@@ -202,6 +206,8 @@ def test_costs_before_an_evaluation_are_those_of_the_updates_done():
     assert cost_at(run, "steps", steps).tolist() == [0, 1, 3, 4]
     assert cost_at(run, "tokens", steps).tolist() == [0, 10, 30, 40]
     assert cost_at(run, "seconds", steps).tolist() == [0, 1, 5.5, 8]  # between 3 and 8
+    late = with_curve(a_run("a", 1, 3.0), [0, 4], [5, 3], seconds=[math.nan, 4, 5, 6])
+    assert cost_at(late, "seconds", np.array([0.0, 1.0, 2.0])).tolist() == [0, 2, 4]
     each = run.summary["flops_per_token"]
     assert cost_at(run, "flops", steps).tolist() == [0, 10 * each, 30 * each, 40 * each]
 
