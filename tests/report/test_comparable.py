@@ -171,8 +171,9 @@ def test_other_starts_are_allowed_where_the_contest_declares_what_changes_them(k
 
 def test_hashes_are_shown_by_their_first_eight_digits():
     study = with_hashes(a_study(TWO), "good", weights="0123456789abcdef", batches="b")
+    study = with_hashes(study, "base", weights="fedcba9876543210", batches="b")
     assert refusal(study, "good", "base") == (
-        "initial weights differ for seed 1 (base w1, good 01234567)"
+        "initial weights differ for seed 1 (base fedcba98, good 01234567)"
     )
 
 
@@ -261,3 +262,45 @@ def test_a_run_that_has_not_begun_needs_no_hashes_and_no_configuration():
     for seed in (1, 2):
         study = changed(study, "good", seed, status="missing", hashes={}, config={}, facts={})
     assert cautions(study, "good", "base") == ("not finished: 2 of 2 runs",)
+
+
+def test_what_the_contest_declares_for_the_baseline_counts_as_well():
+    study = with_config(a_study(TWO), "good", "train.total_steps", 50)
+    declared = replace(study, declared={"base": {"train.total_steps": 100}})
+    assert refusal(declared, "good", "base") is None
+    told = "train.total_steps is 50 against 100 (as the contest says)"
+    assert told in cautions(declared, "good", "base")
+    deeper = with_config(a_study(TWO), "good", "model.n_layer", 2)
+    deeper = with_hashes(deeper, "good", weights="x", batches="b")
+    assert refusal(replace(deeper, declared={"base": {"model.n_layer": 4}}), "good", "base") is None
+
+
+def test_one_run_of_each_arm_is_enough_to_know_their_lengths():
+    study = with_config(
+        a_study({"base": {1: 3.3}, "good": {1: 3.2}}), "good", "train.total_steps", 50
+    )
+    assert refusal(study, "good", "base").startswith("unequal lengths")
+    declared = replace(study, declared={"good": {"train.total_steps": 50}})
+    assert refusal(declared, "good", "base") is None
+
+
+def test_starts_apart_by_exactly_the_tolerance_are_alike():
+    study = with_summary(a_study(TWO), "base", initial_val_loss=0.0)
+    assert refusal(with_summary(study, "good", initial_val_loss=0.02), "good", "base") is None
+
+
+def test_other_settings_do_not_excuse_another_start():
+    study = with_summary(a_study(TWO), "good", initial_val_loss=5.53)
+    study = with_config(study, "good", "train.grad_clip", 0.5)
+    declared = replace(study, declared={"good": {"train.grad_clip": 0.5}})
+    assert refusal(declared, "good", "base").startswith("val loss before the first update differs")
+
+
+def test_a_baseline_that_begins_where_another_run_ended_is_told_with_the_hashes():
+    study = with_hashes(a_study(TWO | {"other": {9: 5.5}}), "base", weights="x", batches="b")
+    study = with_summary(study, "other", initial_val_loss=6.0)
+    study = with_summary(study, "good", initial_val_loss=5.4)
+    assert refusal(study, "good", "base") == (
+        "initial weights differ for seed 1 (base x1, good w1): it begins at val loss 5.5, where "
+        "other (seed 9) ended"
+    )
