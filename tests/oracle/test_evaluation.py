@@ -12,12 +12,16 @@ SHAPE = {"vocab_size": 256, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd
 ROWS = 11  # rank 0 evaluates 4 + 1 of them, rank 1 4 + 2
 
 
-PROGRAM = "import sys, train_gpt2; sys.exit(train_gpt2.main(sys.argv[1:]))"
+PROGRAM = """import sys
+import train_gpt2  # as a module, so that its mutants are seen
+train_gpt2.hardware.peak_flops = lambda name, dtype: 1e9
+sys.exit(train_gpt2.main(sys.argv[1:]))
+"""
 
 
 def test_two_ranks_have_hugging_faces_validation_loss_and_the_updates_of_one(shards, tmp_path):
     """With an optimizer that draws labels: a row draws the same on any rank."""
-    program = tmp_path / "program.py"  # the trainer as a module, so that its mutants are seen
+    program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     flags = f"--eval.tokens {32 * ROWS} --eval.every 5 --checkpoint.every 5 --train.total_steps 10 "
     flags += "--optimizer.name sophia_g --optimizer.lr 3e-3 --optimizer.k 3"
@@ -28,6 +32,10 @@ def test_two_ranks_have_hugging_faces_validation_loss_and_the_updates_of_one(sha
     two, one = lines_of(directory), lines_of(only_run(tmp_path / "one"))
     for name in ("train/loss", "train/grad_norm", "val/loss", "tokens"):
         assert column(two, name) == pytest.approx(column(one, name), rel=1e-4)
+
+    parameters = 256 * 32 + 2 * 12_704 + 64  # without the positions
+    done = (6 * parameters + 12 * 2 * 32 * 32) * 512 / (column(two, "time/step_ms") / 1e3)
+    assert column(two, "mfu") == pytest.approx(done / 2e9)  # of the peak of both
 
     rows = windows(shards / "tiny_val_000000.bin", ROWS, 32)
     expected = {}
