@@ -33,6 +33,7 @@ def test_mfu_is_the_share_of_the_devices_peak(tiny, tmp_path, monkeypatch, dtype
     assert main([*tiny, "--train.dtype", dtype, "--train.total_steps", "3"]) == 0
     assert asked == [("cpu", precision)]
     summary = read_summary(only_run(tmp_path / "runs"))
+    assert summary["run"] == only_run(tmp_path / "runs").name
     n = 256 * 32 + 2 * 12_704 + 64  # without the positions
     assert summary["flops_per_token"] == 6 * n + 12 * 2 * 32 * 32
     for line in updates(tmp_path / "runs"):

@@ -11,6 +11,7 @@ import pytest
 
 import data.shards
 from data import open_split
+from data.index import ScanIndex
 from data.shards import write_shard
 from tests.data.reading import read, refusal
 
@@ -88,3 +89,67 @@ def test_eight_processes_may_scan_at_once(tmp_path):
     files = json.loads((tmp_path / "index.json").read_text())["files"]
     assert all(entry["largest_id"] == 50256 for entry in files.values())
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def index_of(directory):
+    return json.loads((directory / "index.json").read_text())
+
+
+def entry(directory, name, count, largest):
+    status = (directory / name).stat()
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "tokens": count,
+        "largest_id": largest,
+    }
+
+
+def test_index_holds_what_a_file_is_known_by_and_its_largest_id(tmp_path):
+    for name in ("x_train_1.bin", "x_train_0.bin"):
+        write_shard(tmp_path / name, TOKENS[2:])
+    read(tmp_path)
+    files = {f"x_train_{i}.bin": entry(tmp_path, f"x_train_{i}.bin", 6, 50255) for i in range(2)}
+    assert index_of(tmp_path) == {"kind": "largest token ids", "files": files}
+    assert list(index_of(tmp_path)["files"]) == sorted(files)
+
+
+def test_index_keeps_what_others_found_and_forgets_files_that_are_gone(tmp_path):
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    read(tmp_path)
+    write_shard(tmp_path / "x_val_0.bin", TOKENS[2:4])
+    read(tmp_path, "val")
+    assert set(index_of(tmp_path)["files"]) == {"x_train_0.bin", "x_val_0.bin"}
+    (tmp_path / "x_train_0.bin").unlink()
+    write_shard(tmp_path / "x_val_1.bin", TOKENS[2:4])
+    read(tmp_path, "val")
+    assert set(index_of(tmp_path)["files"]) == {"x_val_0.bin", "x_val_1.bin"}
+
+
+def test_a_writer_records_what_it_knows(tmp_path, monkeypatch):
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    index = ScanIndex(tmp_path)
+    index.record(tmp_path / "x_train_0.bin", TOKENS, 50256)
+    index.save()
+    assert index_of(tmp_path)["files"] == {
+        "x_train_0.bin": entry(tmp_path, "x_train_0.bin", 8, 50256)
+    }
+    monkeypatch.setattr(data.shards, "_largest_id", lambda tokens: pytest.fail("scanned again"))
+    assert len(read(tmp_path)) == 8
+
+
+def test_nothing_new_is_not_written(tmp_path):
+    ScanIndex(tmp_path).save()
+    assert not (tmp_path / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    "files", [3, {"x_train_0.bin": 5}, {"x_train_0.bin": {"size": "large"}}, {"x_train_0.bin": {}}]
+)
+def test_damaged_entries_are_scanned_again(tmp_path, files):
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    (tmp_path / "index.json").write_text(json.dumps({"kind": "largest token ids", "files": files}))
+    assert len(read(tmp_path)) == 8
+    assert index_of(tmp_path)["files"] == {
+        "x_train_0.bin": entry(tmp_path, "x_train_0.bin", 8, 50256)
+    }

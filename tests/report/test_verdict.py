@@ -238,6 +238,8 @@ def test_cautions_go_with_every_comparison():
     told = ("not finished: 1 of 3 runs",)
     values = {"base": {(1, 1): 3.0, (2, 2): 3.2}, "arm": {(1, 1): 3.1, (2, 2): 3.2}}
     assert compare(study, values)["arm"].notes == told
+    unproven = changed(study, "base", 1, hashes={})
+    assert compare(unproven, values)["arm"].notes[0].endswith("equal starts are not proven")
     assert compare(study, {"base": {}, "arm": {}})["arm"].notes == told
     refused = changed(study, "arm", 1, hashes={"weights": "x", "batches": "b1"})
     assert compare(refused, values)["arm"] == Comparison(
