@@ -102,7 +102,8 @@ def mutmut(folder: Path, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{' '.join(arguments)} in {folder} failed:\n{done.stdout[-2000:]}{done.stderr}")
+        said = "\n".join(done.stdout.split("\r")[-1:] + done.stderr.splitlines()[-9:])
+        sys.exit(f"mutmut {' '.join(arguments)} failed in {folder}: {said}")
     return done.stdout
 
 

@@ -130,7 +130,7 @@ def test_a_run_that_is_there_twice_is_named_with_both_seeds(arm):
         study = changed(study, arm, seed, hashes={"weights": "w", "batches": "b"})
     assert refusal(study, "good", "base") == (
         f"{arm}: seeds 1 and 3 have the same initial weights and the same batches, "
-        "so they are one run twice"
+        "so they are the same run"
     )
 
 
@@ -250,14 +250,14 @@ def test_cautions_say_what_is_missing_different_or_unfinished():
         "hashes of weights and batches are not recorded for all runs: equal starts are not proven",
         "eval.tokens is 1 against 65536 (as the contest says)",
         "train.grad_clip is 0.5 against None (not in the contest)",
-        "1 of 2 runs are not finished",
+        "not finished: 1 of 2 runs",
         "different devices (H100, cpu): times do not compare",
     )
 
 
 def test_a_run_that_has_not_begun_needs_no_hashes_and_no_configuration():
     study = changed(a_study(TWO), "good", 1, status="missing", hashes={}, config={}, facts={})
-    assert cautions(study, "good", "base") == ("1 of 2 runs are not finished",)
+    assert cautions(study, "good", "base") == ("not finished: 1 of 2 runs",)
     for seed in (1, 2):
         study = changed(study, "good", seed, status="missing", hashes={}, config={}, facts={})
-    assert cautions(study, "good", "base") == ("2 of 2 runs are not finished",)
+    assert cautions(study, "good", "base") == ("not finished: 2 of 2 runs",)

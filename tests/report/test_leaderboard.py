@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +41,20 @@ def test_mean_spread_and_interval_are_those_of_the_values():
 def test_without_two_finite_values_there_is_a_mean_at_most(numbers, mean):
     found = a_row(a_study(FIVE), "good", numbers)
     assert (found.mean, found.std, found.low, found.high) == (mean, None, None, None)
+
+
+def test_two_values_have_a_standard_deviation():
+    assert a_row(a_study(FIVE), "good", {1: 3.0, 2: 3.2}).std == pytest.approx(0.2 / math.sqrt(2))
+
+
+def test_an_arm_of_a_length_is_the_baseline_of_that_length_and_has_the_arms_tuning():
+    study = replace(a_study({"a @ 100": BASE, "b @ 100": BASE}), baseline="a")
+    assert a_row(study, "a @ 100", BASE).is_baseline
+    assert not a_row(study, "b @ 100", BASE).is_baseline
+    assert a_row(study, "b @ 100", BASE).tuned is None
+    ledger = SimpleNamespace(arms={"b": "the ledger's entry"})
+    assert a_row(replace(study, tuning=ledger), "b @ 100", BASE).tuned == "the ledger's entry"
+    assert a_row(replace(study, tuning=ledger), "a @ 100", BASE).tuned is None
 
 
 def test_runs_are_counted_by_what_became_of_them():
@@ -168,3 +183,6 @@ def test_headline_without_anything_to_compare():
     assert headline(None, [replace(only, mean=None)], "avg_loss") == f"No verdict: one arm, {end}."
     assert headline(None, [], "avg_loss") == f"No verdict: one arm, {end}."
     assert headline(None, lines(x=("better", -1)), "avg_loss").startswith("No verdict: one arm")
+    assert headline("base", lines(x=("diverged", None)), "avg_loss") == (
+        "Against base, by avg loss: x diverged."
+    )

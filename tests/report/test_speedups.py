@@ -181,22 +181,13 @@ def test_costs_before_an_evaluation_are_those_of_the_updates_done():
     assert cost_at(run, "steps", steps).tolist() == [0, 1, 3, 4]
     assert cost_at(run, "tokens", steps).tolist() == [0, 10, 30, 40]
     assert cost_at(run, "seconds", steps).tolist() == [0, 1, 5.5, 8]  # between 3 and 8
-    # 842,880 parameters, 4 layers of width 128, context 128: 6 N + 12 L C T
-    each = 6 * (842_880 - 128 * 128) + 12 * 4 * 128 * 128
+    each = run.summary["flops_per_token"]
     assert cost_at(run, "flops", steps).tolist() == [0, 10 * each, 30 * each, 40 * each]
 
 
-@pytest.mark.parametrize("missing", ["n_layer", "n_embd", "block_size", "parameters", "model"])
-def test_flops_are_unknown_without_the_shape_of_the_model(missing):
-    run = a_run("a", 1, 3.0)
-    config = {k: v for k, v in run.config.items() if k != missing}
-    config |= (
-        {"model": {k: v for k, v in run.config["model"].items() if k != missing}}
-        if "model" in config
-        else {}
-    )
-    summary = {k: v for k, v in run.summary.items() if k != missing}
-    run = replace(run, config=config, summary=summary)
+@pytest.mark.parametrize("recorded", [{}, {"flops_per_token": None}])
+def test_flops_are_unknown_where_those_of_a_token_are(recorded):
+    run = replace(a_run("a", 1, 3.0), summary={"final_val_loss": 3.0} | recorded)
     assert cost_at(run, "flops", np.array([1.0])) is None
 
 

@@ -159,13 +159,13 @@ def compared(mine, theirs):
             {1: 3.0, 2: 3.1},
             {1: 3.0},
             "no verdict",
-            "no verdict: one seed cannot be told from noise",
+            "no verdict: with one seed, no difference can be told from noise",
         ),
         (
             {1: 3.0},
             {1: 3.0, 2: 3.1},
             "no verdict",
-            "no verdict: one seed cannot be told from noise",
+            "no verdict: with one seed, no difference can be told from noise",
         ),
     ],
 )
@@ -235,7 +235,7 @@ def test_the_call_is_the_sign_of_a_difference_with_p_below_a_twentieth(p, differ
 def test_cautions_go_with_every_comparison():
     study = a_study({"base": {1: 3.0, 2: 3.1}, "arm": {1: 3.0, 2: 3.1, 3: 3.2}})
     study = changed(study, "arm", 3, status="stopped")
-    told = ("1 of 3 runs are not finished",)
+    told = ("not finished: 1 of 3 runs",)
     values = {"base": {(1, 1): 3.0, (2, 2): 3.2}, "arm": {(1, 1): 3.1, (2, 2): 3.2}}
     assert compare(study, values)["arm"].notes == told
     assert compare(study, {"base": {}, "arm": {}})["arm"].notes == told
