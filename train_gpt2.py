@@ -6,9 +6,9 @@
     python train_gpt2.py configs/quickstart.toml                  # one process, CPU or GPU
 
 Kill it at any moment: the same command resumes from the last whole checkpoint, to the same bits.
-Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 user error, reported in one
-line; 3 diverged (a loss or gradient that is not finite); 1 another rank was lost, named in one
-line. torchrun itself turns every code but 0 into 1.
+Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 the run cannot start or go on
+(one line says why); 3 diverged (a loss or gradient that is not finite); 1 another rank was lost
+(one line names it). torchrun itself turns every code but 0 into 1.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
 
-        Uniform numbers in place of the targets draw the targets from the model's predictions.
+        Floating-point `targets` are uniform numbers: with them the model's predictions are sampled.
         """
         logits = self.logits(tokens)
         if targets.is_floating_point():
@@ -252,7 +252,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
 
 
 def save(run: Run, state: State, log: runlog.Log) -> None:
-    """Rank 0 writes a checkpoint; RunError on all ranks where it, or the record, cannot be."""
+    """Rank 0 writes a checkpoint; RunError on all ranks if it or metrics.jsonl cannot be."""
     own = state.progress, state.metrics, state.model, state.optimizer
     session.save_checkpoint(run.process, run.config, log, *own)
 

@@ -150,7 +150,7 @@ def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float)
 
 
 def orthogonalised(tensors: Tensors, steps: int) -> Tensors:
-    """Newton-Schulz for each matrix, in its dtype; matrices of equal shape go together."""
+    """Newton-Schulz for each matrix, in batches of equal shape; results keep the matrix's dtype."""
     by_shape: dict[torch.Size, list[int]] = {}
     for i, t in enumerate(tensors):
         by_shape.setdefault(t.shape, []).append(i)
