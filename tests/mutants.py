@@ -44,15 +44,19 @@ SUITES = {
     "storage/files.py": ["tests/storage/test_files.py"],
     "storage/locks.py": ["tests/storage/test_locks.py"],
     "train_gpt2.py": [
-        "tests/oracle",
-        "tests/test_bad_input.py",
-        "tests/test_distributed.py",
+        "tests/oracle/test_evaluation.py",
+        "tests/oracle/test_training.py",
+        "tests/test_backward.py",
         "tests/test_divergence.py",
-        "tests/test_hooks.py",
+        "tests/test_hooks.py::test_goes_on_from_a_checkpoint_to_the_same_bits[sophia_g]",
+        "tests/test_hooks.py::test_labels_are_drawn_from_the_models_own_predictions",
+        "tests/test_loop.py",
         "tests/test_model.py",
         "tests/test_random_numbers.py",
-        "tests/test_resume.py",
-        "tests/test_train.py",
+        "tests/test_train.py::test_a_run_logs_every_named_quantity_at_every_step",
+        "tests/test_train.py::test_help_and_print_config_need_no_data",
+        "tests/test_train.py::test_schedule_free_is_evaluated_at_its_averaged_point",
+        "tests/test_train.py::test_the_record_tells_everything_needed_to_repeat_the_run",
     ],
 }
 SETTINGS = """[mutmut]
@@ -107,15 +111,27 @@ def mutmut(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def changes(folder: Path, mutant: str) -> tuple[str, str, str]:
-    """(function, lines before, lines after) of one mutant, stripped and joined."""
-    lines = mutmut(folder, "show", mutant).splitlines()[3:]
-    before, after = (
-        " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
-    )
-    mangled = mutant.rpartition("__mutmut")[0].rpartition(".")[2]
-    function = mangled.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
-    return function, before, after or f"without {before}"
+DIFFS = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps([get_diff_for_mutant(mutant) for mutant in sys.argv[1:]]))
+"""
+
+
+def changes(folder: Path, mutants: list[str]) -> list[tuple[str, str, str]]:
+    """(function, lines before, lines after) of each mutant, the lines stripped and joined."""
+    command = [sys.executable, "-c", DIFFS, *mutants]
+    shown = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    found = []
+    for mutant, diff in zip(mutants, json.loads(shown), strict=True):
+        lines = diff.splitlines()[2:]
+        before, after = (
+            " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
+        )
+        mangled = mutant.rpartition("__mutmut")[0].rpartition(".")[2]
+        function = mangled.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+        found.append((function, before, after or f"without {before}"))
+    return found
 
 
 def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, list[str]]:
@@ -124,16 +140,13 @@ def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, l
     mutmut(folder, "run", "--max-children", "1")
     codes = json.loads((folder / "mutants" / f"{file}.meta").read_text())["exit_code_by_key"]
     known = {(e["function"], e["becomes"]) for e in equivalent if e["file"] == file}
-    survivors, same = [], 0
-    for mutant, code in codes.items():
-        if code in KILLED:
-            continue
-        function, before, after = changes(folder, mutant)
-        if (function, after) in known:
-            same += 1
-        else:
-            survivors.append(f"{function}\n    - {before}\n    + {after}")
-    return len(codes), len(codes) - same - len(survivors), same, survivors
+    alive = changes(folder, [mutant for mutant, code in codes.items() if code not in KILLED])
+    survivors = [
+        f"{function}\n    - {before}\n    + {after}"
+        for function, before, after in alive
+        if (function, after) not in known
+    ]
+    return len(codes), len(codes) - len(alive), len(alive) - len(survivors), survivors
 
 
 def main() -> int:

@@ -1,14 +1,20 @@
 """What the loop says and records besides the losses, and what it hands to others."""
 
+import hashlib
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import train_gpt2
+from configs import load
+from data import Loader, open_split
 from record import checkpoints, screen
-from record.runlog import read_metrics, read_summary
+from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import only_run
 from tests.test_resume import interrupted
-from train_gpt2 import main
+from train_gpt2 import GPT, main
 
 
 def updates(runs):
@@ -108,3 +114,98 @@ def test_pinned_memory_is_for_a_gpu(tiny, monkeypatch):
     monkeypatch.setattr(train_gpt2.Loader, "batches", kept)
     assert main(tiny) == 0
     assert asked == [(0, torch.cuda.is_available())]
+
+
+# -------------------------------------------------------------------------- before the first step
+
+
+def test_the_record_says_what_each_launch_runs_on(tiny, tmp_path, capsys):
+    began = time.perf_counter()
+    assert interrupted(tiny, at=5) == 0
+    wall = time.perf_counter() - began
+    first = capsys.readouterr().out.splitlines()
+    assert main(tiny) == 0
+    second = capsys.readouterr().out.splitlines()
+    directory = only_run(tmp_path / "runs")
+    assert first[0] == f"run    {directory}"
+    assert second[0] == f"run    {directory}, from step 6"
+    assert (
+        first[1:3]
+        == second[1:3]
+        == [
+            "model  34,688 parameters, float32, on cpu",
+            "batch  512 tokens = 1 ranks x 4 micro-batches x 4 sequences x 32",
+        ]
+    )
+    assert first[3].endswith(": 0.15 epochs")
+
+    record = read_record(directory)
+    for launch, step in zip(record["launches"], (0, 6), strict=True):
+        facts = launch["environment"]
+        assert (facts["dtype"], facts["world_size"], facts["start_step"]) == ("float32", 1, step)
+        assert 0 < facts["warm_up_seconds"] < wall
+        assert "host" in facts
+    weights = GPT.initialised(load(tiny).model, seed=1).state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].numpy().tobytes())
+    assert record["hashes"]["weights"] == digest.hexdigest()
+    tokens = open_split(load(tiny).data.dir, "train", vocab_size=256)
+    loader = Loader(tokens, block_size=32, batch_size=16, data_seed=1)
+    batches = b"".join(loader.global_batch(step).tobytes() for step in range(3))
+    assert record["hashes"]["batches"] == hashlib.sha256(batches).hexdigest()
+
+
+def test_headerless_shards_train_when_asked_for(tiny, shards, tmp_path):
+    folder = tmp_path / "headerless"
+    folder.mkdir()
+    for split in ("train", "val"):
+        raw = (shards / f"tiny_{split}_000000.bin").read_bytes()[1024:]
+        (folder / f"{split}.bin").write_bytes(raw)
+    assert main([*tiny, "--data.dir", str(folder), "--data.format", "nanogpt"]) == 0
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("float32", "high"), ("bfloat16", "highest")])
+def test_tf32_is_allowed_where_products_are_float32(tiny, dtype, precision):
+    torch.set_float32_matmul_precision("highest")
+    assert main([*tiny, "--train.dtype", dtype, "--train.total_steps", "1"]) == 0
+    assert torch.get_float32_matmul_precision() == precision
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("start", "passes"), [(0, ["int64", "float32"]), (10, ["int64"])])
+def test_the_warm_up_makes_the_passes_of_the_loop_and_leaves_no_gradient(start, passes):
+    """Labels are drawn at steps 0 and 9, so that a run that resumes at 10 needs no such pass."""
+    seen, model = [], torch.nn.Linear(1, 1)
+
+    def forward(tokens, targets):
+        seen.append(str(targets.dtype).removeprefix("torch."))
+        assert tokens.shape == targets.shape == (4, 32)
+        assert tokens.dtype == torch.int64
+        return model(torch.ones(1, 1)).sum()
+
+    synchronized = []
+    process = SimpleNamespace(
+        device=torch.device("cpu"), synchronize=lambda: synchronized.append(warmed[:])
+    )
+    warmed = []
+    optimizer = SimpleNamespace(
+        curvature_due=lambda step: step % 9 == 0, warm_up=lambda: warmed.append(model.weight.grad)
+    )
+    run = SimpleNamespace(
+        process=process,
+        batch=SimpleNamespace(micro=4),
+        config=SimpleNamespace(
+            model=SimpleNamespace(block_size=32), train=SimpleNamespace(total_steps=12)
+        ),
+    )
+    state = SimpleNamespace(
+        ddp_model=forward,
+        model=model,
+        optimizer=optimizer,
+        autocast=torch.autocast("cpu", enabled=False),
+        progress=SimpleNamespace(step=start),
+    )
+    assert 0 < train_gpt2.warm_up(run, state) < 10
+    assert seen == passes
+    assert synchronized == [[None]]  # gradients were gone before the optimizer warmed up
