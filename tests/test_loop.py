@@ -9,7 +9,7 @@ import torch
 
 import train_gpt2
 from configs import load
-from data import Loader, open_split
+from data import Loader, Prefetcher, open_split
 from record import checkpoints, screen
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import only_run
@@ -209,3 +209,42 @@ def test_the_warm_up_makes_the_passes_of_the_loop_and_leaves_no_gradient(start, 
     assert 0 < train_gpt2.warm_up(run, state) < 10
     assert seen == passes
     assert synchronized == [[None]]  # gradients were gone before the optimizer warmed up
+
+
+# ------------------------------------------------------------------------------------- its clock
+
+
+def test_every_duration_is_taken_where_its_name_says(tiny, tmp_path, monkeypatch):
+    """With a clock that ticks once a look: what lies between two looks is one second."""
+    ticks, take = iter(range(10**6)), Prefetcher.__next__
+
+    def waited(self):
+        batch = take(self)
+        self.wait_seconds = 0.25
+        return batch
+
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(train_gpt2, "time", clock)
+    monkeypatch.setattr(Prefetcher, "__next__", waited)
+    assert main(tiny) == 0
+    for line in read_metrics(only_run(tmp_path / "runs")):
+        if "val/loss" in line:
+            assert line["time/eval_seconds"] == 1.0
+            continue
+        # the start, before and after the optimizer's step, the end
+        assert (line["time/step_ms"], line["time/optimizer_ms"]) == (3000.0, 1000.0)
+        assert line["time/data_wait_ms"] == 250.0
+        assert line["time/train_seconds"] == 3.0 * (line["step"] + 1)
+        assert line["tokens_per_second"] == 512 / 3
+
+
+def test_the_rate_that_is_recorded_is_that_of_the_hidden_matrices(tiny, tmp_path, monkeypatch):
+    groups = GPT.parameter_groups
+
+    def slower(self):
+        hidden, *others = groups(self)
+        return [hidden, *({**group, "lr": 1e-4} for group in others)]
+
+    monkeypatch.setattr(GPT, "parameter_groups", slower)
+    assert main([*tiny, "--schedule.name", "constant", "--optimizer.lr", "0.002"]) == 0
+    assert [line["train/lr"] for line in updates(tmp_path / "runs")][-1] == 0.002
