@@ -127,3 +127,23 @@ def test_no_position_sees_a_later_one():
         for a, b in pairwise((1, 7, 24)):
             torch.testing.assert_close(model.logits(tokens[:, :a]), full[:, :a], atol=1e-5, rtol=0)
             torch.testing.assert_close(model.logits(tokens[:, :b]), full[:, :b], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "rows"), [(50257, 50304), (64, 64), (65, 128), (4161, 4224)]
+)
+def test_the_embedding_is_padded_to_the_next_multiple_of_64(vocab_size, rows):
+    with torch.device("meta"):
+        model = GPT(Model(vocab_size=vocab_size, block_size=4, n_layer=1, n_head=1, n_embd=8))
+    assert model.wte.num_embeddings == rows
+
+
+def test_weights_are_drawn_in_the_order_of_their_names_and_padding_draws_none():
+    weights = dict(GPT.initialised(SMALL, seed=5).named_parameters())
+    generator = torch.Generator().manual_seed(5)
+    for name, p in weights.items():
+        if p.ndim > 1:
+            rows = p[:97] if name == "wte.weight" else p
+            std = 0.02 / math.sqrt(6) if name.endswith("c_proj.weight") else 0.02
+            expected = torch.empty(rows.shape).normal_(0, std, generator=generator)
+            assert torch.equal(rows, expected), name
