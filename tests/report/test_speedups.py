@@ -146,6 +146,27 @@ def test_a_diverged_run_of_the_arm_is_never_faster_and_one_of_the_baseline_is_le
         assert speedups(nothing, "arm", "base") == {}
 
 
+def test_six_seeds_are_resampled_with_the_seed_that_makes_a_report_repeatable():
+    steps, noise = [0, 10, 20, 30], np.random.default_rng(3).normal(0, 0.1, (2, 6, 4))
+    curves = np.array([6, 5, 4.4, 4.0]) + noise * [0, 1, 1, 1]
+    theirs = {seed: (steps, curves[0, seed]) for seed in range(6)}
+    mine = {seed: (steps, curves[1, seed] - [0, 0.1, 0.3, 0.9]) for seed in range(6)}
+    found = speedups(two(mine, theirs), "arm", "base")["steps"]
+    weights = np.random.default_rng(0).multinomial(6, [1 / 6] * 6, size=10_000) / 6
+    costs = np.array([steps], dtype=float)
+    a, b = (weights @ np.array([losses for _, losses in x.values()]) for x in (mine, theirs))
+    at = [crossing(costs, row[None], target)[0] for row, target in zip(a, b[:, -1:], strict=True)]
+    own = [crossing(costs, row[None], row[-1:])[0] for row in b]
+    ratios = np.array(own) / np.array(at)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
+
+
+def test_a_slower_arm_has_a_ratio_below_one():
+    found = speedups(two({1: ([0, 8], [5, 3])}, {1: ([0, 2, 8], [5, 3, 3])}), "arm", "base")
+    assert found["steps"] == Speedup(0.25, None, None, "0.25 x")
+
+
+@pytest.mark.filterwarnings("error")
 def test_what_is_not_reached_or_not_defined_is_said():
     missed = speedups(two({1: ([0, 4], [5, 4.5])}, {1: ([0, 4], [5, 4])}), "arm", "base")["steps"]
     assert missed == Speedup(0.0, None, None, "not reached")
