@@ -6,9 +6,9 @@
     python train_gpt2.py configs/quickstart.toml                  # one process, CPU or GPU
 
 Kill it at any moment: the same command resumes from the last whole checkpoint, to the same bits.
-Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 user error, reported in one
-line; 3 diverged (a loss or gradient that is not finite); 1 another rank was lost, named in one
-line. torchrun itself turns every code but 0 into 1.
+Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 the run cannot start or go on
+(one line says why); 3 diverged (a loss or gradient that is not finite); 1 another rank was lost
+(one line names it). torchrun itself turns every code but 0 into 1.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
 
-        Uniform numbers in place of the targets draw the targets from the model's predictions.
+        Floating-point `targets` are uniform numbers: with them the model's predictions are sampled.
         """
         logits = self.logits(tokens)
         if targets.is_floating_point():
@@ -227,8 +228,8 @@ def prepare(config: Config) -> Run:
 # ------------------------------------------------------------------------------- build and save
 
 
-def build(run: Run) -> State:
-    """Model and optimizer before step 0, on their device."""
+def build(run: Run, checkpoint: Path | None) -> State:
+    """Model and optimizer on their device: before step 0, or as the checkpoint left them."""
     settings, process = run.config.train, run.process
     model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
     groups = model.parameter_groups()
@@ -243,11 +244,15 @@ def build(run: Run) -> State:
         torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
     half = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
     metrics = StreamMetrics(settings.total_steps)
-    return State(model, compiled, ddp_model, optimizer, dtype, half, metrics)
+    state = State(model, compiled, ddp_model, optimizer, dtype, half, metrics)
+    if checkpoint:
+        own = metrics, model, optimizer
+        state.progress = checkpoints.restore(checkpoint, run.config.run_name, *own)
+    return state
 
 
 def save(run: Run, state: State, log: runlog.Log) -> None:
-    """Rank 0 writes a checkpoint; RunError on all ranks where it, or the record, cannot be."""
+    """Rank 0 writes a checkpoint; RunError on all ranks if it or metrics.jsonl cannot be."""
     own = state.progress, state.metrics, state.model, state.optimizer
     session.save_checkpoint(run.process, run.config, log, *own)
 
@@ -256,10 +261,8 @@ def save(run: Run, state: State, log: runlog.Log) -> None:
 
 
 def warm_up(run: Run, state: State) -> float:
-    """One pass before the clock starts; returns its seconds.
-
-    It compiles, and DDP settles its buckets: a resumed run then adds gradients in the same order
-    as one that was never interrupted.
+    """One pass before the clock starts, to compile and to let DDP settle its buckets: a resumed run
+    then adds gradients in the same order as one that was never interrupted. Returns its seconds.
     """
     began = time.perf_counter()
     optimizer, shape = state.optimizer, (run.batch.micro, run.config.model.block_size + 1)
@@ -314,7 +317,7 @@ def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None
     return total
 
 
-def train(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.Status:
+def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.Status:
     """The loop, in seven steps. `signals` grows when the run is asked to stop."""
     config, process, settings = run.config, run.process, run.config.train
     model, optimizer, progress = state.model, state.optimizer, state.progress
@@ -441,20 +444,13 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
 # ------------------------------------------------------------------------------ the command line
 
 
-def execute(run: Run) -> int:
-    """Meet the other ranks, build or restore, train, finish; returns the exit code."""
-    process, config = run.process, run.config
-    with process.joined(config) as signals:
-        log, checkpoint = session.open_record(process, config)
-        with log, process.naming_lost_peers():
-            state = build(run)
-            if checkpoint:
-                own = state.metrics, state.model, state.optimizer
-                state.progress = checkpoints.restore(checkpoint, config.run_name, *own)
-            begin(run, state, log)
-            status = train(run, state, log, signals)
-            finish(run, state, log, status)
-    return runlog.EXIT_CODES[status]
+def train(run: Run, log: runlog.Log, checkpoint: Path | None, signals: list[str]) -> runlog.Status:
+    """Build or restore, loop, finish. DDP goes with this frame: before its process group."""
+    state = build(run, checkpoint)
+    begin(run, state, log)
+    status = loop(run, state, log, signals)
+    finish(run, state, log, status)
+    return status
 
 
 def command(argv: list[str]) -> int:
@@ -465,8 +461,13 @@ def command(argv: list[str]) -> int:
     if "--print-config" in argv:
         return print_once(f"# folder: {config.directory}\n{config.toml()}")
     run = prepare(config)
-    ended = session.already_ended(config)
-    return execute(run) if ended is None else ended
+    if (ended := session.already_ended(config)) is not None:
+        return ended
+    with run.process.joined(config) as signals:
+        log, checkpoint = session.open_record(run.process, config)
+        with log, run.process.naming_lost_peers():
+            status = train(run, log, checkpoint, signals)
+    return runlog.EXIT_CODES[status]
 
 
 def main(argv: list[str]) -> int:

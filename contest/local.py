@@ -74,7 +74,7 @@ class Runner:
 
     def run(self) -> Plan:
         """Run everything that is missing; returns the last plan."""
-        self._look()
+        self._refresh_plan()
         with stop_requests() as received:
             while True:
                 if received and not self.stopping:
@@ -98,8 +98,8 @@ class Runner:
             return None
         return _remaining(self.plan, self.states) * seconds / steps / len(self.places)
 
-    def _look(self) -> None:
-        """Read the plan and the states of its runs from disk."""
+    def _refresh_plan(self) -> None:
+        """Make the plan anew and write it; read the states of its runs."""
         self.plan = self.refresh()
         self.plan.write()
         past = attempts(self.plan.home)
@@ -121,7 +121,7 @@ class Runner:
             return False
         if now == "failed" and not self.retry_failed:
             return False
-        # If the trunk diverged, this run would too, so it may start from scratch.
+        # A diverged trunk leaves no checkpoint to branch from: the run starts from step 0.
         return job.after is None or self.states[job.after] in ENDED
 
     def _runs_elsewhere(self) -> bool:
@@ -185,7 +185,7 @@ class Runner:
             self.steps += max(0, progress(job)[0] - attempt.first_step)
             self.seconds += seconds
             note(job.home, job.id, attempt.started, exit_code(code, attempt, lines), lines)
-            self._look()
+            self._refresh_plan()
             self.watch.ended(job, self.states.get(job.id, "failed"), lines, seconds)
         for attempt in self.live.values():
             attempt.step, attempt.loss = progress(attempt.job)
@@ -208,14 +208,17 @@ class Runner:
 
 
 def exit_code(code: int, attempt: Attempt, lines: list[str]) -> int:
-    """The run's own: minus the signal if one ended it. `lines`: the last ones of its output."""
+    """The exit code of the run, or minus the signal that ended it.
+
+    `lines`: the last ones of its output. A failure after a stop request counts as -SIGTERM.
+    """
     if code > 0 and attempt.stop_requested:
         return -signal.SIGTERM
     return (killed_by(lines) if attempt.slot.nproc and code > 0 else None) or code
 
 
 def _remaining(plan: Plan, states: Mapping[str, State]) -> int:
-    """Updates that are still to be done, including tuning and the runs that wait for it."""
+    """Updates still to be done; a run that waits for tuning counts with the last job's length."""
     total, length = 0, 0
     for job in plan.jobs:
         length = job.config.train.total_steps

@@ -155,14 +155,14 @@ def _report(plan: Plan, arm: Arm, seed: int, ready: list[branches.Start]) -> Non
 
 
 def _unique(plan: Plan) -> list[Job]:
-    """Each run once; two arms that share a tuning run share its result."""
+    """Each folder once; a reporting run that two arms share becomes a problem line."""
     found: dict[Path, Job] = {}
     for job in plan.jobs:
         first = found.setdefault(job.directory, job)
         if first.arm != job.arm and job.role == "report":
             arms = f"arms '{first.arm}' and '{job.arm}'"
             same = f"came out of tuning as the same run {job.id}"
-            plan.problems.append(f"{arms} {same}; it is the first one's")
+            plan.problems.append(f"{arms} {same}; it counts for '{first.arm}' only")
     return list(found.values())
 
 
@@ -175,7 +175,7 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
     owners: dict[str, str] = {}
     for arm in contest.arms:
         if contest.tuned:
-            tuning.own_setting(contest, arm)  # does it have the tuned keys?
+            tuning.own_setting(contest, arm)  # raises if it lacks a tuned key
         for setting in arm.settings() if arm.grid else []:
             build(contest, home, arm, arm.seeds[0], "report", setting)
         lengths = contest.table.branches.lengths if contest.table.branches else [None]
@@ -188,7 +188,7 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
                 raise ConfigError(f"{problem}; {remedy}")
             if seed == arm.seeds[0]:
                 _check_run(arm, job.config, nproc)
-    make(contest, home.parent)  # do the branches fit?
+    make(contest, home.parent)  # raises if a branch does not fit
 
 
 def check_data(plan: Plan) -> None:

@@ -245,7 +245,7 @@ class Validation:
 
 
 def first_batches_hash(loader: Loader, steps: int = 3) -> str:
-    """SHA-256 (hex) of the first global batches: runs with equal hashes train on the same data."""
+    """SHA-256 (hex) of the first global batches: runs with different hashes see different data."""
     digest = hashlib.sha256()
     for step in range(steps):
         digest.update(loader.global_batch(step).tobytes())

@@ -74,7 +74,7 @@ class Process:
         return torch.cuda.get_device_name(self.device) if cuda else "cpu"
 
     def dtype(self, setting: str) -> str:
-        """What "auto" means here for matrix products: "bfloat16" where a GPU has it natively."""
+        """`setting`; "auto" is "bfloat16" where a GPU has it natively, else "float32"."""
         if setting != "auto":
             return setting
         cuda = self.device.type == "cuda"
@@ -93,7 +93,8 @@ class Process:
             torch.cuda.set_device(gpu)
         if self.world_size == 1:
             return
-        patience, limits = config.launch.join_seconds, config.launch
+        limits = config.launch
+        patience = limits.join_seconds
         store, hosts = meet(self.rank, self.world_size, facts(config, self.device), patience)
         Heartbeat.announce(store, self.rank)
         late = threading.Timer(
@@ -133,7 +134,7 @@ class Process:
         except RunError:  # raised on all ranks
             raise
         except Exception as error:
-            # torchrun sends SIGTERM as soon as it sees one rank dead, and waits 30 s.
+            # torchrun sends SIGTERM when one rank is dead, and waits 30 s: time to name that rank.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if self.heartbeat and (culprit := self.heartbeat.blame(error)):
                 self.heartbeat.say(culprit)
@@ -150,11 +151,11 @@ class Process:
         if self.world_size > 1:
             problems = [None] * self.world_size
             dist.all_gather_object(problems, problem)
-        for said in filter(None, problems):
-            raise RunError(said)
+        if first := next(filter(None, problems), None):
+            raise RunError(first)
 
     def distribute(self, model: nn.Module) -> nn.Module:
-        """`model` as a rank of many calls it, under DDP; itself where there is one process."""
+        """`model` under DDP; `model` itself in a single process."""
         if self.world_size == 1:
             return model
         gpus = [self.local_rank] if self.device.type == "cuda" else None
@@ -222,9 +223,9 @@ def print_once(text: str, error: bool = False) -> int:
 
 
 def run_main(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) -> int:
-    """The exit code of a rank that does `work`, and ends when its torchrun agent does.
+    """Do `work`; returns its exit code, 2 after a one-line error, or 1 if a rank was lost.
 
-    That is what `work` returns; 2 after one line for a user error; 1 where another rank was lost.
+    The process also ends if its torchrun agent dies.
     """
     end_with_parent()
     caught: tuple[type[Exception], ...] = (RunError, *user_errors)
@@ -235,5 +236,5 @@ def run_main(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) 
     except caught as error:
         print_once(f"error: {error}", error=True)
         if int(os.environ.get("LOCAL_RANK", 0)):
-            time.sleep(10)  # torchrun ends all ranks at the first failure: let it be the printer's
+            time.sleep(10)  # torchrun ends all ranks at the first failure: rank 0 prints first
         return 2

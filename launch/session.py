@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def already_ended(config: Config) -> int | None:
-    """The exit code of a run that finished or diverged before, which is said; None otherwise."""
+    """If the run has finished or diverged already, print so and return its exit code; else None."""
     summary = runlog.read_summary(config.directory)
     if not summary or summary["status"] == "stopped":
         return None
@@ -76,7 +76,7 @@ def save_checkpoint(
     """
     folder, keep = config.directory / "checkpoints", config.checkpoint.keep
     parts = config.run_name, config.toml(), progress, metrics, model, optimizer
-    remedy = "the checkpoints before it are whole: make room, then give the same command again"
+    remedy = "earlier checkpoints are intact: make room, then give the same command again"
     problem = f"stopped at step {progress.step}: {{}}; {remedy}"
     _on_rank_0(
         process, lambda: checkpoints.save(folder, keep, checkpoints.capture(log, *parts)), problem

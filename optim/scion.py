@@ -12,7 +12,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative
-from optim.core.matrix import matrices, orthogonalised, split_kind
+from optim.core.matrix import is_hidden, matrices, orthogonalised, split_kind
 
 _EPS = 1e-8
 
@@ -63,15 +63,13 @@ class Scion(UpdateRule):
         """One of "matrix", "qkv" (three matrices in one), "sign" and "vector"."""
         if p.ndim != 2:
             return "vector"
-        if group.get("role", "hidden") != "hidden":
-            return "sign"
-        return split_kind(p, name, group)
+        return split_kind(p, name, group) if is_hidden(p, group) else "sign"
 
     def flat(self, kind: str) -> bool:
         """The number of columns counts, except for a vector."""
         return kind == "vector"
 
-    def warms(self, kind: str) -> bool:
+    def compiles(self, kind: str) -> bool:
         """Matrices go through library calls."""
         return kind in ("sign", "vector")
 

@@ -1,7 +1,7 @@
 """Checkpoints: what they hold, written whole or not at all, checked when they are read.
 
 A file is step-<step>-<first 16 hex digits of the sha256 of its content>.pt: its name tells whether
-its content is whole, so no second file can get out of step with the first.
+its content is whole, so it needs no checksum file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage import publish
 
 @dataclass
 class Progress:
-    """Where a run is: all that a checkpoint holds besides the model and the optimizer."""
+    """The position of a run and its counters."""
 
     step: int = 0  # updates done
     train_seconds: float = 0.0  # on the loop's clock
@@ -105,7 +105,7 @@ def load(path: Path, run: str | None = None, *, mmap: bool = False) -> Checkpoin
 
 
 def write(folder: Path, step: int, keep: int, content: Callable[[Any], object]) -> Path:
-    """`content(file)` beside the others, sync, rename, then remove all but the newest `keep`.
+    """Call `content(file)` on a temporary file, sync it, rename it; keep the newest `keep` files.
 
     Raises:
         OSError: it cannot be written; the earlier ones stay as they are.

@@ -138,7 +138,7 @@ def group(contest: str, role: Role) -> str:
 
 
 def contest_and_role(group: str) -> tuple[str, Role]:
-    """Reverse of `group`."""
+    """Inverse of `group`."""
     for role in ROLES[1:]:
         if group.endswith(f"-{role}"):
             return group.removesuffix(f"-{role}"), role

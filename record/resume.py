@@ -1,4 +1,4 @@
-"""Open a run's folder: alone in it, and where an earlier launch left off."""
+"""Open a run's folder: lock it, and find the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def open_run(
 
     Raises:
         RecordError: another process runs it, the folder cannot be written, or it holds another
-            run's checkpoint, a record that does not fit it, or none that is whole.
+            run's checkpoint, only torn ones, or a record that does not fit.
     """
     try:
         lock = runlog.lock(directory, wait_seconds=30)

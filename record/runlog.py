@@ -67,6 +67,7 @@ class RunLog:
     ) -> None:
         self.directory, self.held = directory, held
         self.failure: OSError | None = None  # of the first line that could not be written
+        self.ended = False
         directory.mkdir(parents=True, exist_ok=True)
         self.metrics = _open_metrics(directory / METRICS, resume_offset)
         (directory / SUMMARY).unlink(missing_ok=True)  # of an earlier launch
@@ -165,15 +166,16 @@ class RunLog:
             write_atomically(self.directory / SUMMARY, text)
             self.facts["launches"][-1] |= {"ended": now(), "status": status}
             self.record()
+            # a reader of W&B needs the hashes to know that two arms may be compared
+            told = {**summary, "hashes": self.facts.get("hashes")}
+            self.mirror.finish(status, EXIT_CODES[status], told)
+            self.record(wandb=self.mirror.facts)
         except OSError as error:
             raise RecordError(
                 f"cannot write the end of the record in {self.directory}: {error}; make room, then "
                 "give the same command again"
             ) from None
-        # a reader of W&B needs the hashes to know that two arms may be compared
-        told = {**summary, "hashes": self.facts.get("hashes")}
-        self.mirror.finish(status, EXIT_CODES[status], told)
-        self.record(wandb=self.mirror.facts)
+        self.ended = True
         self._release()
 
     def _release(self) -> None:
@@ -186,8 +188,8 @@ class RunLog:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """After an exception: end the mirror in bounded time, and write no summary.json."""
-        if self.metrics.closed:
-            return  # finish() was called
+        if self.ended:
+            return
         with contextlib.suppress(OSError):  # a full disk may be the very error that led here
             self.metrics.close()
             self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
@@ -289,7 +291,7 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """One JSON object from a file that is written atomically; None without the file."""
+    """One JSON object, non-finite floats restored; None without the file."""
     try:
         return decode(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):  # a new launch removes it at any moment

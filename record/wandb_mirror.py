@@ -100,7 +100,9 @@ class Mirror:
             elif mode == "online":
                 self.say(f"W&B: {self.run.url}")
         except Exception as error:  # whatever it is, it must not end a training run
-            self.say(f"W&B: no mirror of this run ({one_line(error)}); metrics.jsonl is complete")
+            self.say(
+                f"W&B: no mirror of this run ({one_line(error)}); metrics.jsonl records everything"
+            )
 
     def _begin(self, mode: Literal["online", "offline"], config: dict[str, Any]) -> str:
         """Call wandb.init; return why that failed, or nothing."""
@@ -172,7 +174,7 @@ class Mirror:
         self.run.finish(exit_code=exit_code)
 
     def _send(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log one line, unless the server has that step already; None is not sent."""
+        """Log one line, unless the server has that step already; values of None are left out."""
         if step >= self.first_step:
             self.run.log({k: v for k, v in values.items() if v is not None}, step=step)
 
@@ -181,7 +183,7 @@ class Mirror:
         try:
             start_service()
             return not self._begin(self.facts["mode"], self.config)
-        except Exception:  # feed() reports the failure that led here
+        except Exception:  # _feed() reports the failure that led here
             return False
 
     def finish(self, status: str, exit_code: int, summary: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def _one_run_twice(runs: Sequence[Run]) -> str | None:
 
 
 def _unequal_starts(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) -> str | None:
-    """Runs of the same seeds that did not start alike: by hashes, else by the loss at step 0."""
+    """Runs of the same seeds that did not start alike: by hashes, and by the loss at step 0."""
     twins = {run.pair: run for run in theirs}
     for run in mine:
         twin = twins.get(run.pair)

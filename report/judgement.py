@@ -110,7 +110,7 @@ def _run_problems(run: Run, metric: str, censored: bool) -> list[str]:
     problems = list(run.problems)
     if run.role == "report" and run.diverged:
         why = run.summary.get("diverged_reason") or "non-finite"
-        counts = "left out of means, as asked" if censored else "its loss counts as infinite"
+        counts = "left out of means, as asked" if censored else "its mean is infinite"
         problems.append(f"diverged ({why}); {counts}")
     elif run.role == "report" and run.status == "finished" and run.summary.get(metric) is None:
         problems.append(f"no {metric}; not in the means")

@@ -125,7 +125,7 @@ def _qualified(study: Study, clash: set[str]) -> Study:
 
 
 def without_copies(study: Study) -> Study:
-    """Each folder once; of two runs with the same arm and seeds, the one that got further."""
+    """Each folder once; of two runs with the same arm and seeds, the one whose status is better."""
     order: dict[Status, int] = {"finished": 0, "diverged": 1, "running": 2, "stopped": 3}
     runs: dict[Any, Run] = {}
     problems = list(study.problems)

@@ -105,7 +105,7 @@ def _untestable(mine: Values, theirs: Values, base: str) -> tuple[Call, str] | N
             f"no verdict: {lost} of {len(theirs)} runs of the baseline {base} diverged"
         )
     if lost := sum(map(math.isinf, mine.values())):
-        return "diverged", f"diverged: {lost} of {len(mine)} runs, so its loss counts as infinite"
+        return "diverged", f"diverged: {lost} of {len(mine)} runs, so its mean is infinite"
     if not mine or not theirs:
         return "no verdict", f"no verdict: no finished run of {base if mine else 'this arm'}"
     if len(mine) == 1 or len(theirs) == 1:

@@ -61,7 +61,7 @@ def lock(directory: Path, wait_seconds: float = 0.0) -> IO[str]:
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a live process holds `directory`; never delays one that wants the lock."""
+    """Whether a live process holds `directory`. A `lock` elsewhere may have to wait meanwhile."""
     try:
         with (directory / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

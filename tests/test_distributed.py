@@ -63,6 +63,26 @@ def test_rows_that_the_ranks_are_given_make_up_the_same_global_batches(
         assert np.array_equal(batch, loader.global_batch(step))
 
 
+def test_ddp_is_gone_before_its_process_group(shards, tmp_path):
+    """Otherwise gloo's destructor now and then waits for ever for a rank that has left."""
+    script = tmp_path / "spy.py"
+    script.write_text(
+        "import gc, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch.distributed as dist\n"
+        "import train_gpt2\n"
+        "from torch.nn.parallel import DistributedDataParallel as DDP\n"
+        "destroy = dist.destroy_process_group\n"
+        "def spy():\n"
+        "    print('alive', sum(type(x) is DDP for x in gc.get_objects()))\n"
+        "    destroy()\n"
+        "dist.destroy_process_group = spy\n"
+        "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
+    )
+    for rank in ranks(command(shards, tmp_path / "runs"), 2, program=str(script)):
+        assert "alive 0\n" in finish(rank)
+
+
 @pytest.fixture(scope="module")
 def alone(shards, tmp_path_factory):
     return train(shards, tmp_path_factory.mktemp("alone"), nproc=0, micro=16)

@@ -169,6 +169,21 @@ class UpdateRule(Optimizer):
         flat, compiled = self.flat(batch.h["kind"]), self._should_compile()
         one_pass.run(update, batch, c, flat=flat, compiled=compiled)
 
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Compile what the steps need, on tensors of ones; changes no parameter and no state.
+
+        The trainer calls it before its clock starts, when the parameters are on their device. It
+        takes memory for parameter, gradient and state: of a few tensors on a CPU, of all on a GPU.
+        """
+        if not self._should_compile():
+            return
+        before = [copy.copy(group) for group in self.param_groups]
+        self.advance(self._examples())
+        for group, values in zip(self.param_groups, before, strict=True):
+            group.clear()
+            group.update(values)
+
     # ---- subclasses do not override what follows
 
     @torch.no_grad()
@@ -185,21 +200,6 @@ class UpdateRule(Optimizer):
         self.check_step()
         self.advance(self._batches())
         return loss
-
-    @torch.no_grad()
-    def warm_up(self) -> None:
-        """Compile what the steps need, on tensors of ones; changes no parameter and no state.
-
-        The trainer calls it before its clock starts, when the parameters are on their device. It
-        takes memory for parameter, gradient and state: of a few tensors on a CPU, of all on a GPU.
-        """
-        if not self._should_compile():
-            return
-        before = [copy.copy(group) for group in self.param_groups]
-        self.advance(self._examples())
-        for group, values in zip(self.param_groups, before, strict=True):
-            group.clear()
-            group.update(values)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, but checks the group.

@@ -59,9 +59,7 @@ class MatrixRule(UpdateRule):
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Either "adamw", "matrix", or with split_qkv also "qkv": three matrices in one."""
-        if p.ndim != 2 or group.get("role", "hidden") != "hidden":
-            return "adamw"
-        return split_kind(p, name, group)
+        return split_kind(p, name, group) if is_hidden(p, group) else "adamw"
 
     def flat(self, kind: str) -> bool:
         """AdamW does not depend on shapes."""
@@ -95,6 +93,11 @@ class MatrixRule(UpdateRule):
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The precision of decompositions and of the sums that they need."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def is_hidden(p: Tensor, group: Mapping[str, Any]) -> bool:
+    """Whether `p` is a matrix between neurons: its group has the role "hidden", or no role."""
+    return p.ndim == 2 and group.get("role", "hidden") == "hidden"
 
 
 def split_kind(p: Tensor, name: str, group: Mapping[str, Any]) -> str:
@@ -150,7 +153,7 @@ def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float)
 
 
 def orthogonalised(tensors: Tensors, steps: int) -> Tensors:
-    """Newton-Schulz for each matrix, in its dtype; matrices of equal shape go together."""
+    """Newton-Schulz for each matrix, in batches of equal shape; results keep the matrix's dtype."""
     by_shape: dict[torch.Size, list[int]] = {}
     for i, t in enumerate(tensors):
         by_shape.setdefault(t.shape, []).append(i)

@@ -247,6 +247,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path, parquet):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # if it is ignored here
     )
     while not (tmp_path / "fineweb_train_000000.bin").exists():
         assert process.poll() is None

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -74,51 +72,6 @@ def steps_logged(runs: Path) -> int:
         return 0
 
 
-class Forked:
-    """train_gpt2.py as a process of its own, forked where torch is loaded: it starts at once."""
-
-    context = multiprocessing.get_context("forkserver")
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.context.set_forkserver_preload(["train_gpt2", "torch._dynamo"])
-        self.process = self.context.Process(target=train, args=(arguments,))
-        self.process.start()
-
-    def poll(self) -> int | None:
-        return self.process.exitcode
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-
-    def finish(self) -> None:
-        self.process.join(120)
-        assert self.process.exitcode == 0
-
-
-class Torchrun:
-    """A job under torchrun."""
-
-    def __init__(self, arguments: list[str], nproc: int) -> None:
-        self.process = job(arguments, nproc)
-        self.poll = self.process.poll
-
-    def kill(self) -> None:
-        kill_group(self.process, children(self.process.pid))
-
-    def finish(self) -> None:
-        finish(self.process)
-
-
-def train(arguments: list[str]) -> None:
-    """In the forked process."""
-    from train_gpt2 import main
-
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    torch.set_num_threads(1)
-    sys.exit(main(arguments))
-
-
 @dataclass
 class Outcome:
     """How often it was killed, and how often in the middle of a checkpoint."""
@@ -131,19 +84,16 @@ class Outcome:
 def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 0) -> Outcome:
     """A run in `folder`, killed that often; AssertionError where it ends unlike a calm one."""
 
-    def start(arguments: list[str]) -> Forked | Torchrun:
-        return Torchrun(arguments, nproc) if nproc else Forked(arguments)
-
     steps = 12 * kills
     length = ["--train.total_steps", str(steps), "--eval.every", "30", "--checkpoint.every", "2"]
     length += ["--model.n_embd", "64"]  # 1.5 MB a checkpoint
-    start(command(shards, folder / "calm") + length).finish()
+    finish(job(command(shards, folder / "calm") + length, nproc))
     runs = folder / "killed"
     arguments = command(shards, runs) + length
     rng, outcome, began = random.Random(seed), Outcome(), time.monotonic()
     for attempt in range(kills):
         before = steps_logged(runs)
-        process = start(arguments)
+        process = job(arguments, nproc)
         # Some lines further than the last attempt came, so that it gets on.
         target = before + rng.randint(1, 9)
         wait_until(lambda p=process, t=target: steps_logged(runs) >= t or p.poll() is not None)
@@ -153,11 +103,11 @@ def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 
             time.sleep(rng.random() * 0.004)
         else:
             time.sleep(rng.random() * 0.02)
-        process.kill()
+        kill_group(process, children(process.pid))
         outcome.kills += 1
         outcome.torn += (only_run(runs) / "checkpoints" / "partial").exists()
         assert read_summary(only_run(runs)) is None, "it ended before it could be killed"
-    start(arguments).finish()
+    finish(job(arguments, nproc))
     assert_same(result(folder / "calm"), result(runs))
     logged = [line["step"] for line in read_metrics(only_run(runs)) if "train/loss" in line]
     assert logged == list(range(steps))

@@ -10,7 +10,7 @@ import pytest
 from record import checkpoints
 from record.runlog import read_metrics, read_record
 from storage.locks import LOCK
-from tests.faults.kills import Forked, assert_same, result, steps_logged
+from tests.faults.kills import assert_same, result, steps_logged
 from tests.jobs import command, finish, job, only_run, wait_until
 from train_gpt2 import main
 
@@ -69,16 +69,17 @@ def test_folder_that_becomes_read_only_ends_the_run_and_loses_nothing(shards, di
 
 def test_lock_of_a_dead_owner_holds_nobody_up(tiny, tmp_path, capsys):
     """SIGKILL leaves the file with the owner's name; the kernel's lock died with the process."""
-    process = Forked([*tiny, "--train.total_steps", "4000"])
+    process = job([*tiny, "--train.total_steps", "4000"])
     wait_until(lambda: steps_logged(tmp_path / "runs") > 3)
     directory = only_run(tmp_path / "runs")
     owner = (directory / LOCK).read_text()
-    assert f"pid {process.process.pid} " in owner
+    assert f"pid {process.pid} " in owner
     process.kill()
+    process.wait()
     assert (directory / LOCK).read_text() == owner  # stale
-    again = Forked([*tiny, "--train.total_steps", "4000"])
+    again = job([*tiny, "--train.total_steps", "4000"])
     wait_until(lambda: len(read_record(directory)["launches"]) == 2)
-    assert f"pid {again.process.pid} " in (directory / LOCK).read_text()
+    assert f"pid {again.pid} " in (directory / LOCK).read_text()
     again.kill()
 
 

@@ -113,7 +113,7 @@ def test_checkpoint_and_evaluation_longer_than_the_time_out_are_waited_for(shard
     finish(job(command(shards, tmp_path / "runs") + flags, nproc=2, program=str(slow)))
     directory = only_run(tmp_path / "runs")
     assert read_summary(directory)["status"] == "finished"
-    assert next(x for x in read_metrics(directory) if "val/loss" in x)["time/eval_seconds"] > 6
+    assert next(x for x in read_metrics(directory) if "val/loss" in x)["time/eval_seconds"] > 5
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_a_signal_to_the_agent_of_run_sh_is_a_checkpoint_and_a_clear_last_line(
     )
     ours = [x for x in output.splitlines() if x.startswith(("stopped", "step", "error"))]
     assert f"stopped by {name} at step" in ours[-1]
-    assert "the same command goes on from here" in ours[-1]
+    assert "the same command resumes there" in ours[-1]
     assert process.returncode == 1  # torchrun's, whatever its ranks return
     assert read_summary(directory)["status"] == "stopped"
     assert [r["type"] for r in inspect(directory)].count("exit") == 1  # the W&B run is closed

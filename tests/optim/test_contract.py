@@ -445,3 +445,13 @@ def test_mistakes_are_named_in_one_line(name, hyperparameters, message, paramete
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=message):
         build_optimizer(name, parameters().values(), **hyperparameters)
+
+
+def test_a_public_method_overrides_one_of_the_base_or_is_called():
+    """A hook under a name that the base does not know would never run."""
+    source = "".join(path.read_text() for path in (PRESETS.parents[1] / "optim").rglob("*.py"))
+    for cls in {c for row in OPTIMIZERS.values() for c in row.__mro__ if issubclass(c, UpdateRule)}:
+        for name, value in vars(cls).items():
+            if inspect.isfunction(value) and not name.startswith("_"):
+                overrides = any(hasattr(base, name) for base in cls.__mro__[1:])
+                assert overrides or f".{name}(" in source, f"{cls.__name__}.{name}"

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from record import runlog
 from record.runlog import (
     NoLog,
     RecordError,
@@ -254,3 +255,38 @@ def test_reading_and_writing_import_neither_torch_nor_wandb():
     code = "import sys, record.runlog, record.metrics, record.hardware; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert not {"torch", "wandb", "scipy", "configs", "data", "optim"} & set(done.stdout.split())
+
+
+def test_an_end_that_cannot_be_written_releases_the_lock_and_is_recorded_as_failed(
+    tmp_path, monkeypatch
+):
+    real = runlog.write_atomically
+
+    def full(path, text):
+        if path.name == "summary.json":
+            raise OSError(28, "No space left on device")
+        real(path, text)
+
+    held = lock(tmp_path, 0)
+    options = {"config_toml": "", "config": {}, "resume_offset": None, "wandb": OFF, "held": held}
+    monkeypatch.setattr(runlog, "write_atomically", full)
+    with (
+        pytest.raises(RecordError, match="No space left on device; make room"),
+        RunLog(tmp_path, **options) as log,
+    ):
+        log.finish("finished", {})
+    assert read_record(tmp_path)["launches"][-1]["status"] == "failed"
+    lock(tmp_path, 0).close()  # nobody holds it any more
+
+
+def test_a_line_that_cannot_be_written_is_remembered_and_stops_the_next_checkpoint(tmp_path):
+    log = open_log(tmp_path)
+    log.log(0, {"train/loss": 3.0})
+    assert log.failure is None
+    log.metrics.close()
+    log.metrics = open("/dev/full", "ab")  # noqa: PTH123, SIM115
+    log.log(1, {"train/loss": 2.0})
+    log.log(2, {"train/loss": 1.0})
+    assert log.failure.errno == 28
+    with pytest.raises(OSError, match=r"cannot write .*metrics.jsonl: .*No space left"):
+        log.offset()

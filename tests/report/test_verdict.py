@@ -66,7 +66,7 @@ def test_diverged_run_makes_the_arm_infinite_unless_censored():
     study = changed(a_study(FIVE), "good", 2, status="diverged", summary={"initial_val_loss": 5.5})
     row = rows(study)["good"]
     assert (row.mean, row.n, row.diverged) == (math.inf, 3, 1)
-    assert row.comparison.words == "diverged: 1 of 3 runs, so its loss counts as infinite"
+    assert row.comparison.words == "diverged: 1 of 3 runs, so its mean is infinite"
     assert row.speedups["tokens"].words.startswith("not reached")
     censored = rows(study, censor_diverged=True)["good"]
     assert (censored.n, censored.diverged) == (2, 1)
@@ -151,7 +151,7 @@ def compared(mine, theirs):
             {1: 3.0, 2: math.inf},
             {1: 3.0, 2: 3.1},
             "diverged",
-            "diverged: 1 of 2 runs, so its loss counts as infinite",
+            "diverged: 1 of 2 runs, so its mean is infinite",
         ),
         ({}, {1: 3.0}, "no verdict", "no verdict: no finished run of this arm"),
         ({1: 3.0}, {}, "no verdict", "no verdict: no finished run of base"),

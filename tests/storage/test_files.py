@@ -64,10 +64,10 @@ def test_a_checkpoint_is_durable_before_the_older_one_is_removed(tmp_path, calls
         calls.append(("remove", path.name))
         remove(path, missing_ok)
 
-    old = checkpoints.save(tmp_path, 1, 1, lambda file: file.write(b"one"))
+    old = checkpoints.write(tmp_path, 1, 1, lambda file: file.write(b"one"))
     monkeypatch.setattr(Path, "unlink", unlink)
     calls.clear()
-    new = checkpoints.save(tmp_path, 2, 1, lambda file: file.write(b"two"))
+    new = checkpoints.write(tmp_path, 2, 1, lambda file: file.write(b"two"))
     assert calls == [*published(new), ("remove", old.name)]
 
 
