@@ -81,3 +81,19 @@ def test_a_file_system_without_locks_is_told_once_and_used(tmp_path, monkeypatch
         assert "No locks available" in warning
         assert "start one process there at a time" in warning
         assert not is_locked(tmp_path)
+
+
+def test_a_longer_wait_looks_often(tmp_path, monkeypatch):
+    """Every tenth of a second, and never beyond the deadline."""
+    now, slept = [100.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def sleep(seconds):
+        slept.append(round(seconds, 6))
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with lock(tmp_path), pytest.raises(LockedError) as caught:
+        lock(tmp_path, wait_seconds=0.25)
+    assert slept == [0.1, 0.1, 0.05]
+    assert caught.value.owner.startswith("host ")
