@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ import pytest
 
 from data import DataError, Tokens, open_split
 from data.shards import write_shard
-from data.writer import Recipe, opened, recorded_arguments, write_documents
+from data.writer import Recipe, opened, recorded_arguments, split_by_hash, write_documents
 from storage import lock
 from tests.data.reading import all_tokens
 
@@ -324,3 +325,23 @@ def test_arguments_are_remembered_while_begun_and_when_complete(begun, tmp_path)
 def test_the_index_has_the_largest_id_of_each_shard(begun):
     files = json.loads((begun / "index.json").read_text())["files"]
     assert {name: entry["largest_id"] for name, entry in files.items()} == {"x_val_000000.bin": 256}
+
+
+def test_documents_are_split_by_a_hash_of_their_text():
+    texts = [f"text {i}" for i in range(400)]
+    expected = []
+    for text in texts:
+        place = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
+        expected.append("val" if place / 2**64 < 0.25 else "train")
+    assert [split_by_hash(text, 0.25) for text in texts] == expected
+    assert 70 < expected.count("val") < 130
+    assert {split_by_hash(text, 0.0) for text in texts} == {"train"}
+    assert {split_by_hash(text, 1.0) for text in texts} == {"val"}
+
+
+def test_an_output_of_nothing_can_be_finished(tmp_path):
+    with opened(tmp_path, a_recipe(), shard_tokens=3) as output:
+        output.finish()
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    nothing = {"tokens": 0, "documents": None, "shards": []}
+    assert meta["splits"] == {"val": nothing, "train": nothing}
