@@ -400,3 +400,34 @@ def test_only_uint16_is_written_and_never_a_part_of_it(tmp_path):
     assert not list(tmp_path.iterdir())
     write_shard(tmp_path / "a_train_0.bin", np.repeat(TOKENS, 2)[::2])  # not contiguous in memory
     assert read(tmp_path).tolist() == TOKENS.tolist()
+
+
+def test_a_split_knows_where_it_comes_from(tmp_path):
+    for i in range(2):
+        write_shard(tmp_path / f"x_val_{i}.bin", TOKENS[2:])
+    tokens = open_split(str(tmp_path), "val", vocab_size=50257)
+    assert (tokens.directory, tokens.split, tokens.num_tokens) == (tmp_path, "val", 12)
+    assert tokens.paths == [tmp_path / "x_val_0.bin", tmp_path / "x_val_1.bin"]
+
+
+def test_more_tokens_than_a_header_can_count_are_not_written(tmp_path):
+    with pytest.raises(AssertionError, match="the header's count is an int32"):
+        write_shard(tmp_path / "a.bin", np.broadcast_to(np.uint16(1), 2**31))
+    write_shard(tmp_path / "a_train_0.bin", np.repeat(TOKENS, 100))
+    assert len(read(tmp_path)) == 800
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_headerless_files_hold_whole_tokens(tmp_path, size):
+    path = tmp_path / "train.bin"
+    path.write_bytes(bytes(size))
+    assert refusal(tmp_path, format="nanogpt") == (
+        f"{path}: {size} bytes are not a whole number of uint16 tokens"
+    )
+
+
+def test_what_numpy_says_of_a_damaged_array_is_passed_on(tmp_path):
+    (tmp_path / "x_train_0.npy").write_bytes(b"\x93NUMPY")
+    message = refusal(tmp_path)
+    assert "truncated or not a .npy array (" in message
+    assert "None" not in message
