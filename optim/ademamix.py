@@ -78,7 +78,7 @@ class AdEMAMix(UpdateRule):
         torch._foreach_lerp_(m1, grads, 1 - h["betas"][0])
         torch._foreach_mul_(m2, c["slow"])
         torch._foreach_add_(m2, torch._foreach_mul(grads, c["slow_rest"]))
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
+        denominator = adamw.update_denominator(grads, state["exp_avg_sq"], h, c)
         mix = torch._foreach_mul(m1, c["scale"])
         torch._foreach_add_(mix, torch._foreach_mul(m2, c["alpha"]))
         adamw.subtract_ratio(params, list(mix), denominator, c["lr"])

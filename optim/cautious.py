@@ -55,7 +55,7 @@ class CautiousAdamW(UpdateRule):
         scales = [once(1 / (total(mask) / mask.numel()).clamp(min=1e-3)) for mask in masks]
         numerator = torch._foreach_mul(m, masks)
         torch._foreach_mul_(numerator, scales)
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
+        denominator = adamw.update_denominator(grads, state["exp_avg_sq"], h, c)
         step_size = c["step_size"]
         adamw.subtract_ratio(params, list(numerator), denominator, step_size)
 

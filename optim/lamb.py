@@ -74,7 +74,7 @@ class LAMB(UpdateRule):
         m, adapted = state["exp_avg"], h["kind"] == "adapted"
         torch._foreach_mul_(m, h["betas"][0])
         torch._foreach_add_(m, grads, alpha=1 - h["betas"][0])
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
+        denominator = adamw.update_denominator(grads, state["exp_avg_sq"], h, c)
         u = list(torch._foreach_div(m, denominator))
         torch._foreach_mul_(u, c["scale"])
         if adapted:

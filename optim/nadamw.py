@@ -49,6 +49,6 @@ class NAdamW(UpdateRule):
         (beta1, _), m = h["betas"], state["exp_avg"]
         torch._foreach_mul_(params, c["decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
-        denominator = adamw.root_mean_square(grads, state["exp_avg_sq"], h, c)
+        denominator = adamw.update_denominator(grads, state["exp_avg_sq"], h, c)
         n = torch._foreach_lerp(m, grads, 1 - beta1)
         adamw.subtract_ratio(params, list(n), denominator, c["step_size"])

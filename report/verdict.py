@@ -93,7 +93,7 @@ def _against_baseline(study: Study, arm: str, values: Mapping[str, Values]) -> C
     mine, theirs = values[arm], values[base]
     if untestable := _untestable(mine, theirs, base):
         call, words = untestable
-        gaps = {pair: gap for pair, gap in _gaps(mine, theirs).items() if math.isfinite(gap)}
+        gaps = {pair: gap for pair, gap in _differences(mine, theirs).items() if math.isfinite(gap)}
         return Comparison(base, call, words, differences=gaps, notes=notes)
     return tested(base, mine, theirs, notes)
 
@@ -113,7 +113,7 @@ def _untestable(mine: Values, theirs: Values, base: str) -> tuple[Call, str] | N
     return None
 
 
-def _gaps(mine: Values, theirs: Values) -> Values:
+def _differences(mine: Values, theirs: Values) -> Values:
     """Arm minus baseline for each pair of equal seeds; NaN if both are infinite."""
     return {pair: mine[pair] - theirs[pair] for pair in sorted(mine.keys() & theirs.keys())}
 
@@ -123,7 +123,7 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
 
     mine, theirs: at least two finite values each. The call is still open: see `adjusted`.
     """
-    gaps = _gaps(mine, theirs)
+    gaps = _differences(mine, theirs)
     paired = mine.keys() == theirs.keys()
     sides = [list(gaps.values())] if paired else [list(mine.values()), list(theirs.values())]
     test = paired_t(*sides) if paired else welch_t(*sides)

@@ -40,10 +40,10 @@ def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) 
     (beta1, _), m = h["betas"], state["exp_avg"]
     torch._foreach_mul_(params, c["decay"])
     torch._foreach_lerp_(m, grads, 1 - beta1)
-    subtract_ratio(params, m, root_mean_square(grads, state["exp_avg_sq"], h, c), c["step_size"])
+    subtract_ratio(params, m, update_denominator(grads, state["exp_avg_sq"], h, c), c["step_size"])
 
 
-def root_mean_square(grads: Tensors, exp_avg_sq: Tensors, h: Values, c: Values) -> Tensors:
+def update_denominator(grads: Tensors, exp_avg_sq: Tensors, h: Values, c: Values) -> Tensors:
     """v <- beta2 * v + (1 - beta2) * g^2; returns sqrt(v / (1 - beta2^t)) + eps."""
     beta2 = h["betas"][1]
     torch._foreach_mul_(exp_avg_sq, beta2)
