@@ -97,12 +97,11 @@ def crossing(costs: Floats, losses: Floats, target: Floats) -> Floats:
     below = losses <= target[:, None]
     k = np.argmax(below, axis=1)
     rows = np.arange(len(k))
-    before = np.maximum(k - 1, 0)
+    before = np.maximum(k - 1, 0)  # k itself where the first evaluation is below the target
     drop = losses[rows, before] - losses[rows, k]
     with np.errstate(invalid="ignore", divide="ignore"):
         part = np.where(drop > 0, (losses[rows, before] - target) / drop, 1.0)
     at = costs[rows, before] + part * (costs[rows, k] - costs[rows, before])
-    at = np.where(k == 0, costs[rows, 0], at)
     return np.where(below.any(axis=1), at, np.inf)
 
 
