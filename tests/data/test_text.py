@@ -104,3 +104,99 @@ def test_share_of_validation_documents_is_as_asked():
     corpus = Corpus([], None, 0.1)
     val = sum(corpus.split_of(f"document {i}") == "val" for i in range(5000))
     assert 400 < val < 600
+
+
+def metadata(out: Path) -> dict:
+    return json.loads((out / "meta.json").read_text())
+
+
+def test_defaults_are_those_of_the_help(cli, tmp_path):
+    """Below 100 files, documents end at the first blank line after 4,096 characters; val: 0.1."""
+    write_files(tmp_path / "in", ["\n\n".join(f"{i} " * 20 for i in range(5000))])
+    out = tmp_path / "out"
+    result = cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", out)
+    assert result.returncode == 0
+    recorded = metadata(out)
+    assert recorded["source"] == "text"
+    assert recorded["command"].startswith("python -m data text ")
+    arguments = recorded["arguments"]
+    assert list(arguments) == ["files", "text_sha256", "least_chars", "val_fraction"]
+    assert (arguments["files"], arguments["least_chars"], arguments["val_fraction"]) == (
+        1,
+        4096,
+        0.1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "flags", "least_chars"),
+    [
+        (99, (), 4096),
+        (100, (), None),
+        (2, ("--split-on", "file"), None),
+        (100, ("--split-on", "blank-line", "--document-chars", 7), 7),
+        (100, ("--split-on", "auto"), None),
+    ],
+)
+def test_documents_end_at_blank_lines_or_with_the_file(cli, tmp_path, count, flags, least_chars):
+    write_files(tmp_path / "in", [f"Text {i}.\n\n" * 900 for i in range(count)])
+    out = tmp_path / "out"
+    options = ("--tokenizer", "bytes", "--val-fraction", 0.5, "--out", out, "--workers", 1)
+    assert cli("text", tmp_path / "in", *options, *flags).returncode == 0
+    assert metadata(out)["arguments"]["least_chars"] == least_chars
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 1.5])
+def test_share_of_validation_lies_between_0_and_1(cli, tmp_path, fraction):
+    write_files(tmp_path / "in", ["a", "b"])
+    result = cli("text", tmp_path / "in", "--val-fraction", fraction, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert f"--val-fraction {fraction:g}; valid: between 0 and 1" in result.stderr
+
+
+def test_a_written_directory_is_told_from_one_that_was_complete(cli, tmp_path):
+    write_files(tmp_path / "in", [f"Text {i}.\n" for i in range(120)])
+    command = ("text", tmp_path / "in", "--tokenizer", "bytes", "--out", tmp_path / "out")
+    assert f"{tmp_path / 'out'} written: " in cli(*command).stdout
+    assert f"{tmp_path / 'out'} is complete already: " in cli(*command).stdout
+
+
+def test_files_of_several_paths_are_all_taken_once(tmp_path):
+    write_files(tmp_path / "a", ["1", "2"])
+    write_files(tmp_path / "b", ["3"])
+    single = tmp_path / "a" / "0001.txt"
+    found = find_files([single, tmp_path / "b", tmp_path / "a"], "*")
+    assert found == [single, tmp_path / "b" / "0000.txt", tmp_path / "a" / "0000.txt"]
+
+
+def test_survey_counts_documents_and_refuses_an_empty_split(tmp_path):
+    write_files(tmp_path / "in", [f"Text {i}.\n" for i in range(20)])
+    files = find_files([tmp_path / "in"], "*")
+    none = Corpus(files, None, 1e-9)
+    with pytest.raises(DataError, match=r"^20 documents are too few: 0 fall to val, 20 to train; "):
+        none.survey()
+    with pytest.raises(DataError, match=r"^20 documents are too few: 20 fall to val, 0 to train; "):
+        Corpus(files, None, 1 - 1e-9).survey()
+    half = Corpus(files, None, 0.5)
+    splits = {split: list(half.documents(split)) for split in ("train", "val")}
+    assert all(half.split_of(d) == split for split, found in splits.items() for d in found)
+    assert sorted(splits["train"] + splits["val"]) == sorted(f"Text {i}.\n" for i in range(20))
+
+
+def test_a_piece_ends_at_the_first_blank_line_that_makes_it_long_enough():
+    assert list(cut("abcd\n\nef\n\ngh", 6)) == ["abcd\n\n", "ef\n\ngh"]
+    assert list(cut("abcd\n\nef\n\ngh", 7)) == ["abcd\n\nef\n\n", "gh"]
+    assert list(cut("abcd\n\nef\n\n", 6)) == ["abcd\n\n", "ef\n\n"]
+    assert list(cut("abcd\n\n", 6)) == ["abcd\n\n"]
+
+
+def test_line_endings_and_letters_are_kept_as_they_are(cli, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(120):
+        (tmp_path / "in" / f"{i:03}.txt").write_bytes(f"Zeile {i}\r\nä\r".encode())
+    out = tmp_path / "out"
+    assert cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", out).returncode == 0
+    found = documents(all_tokens(out, "train", 257), 256)
+    first = Bytes().decode(np.frombuffer(found[0], np.uint16)[1:].tolist())
+    assert first.startswith("Zeile ")
+    assert first.endswith("\r\nä\r")
