@@ -85,7 +85,6 @@ class Loader:
         self.windows = Windows(tokens, block_size)
         if len(self.windows) < batch_size:
             raise DataError(_too_small(tokens, len(self.windows), block_size, batch_size))
-        self.block_size = block_size
         self.batch_size = batch_size
         self.data_seed = data_seed
         self.rank = rank
