@@ -232,8 +232,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     """Model and optimizer on their device: before step 0, or as the checkpoint left them."""
     settings, process = run.config.train, run.process
     model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
-    groups = model.parameter_groups()
-    optimizer = optim.optimizer_of(run.config, groups)
+    optimizer = optim.optimizer_of(run.config, model.parameter_groups())
     optimizer.check_gradients = False  # the loop checks their norm before every step
     compiled: nn.Module = model
     if settings.compile is True or (settings.compile == "auto" and process.device.type == "cuda"):
@@ -242,12 +241,12 @@ def build(run: Run, checkpoint: Path | None) -> State:
     dtype = process.dtype(settings.dtype)
     if dtype == "float32":
         torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
-    half = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    autocast = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
     metrics = StreamMetrics(settings.total_steps)
-    state = State(model, compiled, ddp_model, optimizer, dtype, half, metrics)
+    state = State(model, compiled, ddp_model, optimizer, dtype, autocast, metrics)
     if checkpoint:
-        own = metrics, model, optimizer
-        state.progress = checkpoints.restore(checkpoint, run.config.run_name, *own)
+        saved = checkpoints.load(checkpoint, run.config.run_name)
+        state.progress = checkpoints.restore(saved, metrics, model, optimizer)
     return state
 
 
@@ -283,16 +282,19 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     config, process, step = run.config, run.process, state.progress.step
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype}
     facts |= {"world_size": process.world_size, "start_step": step}
+    hashes = {}
     if process.rank == 0:
+        hashes["batches"] = first_batches_hash(run.loader)
+        if step == 0:
+            hashes["weights"] = checkpoints.weights_hash(state.model)
+        n, epochs = state.model.num_parameters(), run.loader.epoch(config.train.total_steps)
         print(f"run    {config.directory}{f', from step {step}' if step else ''}")
-        parameters, device = f"{state.model.num_parameters():,} parameters", process.device_name
-        print(f"model  {parameters}, {state.dtype}, on {device}")
+        print(f"model  {n:,} parameters, {state.dtype}, on {process.device_name}")
         print(f"batch  {run.batch}")
-        print(f"data   {config.data.dir}: {run.loader.epoch(config.train.total_steps):.2f} epochs")
+        print(f"data   {config.data.dir}: {epochs:.2f} epochs", flush=True)
         if conflict := state.optimizer.check_schedule(run.schedule):
-            print(f"warning: {conflict}")
-    weights = "" if step or process.rank else checkpoints.weights_hash(state.model)
-    session.record_launch(process, log, weights, first_batches_hash(run.loader), facts)
+            print(f"warning: {conflict}", flush=True)
+    session.record_launch(process, log, hashes, facts)
 
 
 # -------------------------------------------------------------------------------------- the loop
@@ -321,13 +323,12 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
     """The loop, in seven steps. `signals` grows when the run is asked to stop."""
     config, process, settings = run.config, run.process, run.config.train
     model, optimizer, progress = state.model, state.optimizer, state.progress
-    prints, cuda = process.rank == 0, process.device.type == "cuda"
-    start_step, parameters = progress.step, list(model.parameters())
+    prints, start_step, parameters = process.rank == 0, progress.step, list(model.parameters())
     precision = "tf32" if state.dtype == "float32" else state.dtype
     peak = hardware.peak_flops(process.device_name, precision)
     arm = f"{config.optimizer.name} and {config.schedule.name}"
     bar = screen.Screen(settings.total_steps, start_step, config.log.print_every, prints)
-    with bar, run.loader.batches(start_step, pin_memory=cuda) as batches:
+    with bar, run.loader.batches(start_step, pin_memory=process.device.type == "cuda") as batches:
         for step in range(start_step, settings.total_steps + 1):
             last = step == settings.total_steps
             # ---- 1. evaluate

@@ -50,14 +50,14 @@ def open_record(process: Process, config: Config) -> tuple[runlog.Log, Path | No
 
 
 def record_launch(
-    process: Process, log: runlog.Log, weights: str, batches: str, facts: Mapping[str, Any]
+    process: Process, log: runlog.Log, hashes: Mapping[str, str], facts: Mapping[str, Any]
 ) -> None:
-    """Record what this launch begins with, as `RunLog.begin`, and what it runs on.
+    """Record the `hashes` of what this launch starts with, as `RunLog.begin`, and where it runs.
 
     Raises:
         RunError: the batches are not those that the run began with; on all ranks.
     """
-    _on_rank_0(process, lambda: log.begin(weights, batches, environment() | dict(facts)))
+    _on_rank_0(process, lambda: log.begin(hashes, environment() | dict(facts)))
 
 
 def save_checkpoint(

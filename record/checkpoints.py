@@ -59,13 +59,8 @@ def capture(
     return Checkpoint(run, config, progress, model.state_dict(), optimizer.state_dict())
 
 
-def restore(path: Path, run: str, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:
-    """Load a checkpoint of `run` into these three; returns where the run is.
-
-    Raises:
-        RecordError: as `load`.
-    """
-    saved = load(path, run)
+def restore(saved: Checkpoint, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:
+    """Put what was saved into these three; returns the progress of the run."""
     model.load_state_dict(saved.model)
     optimizer.load_state_dict(saved.optimizer)
     metrics.load_state_dict(saved.progress.metrics)

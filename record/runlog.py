@@ -118,25 +118,23 @@ class RunLog:
         os.fsync(self.metrics.fileno())
         return self.metrics.tell()
 
-    def begin(self, weights: str, batches: str, environment: Mapping[str, Any]) -> None:
-        """Record what this launch begins with.
+    def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
+        """Record what this launch starts with.
 
-        weights, batches: hashes of the initial weights ("": those recorded before) and of the first
-        batches. environment: what it runs on.
+        hashes: of the first "batches", and of the initial "weights" where the run starts at step 0.
+        environment: what it runs on.
 
         Raises:
-            RecordError: the batches are not those that the run began with.
+            RecordError: the first batches are not those of the first launch.
         """
-        hashes = self.facts.get("hashes", {})
-        first = hashes.get("batches", batches)
-        if first != batches:
+        recorded, current = self.facts.get("hashes", {}), hashes["batches"]
+        if (first := recorded.get("batches", current)) != current:
             raise RecordError(
-                f"the data in data.dir is not what this run began with: its first batches have "
-                f"hash {batches[:8]}, then {first[:8]}; bring the old tokens back, or remove "
+                f"the data in data.dir is not what this run began with: the hash of its first "
+                f"batches is {current[:8]}, not {first[:8]}; bring the old tokens back, or remove "
                 f"{self.directory} to start again"
             )
-        hashes = {"weights": weights or hashes["weights"], "batches": batches}
-        self.record(hashes=hashes, environment=dict(environment))
+        self.record(hashes={**recorded, **hashes}, environment=dict(environment))
 
     def record(self, **facts: Any) -> None:
         """Merge facts into record.json, whole values by name; the file is replaced atomically.
@@ -204,7 +202,7 @@ class NoLog:
     failure: ClassVar[OSError | None] = None
     facts: ClassVar[dict[str, Any]] = {}
 
-    def begin(self, weights: str, batches: str, environment: Mapping[str, Any]) -> None:
+    def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
         """Nothing."""
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:

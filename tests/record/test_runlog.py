@@ -290,3 +290,24 @@ def test_a_line_that_cannot_be_written_is_remembered_and_stops_the_next_checkpoi
     assert log.failure.errno == 28
     with pytest.raises(OSError, match=r"cannot write .*metrics.jsonl: .*No space left"):
         log.offset()
+
+
+def test_a_resumed_launch_keeps_the_hash_of_the_weights_and_refuses_other_batches(tmp_path):
+    with open_log(tmp_path) as log:
+        log.begin({"weights": "w" * 64, "batches": "b" * 64}, {"threads": 1})
+    with open_log(tmp_path, resume_offset=0) as log:
+        log.begin({"batches": "b" * 64}, {"threads": 2})
+        with pytest.raises(RecordError, match=r"first batches is cccccccc, not bbbbbbbb; bring"):
+            log.begin({"batches": "c" * 64}, {})
+    record = read_record(tmp_path)
+    assert record["hashes"] == {"weights": "w" * 64, "batches": "b" * 64}
+    assert [x["environment"]["threads"] for x in record["launches"]] == [1, 2]
+
+
+def test_a_resumed_launch_without_its_record_goes_on(tmp_path):
+    """Somebody removed record.json: the hash of the initial weights is lost, the run is not."""
+    open_log(tmp_path).metrics.close()
+    (tmp_path / "record.json").unlink()
+    with open_log(tmp_path, resume_offset=0) as log:
+        log.begin({"batches": "b" * 64}, {})
+    assert read_record(tmp_path)["hashes"] == {"batches": "b" * 64}
