@@ -354,7 +354,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
 
             # ---- 3. gradients. The clock is training time: it runs from here to the update's end.
             began = time.perf_counter()
-            # Random numbers are a function of (seed, step), equal on all ranks: nothing to save.
+            # A function of the step, equal on all ranks: nothing to save. On a GPU also of the seed.
             torch.manual_seed((config.seed << 32) + step)
             rows = next(batches)
             if optimizer.curvature_due(step):  # a row draws the same labels on any rank
@@ -368,7 +368,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
 
             # ---- 4. clip
             norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
-            sums[1] += float(bool(signals or log.failure))
+            sums[1] = float(bool(signals or log.failure))
             # The one wait for the device before the update: without it a bad gradient would reach
             # the weights unseen, and ranks could not agree to stop at the same step.
             results = torch.cat([process.sum(sums), norm.view(1)])

@@ -89,7 +89,7 @@ def false_positives(pool: np.ndarray, n: int, paired: bool, contests: int) -> fl
 
 
 def sigma(pool: np.ndarray, paired: bool) -> float:
-    """Standard deviation that the planner is told: of an arm, or of differences between two."""
+    """Standard deviation given to the planner: of an arm, or of differences between two."""
     if not paired:
         return math.sqrt(float(np.mean(pool**2)))
     a, b = np.triu_indices(len(pool), 1)

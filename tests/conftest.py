@@ -45,7 +45,7 @@ def _quick(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _denormals_as_found() -> Iterator[None]:
-    """The trainer flushes them, for the whole process: what follows must not notice."""
+    """The trainer turns denormals off for the whole process; turn them on again after each test."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

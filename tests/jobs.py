@@ -105,7 +105,7 @@ def job(
 def ranks(arguments: list[str], world_size: int, program: str = "train_gpt2.py") -> list[Forked]:
     """Real ranks, started without torchrun but with the variables that it sets.
 
-    For what the ranks do together; what torchrun does with them is for `job`.
+    Tests of the ranks themselves use this; tests of torchrun use `job`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

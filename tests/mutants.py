@@ -146,6 +146,8 @@ def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, l
         for function, before, after in alive
         if (function, after) not in known
     ]
+    for function, after in known - {(function, after) for function, _, after in alive}:
+        print(f"no surviving mutant of {file} is entered as {function}: {after}")
     return len(codes), len(codes) - len(alive), len(alive) - len(survivors), survivors
 
 

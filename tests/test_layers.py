@@ -5,13 +5,12 @@ import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
 import optim
+from tests.jobs import ROOT
 
-ROOT = Path(__file__).parent.parent
 ROOMS = {  # room: the rooms that it may import, as whole folders
     "storage": set(),
     "configs": set(),
@@ -112,9 +111,10 @@ def test_formatter_shapes_all_of_the_product():
 
 def test_a_function_that_no_other_file_uses_has_an_underscore():
     used = {}  # name -> files that import it, or use it as an attribute
-    for file in ROOT.rglob("*.py"):
-        if {".venv", "build"} & {*file.relative_to(ROOT).parts}:
-            continue
+    for file in [
+        *ROOT.glob("*.py"),
+        *(p for room in PACKAGES for p in (ROOT / room).rglob("*.py")),
+    ]:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             names += [node.attr] if isinstance(node, ast.Attribute) else []

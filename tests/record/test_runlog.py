@@ -27,8 +27,8 @@ from record.runlog import (
     read_record,
     read_summary,
 )
+from tests.jobs import ROOT
 
-ROOT = Path(__file__).parents[2]
 OFF = WandbOptions(mode="disabled", project="bench", name="adamw-cosine-s1-0a1b2c3d")
 
 

@@ -16,8 +16,8 @@ from wandb.util import get_core_path
 
 from record.runlog import read_metrics, read_record, read_summary
 from record.wandb_mirror import new_id, resolve_mode
+from tests.jobs import ROOT
 
-ROOT = Path(__file__).parents[2]
 WANDB = Path(sys.executable).with_name("wandb")
 
 PROGRAM = """
