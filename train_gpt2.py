@@ -354,7 +354,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
 
             # ---- 3. gradients. The clock is training time: it runs from here to the update's end.
             began = time.perf_counter()
-            # A function of the step, equal on all ranks: nothing to save. On a GPU also of the seed.
+            # A function of the step (on a GPU also of the seed), equal on all ranks: no state.
             torch.manual_seed((config.seed << 32) + step)
             rows = next(batches)
             if optimizer.curvature_due(step):  # a row draws the same labels on any rank

@@ -111,10 +111,8 @@ def test_formatter_shapes_all_of_the_product():
 
 def test_a_function_that_no_other_file_uses_has_an_underscore():
     used = {}  # name -> files that import it, or use it as an attribute
-    for file in [
-        *ROOT.glob("*.py"),
-        *(p for room in PACKAGES for p in (ROOT / room).rglob("*.py")),
-    ]:
+    inside = (path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    for file in [*ROOT.glob("*.py"), *inside]:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             names += [node.attr] if isinstance(node, ast.Attribute) else []

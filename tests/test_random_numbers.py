@@ -1,4 +1,4 @@
-"""The loop's random numbers are a function of (seed, step): a resume needs no generator."""
+"""The loop's random numbers are a function of the step: a resume needs no generator state."""
 
 import pytest
 import torch
