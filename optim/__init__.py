@@ -118,9 +118,6 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "piecewise": schedules.piecewise,
 }
 
-_POSITIONAL_OF_OPTIMIZER = 1  # params
-_POSITIONAL_OF_SCHEDULE = 2  # step, total_steps
-
 
 # ---------------------------------------------------------------- optimizers
 
@@ -134,8 +131,7 @@ def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str
     Raises:
         ConfigError: unknown name, unknown or missing key, wrong type; one line.
     """
-    cls = _optimizer_class(name)
-    return complete(cls, hyperparameters, "optimizer", _POSITIONAL_OF_OPTIMIZER)
+    return complete(_optimizer_class(name), hyperparameters, "optimizer")
 
 
 def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: Any) -> Optimizer:
@@ -186,7 +182,7 @@ def resolve_schedule(name: str, hyperparameters: Mapping[str, Any]) -> dict[str,
     """
     if name not in SCHEDULES:
         raise ConfigError(f"unknown schedule.name = '{name}'; {nearest(name, SCHEDULES)}")
-    return complete(SCHEDULES[name], hyperparameters, "schedule", _POSITIONAL_OF_SCHEDULE)
+    return complete(SCHEDULES[name], hyperparameters, "schedule")
 
 
 def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Schedule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def _list(options: argparse.Namespace) -> None:
         print("  ".join(f"{word:<{n}}" for word, n in zip(line, widths, strict=True)).rstrip())
     print(f"\n{note}\n\nschedules (the values of schedule.name; then the defaults)")
     for name, target in SCHEDULES.items():
-        print(f"  {name:<21} {_defaults(target, 2)}")
+        print(f"  {name:<21} {_defaults(target)}")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -80,15 +81,15 @@ def _show(options: argparse.Namespace) -> None:
     if name not in known:
         raise ConfigError(f"no optimizer or schedule '{name}'; {nearest(name, known)}")
     kind = "optimizer" if name in OPTIMIZERS else "schedule"
-    print(f"{name}\n{'=' * len(name)}\n{listing.documentation(known[name])}\n\nDefaults:")
-    for key, (_, default) in schema(known[name], 1 if kind == "optimizer" else 2).items():
+    print(f"{name}\n{'=' * len(name)}\n{inspect.getdoc(known[name])}\n\nDefaults:")
+    for key, (_, default) in schema(known[name]).items():
         print(f"  {kind}.{key} = {_text(default)}")
     for preset in listing.presets().get(name, ()) if kind == "optimizer" else (name,):
         print(f"Preset: configs/{kind}/{preset}.toml")
 
 
-def _defaults(target: Callable[..., Any], positional: int) -> str:
-    fields = schema(target, positional).items()
+def _defaults(target: Callable[..., Any]) -> str:
+    fields = schema(target).items()
     return ", ".join(f"{name} {_text(default)}" for name, (_, default) in fields)
 
 

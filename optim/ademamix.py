@@ -11,9 +11,7 @@ from pydantic import Field
 from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
-from optim.core.hyperparameters import Beta, NonNegative
-
-_Open = Annotated[float, Field(gt=0, lt=1)]  # a decay whose logarithm is taken
+from optim.core.hyperparameters import Beta, NonNegative, OpenRatio
 
 
 class AdEMAMix(UpdateRule):
@@ -46,7 +44,7 @@ class AdEMAMix(UpdateRule):
         params: Params,
         *,
         lr: NonNegative = 1e-3,
-        betas: tuple[_Open, Beta, _Open] = (0.9, 0.999, 0.9999),
+        betas: tuple[OpenRatio, Beta, OpenRatio] = (0.9, 0.999, 0.9999),  # logarithms: not of 0
         alpha: NonNegative = 5.0,
         warmup_steps: Annotated[int, Field(ge=0)] = 0,
         eps: NonNegative = 1e-8,

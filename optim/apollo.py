@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, at_least_float32, bias_correction, random_matrix
+from optim.core.matrix import MatrixRule, bias_correction, random_matrix
 
 _EPS = 1e-8
 
@@ -66,7 +66,7 @@ class APOLLO(MatrixRule):
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Both moments of the projected gradient, and the norm of the step before."""
         m, n = p.shape
-        r, dtype = min(h["rank"], m, n), at_least_float32(p.dtype)
+        r, dtype = min(h["rank"], m, n), torch.promote_types(p.dtype, torch.float32)
         low = torch.zeros((m, r) if m >= n else (r, n), dtype=dtype, device=p.device)
         norm = torch.zeros((), dtype=dtype, device=p.device)
         return {"exp_avg": low, "exp_avg_sq": low.clone(), "norm": norm}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
-from optim.core.matrix import MatrixRule, add_product_, at_least_float32, random_matrix
+from optim.core.matrix import MatrixRule, add_product_, random_matrix
 
 
 class Dion(MatrixRule):
@@ -57,7 +57,7 @@ class Dion(MatrixRule):
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, and the right factor Q."""
         r = math.ceil(h["rank_fraction"] * min(p.shape))
-        dtype = at_least_float32(p.dtype)
+        dtype = torch.promote_types(p.dtype, torch.float32)
         right = random_matrix(p.size(1), r, h["seed"], 0, dtype, p.device)
         return {**super().matrix_state(p, h), "right_factor": right.clone()}
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, add_product_, at_least_float32, bias_correction
+from optim.core.matrix import MatrixRule, add_product_, bias_correction
 
 
 class GaLore(MatrixRule):
@@ -53,7 +53,7 @@ class GaLore(MatrixRule):
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The projection P and both moments in its space."""
         m, n = p.shape
-        r, dtype = min(h["rank"], m, n), at_least_float32(p.dtype)
+        r, dtype = min(h["rank"], m, n), torch.promote_types(p.dtype, torch.float32)
         low = torch.zeros((m, r) if m >= n else (r, n), dtype=dtype, device=p.device)
         projection = torch.zeros(min(m, n), r, dtype=dtype, device=p.device)
         return {"projection": projection, "exp_avg": low, "exp_avg_sq": low.clone()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,15 +53,6 @@ def presets() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def documentation(target: object) -> str:
-    """The docstring with the sections: the class's, or that of its file if it has one class."""
-    text = inspect.getdoc(target) or ""
-    if "\nSource:" not in text and inspect.isclass(target):
-        module = sys.modules[target.__module__].__doc__ or ""
-        text = inspect.cleandoc(module) if "\nSource:" in module else text
-    return text
-
-
 def citation(text: str) -> str:
     """Authors, year and arXiv number from the Source section of a docstring."""
     found = re.search(r"^Source:\s*(.*?)(?:\n\s*\n|\n[A-Z]\w+:|\Z)", text, re.DOTALL | re.MULTILINE)
@@ -82,8 +72,8 @@ def _row(name: str, files: tuple[str, ...]) -> Row:
     cls = OPTIMIZERS[name]
     own = [hook for hook in _HOOKS if getattr(cls, hook) is not getattr(Optimizer, hook)]
     state, traffic = _counted(name)
-    lr = schema(cls, positional=1)["lr"][1]
-    return Row(name, citation(documentation(cls)), state, traffic, ", ".join(own), lr, files)
+    lr = schema(cls)["lr"][1]
+    return Row(name, citation(inspect.getdoc(cls) or ""), state, traffic, ", ".join(own), lr, files)
 
 
 def _counted(name: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, at_least_float32, matrices
+from optim.core.matrix import MatrixRule, matrices
 from optim.muon import momentum_orthogonalised
 
 _EPS = 1e-10
@@ -64,7 +64,9 @@ class NorMuon(MatrixRule):
 
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, and the mean square of each row."""
-        rows = torch.zeros(len(p), 1, dtype=at_least_float32(p.dtype), device=p.device)
+        rows = torch.zeros(
+            len(p), 1, dtype=torch.promote_types(p.dtype, torch.float32), device=p.device
+        )
         return {**super().matrix_state(p, h), "row_mean_square": rows}
 
     def matrix_step(self, batch: Batch, c: Values) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
-from optim.core.hyperparameters import Beta, Betas, NonNegative
+from optim.core.hyperparameters import AtLeastOne, Beta, Betas, NonNegative, Positive
 from optim.core.schedule import Schedule
 
-Positive = Annotated[float, Field(gt=0)]
 _ESTIMATE = ("d", "d_max", "numerator")  # kept in the first group
 
 
@@ -63,7 +60,7 @@ class Prodigy(UpdateRule):
         safeguard_warmup: bool = False,
         d0: Positive = 1e-6,
         d_coef: Positive = 1.0,
-        growth_rate: Annotated[float, Field(ge=1)] | None = None,
+        growth_rate: AtLeastOne | None = None,
     ) -> None:
         super().__init__(params, locals())
 
@@ -115,18 +112,19 @@ class Prodigy(UpdateRule):
         rate = d * (lr * correction)
         growth = d / start
 
+        numbers = {
+            "m": d * (1 - beta1),
+            "v": d * d * (1 - beta2),
+            "s": growth * (d if first["safeguard_warmup"] else rate),
+            "beta3": torch.full_like(d, beta3),
+        }
         inner, norm = [], []
         for batch in batches:
             # The sums over a tensor go here. They are no state, and are removed after this pass.
+            precision = torch.promote_types(batch.params[0].dtype, torch.float32)
             scratch = {
-                name: [start.new_zeros((), dtype=_precision(p)) for p in batch.params]
+                name: [start.new_zeros((), dtype=precision) for _ in batch.params]
                 for name in ("inner", "norm")
-            }
-            numbers = {
-                "m": d * (1 - beta1),
-                "v": d * d * (1 - beta2),
-                "s": growth * (d if first["safeguard_warmup"] else rate),
-                "beta3": torch.full_like(d, beta3),
             }
             batch.state.update(scratch)
             self.run(_accumulate, batch, _rounded(numbers, batch))
@@ -177,14 +175,11 @@ def _accumulate(params: Tensors, grads: Tensors, state: State, h: Values, c: Val
         state["norm"][i].copy_(s[i].abs().sum(dtype=total.dtype))
 
 
-def _precision(p: Tensor) -> torch.dtype:
-    return torch.float64 if p.dtype == torch.float64 else torch.float32
-
-
 def _rounded(numbers: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     """In the precision of the arithmetic on this batch."""
     p = batch.params[0]
-    return {name: x.to(p.device, _precision(p)) for name, x in numbers.items()}
+    precision = torch.promote_types(p.dtype, torch.float32)
+    return {name: x.to(p.device, precision) for name, x in numbers.items()}
 
 
 def _total(parts: list[Tensor]) -> Tensor:

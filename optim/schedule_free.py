@@ -18,18 +18,14 @@ through z and y. In training, as an update of p = y:
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
-from optim.core.hyperparameters import Beta, NonNegative
+from optim.core.hyperparameters import Beta, NonNegative, OpenRatio
 from optim.core.schedule import Schedule
-
-Interpolation = Annotated[float, Field(gt=0, lt=1)]  # at 0, y is z and x is lost
 
 
 class _ScheduleFree(UpdateRule):
@@ -145,7 +141,7 @@ class ScheduleFreeSGD(_ScheduleFree):
         params: Params,
         *,
         lr: NonNegative = 1.0,
-        momentum: Interpolation = 0.9,
+        momentum: OpenRatio = 0.9,  # at 0, y is z and x is lost
         weight_decay: NonNegative = 0.0,
         r: NonNegative = 0.0,
         weight_lr_power: NonNegative = 2.0,
@@ -193,7 +189,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
         params: Params,
         *,
         lr: NonNegative = 2.5e-3,
-        betas: tuple[Interpolation, Beta] = (0.9, 0.999),
+        betas: tuple[OpenRatio, Beta] = (0.9, 0.999),  # as momentum of ScheduleFreeSGD
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 0.0,
         r: NonNegative = 0.0,

@@ -25,16 +25,23 @@ from bisect import bisect_right
 from operator import itemgetter
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from configs.validation import ConfigError
-from optim.core.hyperparameters import Count, PositiveRatio, PositiveSteps, Ratio, Steps
+from optim.core.hyperparameters import (
+    AtLeastOne,
+    Count,
+    OpenRatio,
+    Positive,
+    PositiveRatio,
+    PositiveSteps,
+    Ratio,
+    Steps,
+)
 
 _ROUNDING = 1e-9  # steps; 0.07 * 100 is 7.000000000000001, which must not become 8
 
 DecayType = Literal["linear", "1-sqrt", "cosine", "mirror_cosine", "square", "exponential"]
-AtLeastOne = Annotated[float, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 def _increasing(milestones: tuple[int | float, ...]) -> tuple[int | float, ...]:
@@ -259,7 +266,7 @@ def one_cycle(
     step: int,
     total_steps: int,
     *,
-    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3,
+    pct_start: OpenRatio = 0.3,
     div_factor: AtLeastOne = 25.0,
     final_div_factor: AtLeastOne = 1e4,
     anneal_strategy: Literal["cos", "linear"] = "cos",

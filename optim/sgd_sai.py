@@ -27,14 +27,16 @@ class _ScaledSGD(UpdateRule):
 
     def advance(self, batches: list[Batch]) -> None:
         """With `normalise`, lr is divided by the largest factor of all tensors seen so far."""
-        seen = [scale for batch in batches for scale in batch.state["scale"]]
-        seen += [state["scale"] for state in self.state.values()]
+        largest = None
+        if any(batch.h["normalise"] for batch in batches):
+            seen = [scale for batch in batches for scale in batch.state["scale"]]
+            seen += [state["scale"] for state in self.state.values()]
+            largest = torch.stack([scale.to(seen[0].device) for scale in seen]).max()
         for batch in batches:
             c = self.coefficients(batch.h, batch.step)
-            if batch.h["normalise"]:  # a compiled update would divide once for each element
-                device = batch.params[0].device
-                largest = torch.stack([scale.to(device) for scale in seen]).max()
-                c = {**c, "lr": c["lr"] / largest}
+            if largest is not None and batch.h["normalise"]:
+                # here, because a compiled update would divide once for each element
+                c = {**c, "lr": c["lr"] / largest.to(batch.params[0].device)}
             self.run(self.update, batch, c)
 
     @staticmethod
@@ -87,7 +89,7 @@ class SGDSaI(_ScaledSGD):
     def scale(self, p: Tensor, h: Values) -> Tensor:
         """The g-SNR of the first gradient."""
         assert p.grad is not None
-        g = p.grad if p.dtype == torch.float64 else p.grad.float()
+        g = p.grad.to(torch.promote_types(p.dtype, torch.float32))
         root = torch.full_like(g.sum(), math.sqrt(p.numel()))
         if p.numel() == 1:
             return root
@@ -126,5 +128,5 @@ class SGDSqrtN(_ScaledSGD):
 
     def scale(self, p: Tensor, h: Values) -> Tensor:
         """The square root of the number of elements."""
-        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        dtype = torch.promote_types(p.dtype, torch.float32)
         return torch.tensor(math.sqrt(p.numel()), dtype=dtype, device=p.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from optim.core import adamw
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, at_least_float32, eigen
+from optim.core.matrix import MatrixRule, eigen
 
 
 class Shampoo(MatrixRule):
@@ -69,10 +69,10 @@ class Shampoo(MatrixRule):
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Moments; second moments and roots of the sides of all blocks, one after the other."""
         state = super().matrix_state(p, h)
-        blocks = _blocks(p, h)
+        blocks, precision = _blocks(p, h), torch.promote_types(p.dtype, torch.float32)
         for dim, side in enumerate(("left", "right")):
             numbers = sum(block.size(dim) ** 2 for block in blocks)
-            squares = torch.zeros(numbers, dtype=at_least_float32(p.dtype), device=p.device)
+            squares = torch.zeros(numbers, dtype=precision, device=p.device)
             state.update({side: squares, f"{side}_root": squares.clone()})
         return state
 
@@ -89,7 +89,7 @@ class Shampoo(MatrixRule):
                     parts[name] = _squares(state[name], [block.size(dim) for block in blocks])
             for i, (block, grad) in enumerate(zip(blocks, _blocks(g, h), strict=True)):
                 own = {name: values[i] for name, values in parts.items()}
-                grad = grad.to(at_least_float32(g.dtype))
+                grad = grad.to(torch.promote_types(g.dtype, torch.float32))
                 u = _direction(grad, own, h, step, takes_roots)
                 block.mul_(c["decay"])
                 block.add_(u.to(p.dtype), alpha=-c["lr"])

@@ -8,7 +8,7 @@ from torch import Tensor
 from optim.core import adamw
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, at_least_float32, bias_correction, eigen
+from optim.core.matrix import MatrixRule, bias_correction, eigen
 
 
 class SOAP(MatrixRule):
@@ -62,16 +62,17 @@ class SOAP(MatrixRule):
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Moments, and for each side its second moment and basis (empty if it is too long)."""
         state = super().matrix_state(p, h)
+        precision = torch.promote_types(p.dtype, torch.float32)
         for side, n in zip(("left", "right"), p.shape, strict=True):
             n = n if n <= h["max_precondition_dim"] else 0
-            square = torch.zeros(n, n, dtype=at_least_float32(p.dtype), device=p.device)
+            square = torch.zeros(n, n, dtype=precision, device=p.device)
             state.update({side: square, f"{side}_basis": square.clone()})
         return state
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
         """Matrix by matrix: each is enough work for the machine."""
         for p, g, state in batch.items():
-            g = g.to(at_least_float32(g.dtype))
+            g = g.to(torch.promote_types(g.dtype, torch.float32))
             if batch.step == 1:
                 _accumulate(g, state, batch.h["shampoo_beta"])
                 for side in _sides(state):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
-from optim.core.hyperparameters import Betas, Count, NonNegative
-
-Positive = Annotated[float, Field(gt=0)]
+from optim.core.hyperparameters import Betas, Count, NonNegative, Positive
 
 
 class SophiaG(UpdateRule):

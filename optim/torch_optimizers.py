@@ -15,7 +15,7 @@ from pydantic import Field
 
 from optim.core.base import Optimizer
 from optim.core.batch import Params
-from optim.core.hyperparameters import Beta, Betas, NonNegative, from_locals
+from optim.core.hyperparameters import AtLeastOne, Beta, Betas, NonNegative, Ratio, from_locals
 
 _FLOAT32_EPS = 2.0**-23
 
@@ -75,7 +75,7 @@ class SGD(torch.optim.SGD, Optimizer):
         *,
         lr: NonNegative = 1e-3,
         momentum: Beta = 0.0,
-        dampening: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        dampening: Ratio = 0.0,
         nesterov: bool = False,
         weight_decay: NonNegative = 0.0,
     ) -> None:
@@ -309,7 +309,7 @@ class Adafactor(torch.optim.Adafactor, Optimizer):
         lr: NonNegative = 1e-2,
         beta2_decay: Annotated[float, Field(le=0)] = -0.8,
         eps: tuple[Annotated[float, Field(ge=1e-15)], NonNegative] = (_FLOAT32_EPS, 1e-3),
-        d: Annotated[float, Field(ge=1)] = 1.0,
+        d: AtLeastOne = 1.0,
         weight_decay: NonNegative = 0.0,
     ) -> None:
         super().__init__(**_arguments(locals()))

@@ -7,7 +7,6 @@ own optimizers derive from UpdateRule and write their mathematics; torch's deriv
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -75,7 +74,7 @@ class Optimizer(torch.optim.Optimizer):
         """Put the weights where the loss is evaluated (schedule-free methods, averaging)."""
 
     def check_schedule(self, schedule: Schedule) -> str | None:
-        """One line on what in this schedule works against the method; None if nothing does."""
+        """A one-line warning if this schedule works against the method; otherwise None."""
         return None
 
     def curvature_due(self, step: int) -> bool:
@@ -128,7 +127,6 @@ class UpdateRule(Optimizer):
         return {"lr": h["lr"], "decay": 1 - h["lr"] * h.get("weight_decay", 0.0)}
 
     @staticmethod
-    @abstractmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
         """The mathematics, in the paper's order, in place, over parallel lists.
 
@@ -140,6 +138,7 @@ class UpdateRule(Optimizer):
             c: the coefficients, as numbers or as tensors of shape (): use them as factors and
                 divisors, never as `alpha=` or `value=` and never in a condition.
         """
+        raise NotImplementedError
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """What sets `p` apart within its group; parameters of one kind are updated together.

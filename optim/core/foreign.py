@@ -27,7 +27,7 @@ def imported_class(path: str) -> type[torch.optim.Optimizer]:
             f"optimizer.name = '{path}' is {what}, not a subclass of torch.optim.Optimizer;"
             " name the optimizer's class"
         )
-    if "lr" not in schema(cls, positional=1):
+    if "lr" not in schema(cls):
         raise ConfigError(
             f"optimizer.name = '{path}': its constructor has no parameter 'lr', which the schedule"
             " scales; name a class that has one"
@@ -104,7 +104,7 @@ def construct(
         refused = error
     if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values
         raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
-    known = {"params", *schema(cls, positional=1)}
+    known = {"params", *schema(cls)}
     bare = [_copy(group, known) for group in groups]
     try:
         optimizer = cls(bare, **values)

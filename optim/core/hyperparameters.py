@@ -13,15 +13,26 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
 from configs.validation import Strict, validate
 
 NonNegative = Annotated[float, Field(ge=0)]
+Positive = PositiveFloat
+AtLeastOne = Annotated[float, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]  # decay of an exponential moving average
 Betas = tuple[Beta, Beta]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 PositiveRatio = Annotated[float, Field(gt=0, le=1)]
+OpenRatio = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -61,34 +72,33 @@ def from_locals(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in ("self", "params", "__class__")}
 
 
-def complete(
-    target: Callable[..., Any], given: Mapping[str, Any], prefix: str, positional: int
-) -> dict[str, Any]:
+def complete(target: Callable[..., Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """`given`, validated against the signature of `target`, with the defaults filled in.
 
-    The first `positional` parameters of `target` are not hyperparameters. Values of None are left
-    out: TOML has none, and a missing key means the same.
+    Values of None are left out: TOML has none, and a missing key means the same.
 
     Raises:
         ConfigError: unknown key, missing key or wrong type; one line that names `prefix.key`.
     """
-    model = _model(target, positional)
+    model = _model(target)
     values = {name: getattr(validate(model, given, prefix), name) for name in model.model_fields}
     return {name: value for name, value in values.items() if _writable(value)}
 
 
 @functools.cache  # building one takes milliseconds, and a contest of 1,000 runs asks for 2,000
-def _model(target: Callable[..., Any], positional: int) -> type[Hyperparameters]:
-    return create_model("Hyperparameters", __base__=Hyperparameters, **schema(target, positional))
+def _model(target: Callable[..., Any]) -> type[Hyperparameters]:
+    return create_model("Hyperparameters", __base__=Hyperparameters, **schema(target))
 
 
-def schema(target: Callable[..., Any], positional: int) -> dict[str, Any]:
+def schema(target: Callable[..., Any]) -> dict[str, Any]:
     """(type, default) of each hyperparameter in the signature of `target`, in its order.
 
-    Our own signatures are annotated throughout; those of others may not be. A parameter whose
-    type TOML cannot express (a tensor, a callable) is left out; a missing type is that of the
-    default.
+    An optimizer's first parameter, `params`, and a schedule's first two, `step` and `total_steps`,
+    are not hyperparameters. Our own signatures are annotated throughout; those of others may not
+    be. A parameter whose type TOML cannot express (a tensor, a callable) is left out; a missing
+    type is that of the default.
     """
+    positional = 1 if inspect.isclass(target) else 2
     hints = _hints(target)
     fields: dict[str, Any] = {}
     for parameter in list(inspect.signature(target).parameters.values())[positional:]:

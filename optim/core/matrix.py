@@ -13,7 +13,6 @@ Matrices of equal shape share them.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -53,9 +52,9 @@ class MatrixRule(UpdateRule):
         """Tensors to keep for the matrix `p`; by default zeros, named by `buffers`."""
         return super().init_state(p, h)
 
-    @abstractmethod
     def matrix_step(self, batch: Batch, c: Values) -> None:
         """One step of a batch of matrices, in place, never compiled; `c` has "lr" and "decay"."""
+        raise NotImplementedError
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Either "adamw", "matrix", or with split_qkv also "qkv": three matrices in one."""
@@ -88,11 +87,6 @@ class MatrixRule(UpdateRule):
             inner = {name: h.get(f"adamw_{name}", h.get(name)) for name in names}
             inner["lr"] = h["lr"] * h["adamw_lr_ratio"]
             self.run(self.update, replace(batch, h=inner), adamw.coefficients(inner, batch.step))
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The precision of decompositions and of the sums that they need."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def is_hidden(p: Tensor, group: Mapping[str, Any]) -> bool:
@@ -173,7 +167,7 @@ def newton_schulz(x: Tensor, steps: int) -> Tensor:
     bfloat16, which is several times as fast and precise enough; otherwise in at least float32.
     """
     a, b, c = NEWTON_SCHULZ
-    x = x.to(at_least_float32(x.dtype))
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)
     if x.is_cuda and x.dtype == torch.float32:
         x = x.bfloat16()

@@ -5,12 +5,12 @@ Memory bounds an optimizer's step. AdamW has to move 28 bytes per parameter; its
 fuses them. The update is one function either way; this file decides how it is called:
 
 - On a CPU, large tensors go one after the other, as rows of a fixed width, through one kernel that
-  is compiled for any number of rows, and a second one for TOGETHER tensors of equal shape: between
-  two kernels memory idles while Python, which the kernel has just driven out of the cache, prepares
-  the next. Measured for AdamW's update on GPT-2 124M with two cores: 3 to 10 seconds to compile,
-  and a step as long as torch's fused one. All 148 tensors in one graph: 75 seconds, and a slower
-  step. A kernel for each of the nine shapes: 4 to 16 seconds, and no faster. Small tensors go as
-  one list through the plain operations: starting a kernel for each would take longer.
+  is compiled for any number of rows, and a second one for TOGETHER tensors of equal shape. Memory
+  idles between two kernels: Python has to prepare the next one, and the last kernel has evicted it
+  from the cache. Measured for AdamW's update on GPT-2 124M with two cores: 3 to 10 seconds to
+  compile, and a step as long as torch's fused one. All 148 tensors in one graph: 75 seconds, and a
+  slower step. A kernel for each of the nine shapes: 4 to 16 seconds, and no faster. Small tensors
+  go as one list through the plain operations: starting a kernel for each would take longer.
 - On a GPU, the lists go in as they are and become a few kernels over many tensors: one kernel per
   tensor would be bound by its launch.
 
@@ -133,5 +133,5 @@ def run_lists(update: Update, batch: Batch, c: Values, constants: Constants) -> 
 
 def _scalars(c: Values, dtype: torch.dtype) -> Tensors:
     """The coefficients as tensors, in the precision of the arithmetic: float32 for 16 bits."""
-    precision = torch.float64 if dtype == torch.float64 else torch.float32
+    precision = torch.promote_types(dtype, torch.float32)
     return [x if isinstance(x, Tensor) else torch.tensor(x, dtype=precision) for x in c.values()]

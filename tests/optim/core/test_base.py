@@ -8,6 +8,7 @@ import torch
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative, schema
+from optim.core.matrix import MatrixRule
 
 
 class Rule(UpdateRule):
@@ -37,7 +38,7 @@ def test_the_signature_is_the_only_place_of_a_hyperparameter():
     optimizer = Rule([torch.ones(2)], momentum=0.25)
     assert optimizer.defaults == {"lr": 0.1, "momentum": 0.25, "weight_decay": 0.0}
     assert list(inspect.signature(Rule).parameters) == ["params", *optimizer.defaults]
-    assert schema(Rule, positional=1)["momentum"] == (Beta, 0.5)
+    assert schema(Rule)["momentum"] == (Beta, 0.5)
     with pytest.raises(TypeError, match="unexpected keyword argument 'momentom'"):
         Rule([torch.ones(2)], momentom=0.25)
 
@@ -52,6 +53,18 @@ def test_the_base_gives_state_lr_and_decay():
     expected = [(x * 0.98 - 0.05) * 0.98 - 0.075 for x in (1, -2)]
     assert p.tolist() == pytest.approx(expected, rel=1e-15)
     assert optimizer.state[p]["momentum_buffer"].tolist() == [0.75, 0.75]
+
+
+@pytest.mark.parametrize("base", [UpdateRule, MatrixRule])
+def test_a_rule_without_its_mathematics_does_not_pass_for_one(base):
+    class Empty(base):
+        def __init__(self, params: Params, *, lr: NonNegative = 0.1) -> None:
+            super().__init__(params, locals())
+
+    p = torch.nn.Parameter(torch.ones(2, 2))
+    p.grad = torch.ones_like(p)
+    with pytest.raises(NotImplementedError):
+        Empty([p]).step()
 
 
 def test_a_dictionary_of_hyperparameters_serves_as_well_as_locals():
