@@ -15,7 +15,10 @@ def test_equals_its_oracle(name, hyperparameters):
 
 @pytest.mark.parametrize(("name", "base"), [("cautious_adamw", "adamw"), ("cautious_lion", "lion")])
 def test_is_its_base_where_all_agree(name, base):
-    """Gradients that never change sign agree with their averages; Lion's n / (n + 1) remains."""
+    """Gradients that never change sign agree with their averages.
+
+    Cautious Lion still differs from Lion by the factor n / (n + 1).
+    """
     grads = {key: [g.abs() * gs[0].sign() for g in gs] for key, gs in recorded.gradients().items()}
     cautious, plain = (
         recorded.moved(recorded.final(each, grads, weight_decay=0.0)) for each in (name, base)
