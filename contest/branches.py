@@ -14,7 +14,6 @@ had been trained alone.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from contest.file import Arm, Contest
 from contest.job import Job, job, resolved, schedule_factors
 from record import checkpoints, runlog
 from record.metrics import StreamMetrics
-from storage import write_atomically
+from storage import write_json
 
 
 @dataclass
@@ -137,13 +136,17 @@ def prepare(source: Path, config: Config) -> None:
     _check(trunk, config, source)
     step, total, every = trunk.train.total_steps, config.train.total_steps, config.eval.every
     checkpoint = checkpoints.newest_whole(source / "checkpoints")
-    if not checkpoint or int(checkpoint.name[5:13]) != step:
+    if not checkpoint or checkpoints.step_of(checkpoint) != step:
         problem = f"{source} has no checkpoint of its end, step {step}"
+        raise ConfigError(f"{problem}; remove the folder to train it again")
+    hashes = (runlog.read_record(source) or {}).get("hashes")
+    if not hashes:
+        problem = f"{source} has no {runlog.RECORD} with hashes"
         raise ConfigError(f"{problem}; remove the folder to train it again")
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a planner that was killed
     partial.mkdir(parents=True)
-    stream, evaluated, text = StreamMetrics(total), -1, b""
+    stream, evaluated, text = StreamMetrics(total), -1, bytearray()
     for line in runlog.read_metrics(source):
         if "train/loss" in line:  # the spike score depends on the length of the run
             line |= stream.update(line["train/loss"], line["train/grad_norm"])
@@ -158,9 +161,8 @@ def prepare(source: Path, config: Config) -> None:
     saved.progress.evaluated, saved.progress.log_offset = evaluated, len(text)
     saved.progress.metrics = stream.state_dict()
     checkpoints.save(partial / "checkpoints", 1, saved)
-    facts = runlog.read_record(source) or {}
-    facts = {"hashes": facts["hashes"], "branched_from": {"run": source.name, "step": step}}
-    write_atomically(partial / runlog.RECORD, json.dumps(facts, indent=1) + "\n")
+    facts = {"hashes": hashes, "branched_from": {"run": source.name, "step": step}}
+    write_json(partial / runlog.RECORD, facts)
     partial.rename(directory)
 
 

@@ -47,7 +47,7 @@ def _measured(home: Path, plan: PlanFile) -> dict[str, dict[str, float]]:
     """n, mean and sample std of the final validation losses of each arm.
 
     Raises:
-        ConfigError: a reporting run has not finished.
+        ConfigError: a reporting run has not finished, or an arm has fewer than two.
     """
     losses: dict[str, list[float]] = {arm: [] for arm in plan.arms}
     for run in plan.runs:
@@ -56,9 +56,14 @@ def _measured(home: Path, plan: PlanFile) -> dict[str, dict[str, float]]:
         folder = home / run.directory
         summary = runlog.read_summary(folder)
         if not summary or summary["status"] != "finished":
-            remedy = "run the contest's command again, which goes on with it"
+            remedy = "give the contest's command again to finish it"
             raise ConfigError(f"{folder} has not finished; {remedy}")
         losses[run.arm].append(summary["final_val_loss"])
+    for arm, values in losses.items():
+        if len(values) < 2:
+            problem = f"arm '{arm}' has {len(values)} of the 2 reporting runs of a sample std"
+            remedy = "give the contest more seeds, or its command again if it still tunes"
+            raise ConfigError(f"{problem}; {remedy}")
     return {
         arm: {"n": len(values), "mean": fmean(values), "std": stdev(values)}
         for arm, values in losses.items()
@@ -79,14 +84,34 @@ def _tolerance(row: dict[str, float]) -> float:
     return round(max(LEAST, 2 * row["std"] / row["n"] ** 0.5), 3)
 
 
-def _compare(have: dict[str, dict[str, float]], expected: dict[str, Any]) -> bool:
+def _expected(file: Path) -> dict[str, dict[str, float]]:
+    """The rows of the file, by arm.
+
+    Raises:
+        ConfigError: it is not a file as --write writes it.
+        OSError: it cannot be read.
+    """
+    remedy = "write it anew with --write"
+    try:
+        arms: Any = tomllib.loads(file.read_text(encoding="utf-8")).get("arms")
+    except ValueError as error:
+        raise ConfigError(f"{file} is not TOML: {error}; {remedy}") from None
+    if not isinstance(arms, dict):
+        raise ConfigError(f"{file} has no table [arms]; {remedy}")
+    for arm, row in arms.items():
+        if not isinstance(row, dict) or not {"mean", "tolerance"} <= row.keys():
+            raise ConfigError(f"{file}: arm '{arm}' has no mean or no tolerance; {remedy}")
+    return arms
+
+
+def _compare(have: dict[str, dict[str, float]], expected: dict[str, dict[str, float]]) -> bool:
     """Print a line for each arm; True if all means are within the tolerance.
 
     Raises:
         ConfigError: the contest lacks an arm.
     """
     good = True
-    for arm, row in expected["arms"].items():
+    for arm, row in expected.items():
         if arm not in have:
             raise ConfigError(f"the contest has no arm '{arm}', which is expected")
         mean, wanted, tolerance = have[arm]["mean"], row["mean"], row["tolerance"]
@@ -116,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.file.write_text(text, encoding="utf-8")
             print(f"written {options.file}")
             return 0
-        good = _compare(have, tomllib.loads(options.file.read_text(encoding="utf-8")))
+        good = _compare(have, _expected(options.file))
     except (ConfigError, runlog.RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

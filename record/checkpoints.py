@@ -124,6 +124,11 @@ def write(folder: Path, step: int, keep: int, content: Callable[[Any], object]) 
     return path
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, from its name."""
+    return int(path.name.split("-")[1])
+
+
 def found(folder: Path) -> list[Path]:
     """All checkpoints, newest first."""
     return sorted(folder.glob("step-*.pt"), key=lambda p: (p.name[:13], p.stat().st_mtime_ns))[::-1]

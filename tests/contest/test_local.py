@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from configs import ConfigError
 from contest import branches
 from contest.attempts import attempts
 from contest.estimate import paces, parameters
@@ -208,6 +209,21 @@ def test_branch_from_another_run_is_refused(shards, tmp_path):
         assert not job.directory.exists()
 
 
+@pytest.mark.parametrize("record", [None, "{}"])
+def test_branch_from_a_run_without_hashes_is_refused(shards, tmp_path, record):
+    """Without record.json, and with one that has no hashes."""
+    constant = {"schedule.name": "constant", "schedule.warmup_steps": 2}
+    (trunk, *_) = make(tiny.parse(shards, {"a": constant}), tmp_path).jobs
+    assert train(trunk.words()) == 0
+    longer = tiny.parse(shards, {"a": constant | {"train.total_steps": 24}})
+    job = make(longer, tmp_path / "other").jobs[0]
+    path = trunk.directory / "record.json"
+    path.write_text(record) if record else path.unlink()
+    with pytest.raises(ConfigError, match=r"has no record\.json with hashes; remove the folder"):
+        branches.prepare(trunk.directory, resolved(tuple(job.words())))
+    assert not job.directory.parent.exists()
+
+
 @pytest.mark.slow
 def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
     path = tiny.write(tmp_path / "c.toml", shards, {"cosine": {}}, seeds=[1],
@@ -287,3 +303,40 @@ def test_expected_numbers_are_compared(shards, tmp_path, capsys):
         tiny.ended(job, 4.0)
     assert main([str(plan.home), str(file)]) == 1
     assert "OFF  cosine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("these are no numbers", "is not TOML"),
+        ('contest = "tiny"\n', "has no table [arms]"),
+        ("[arms.cosine]\nmean = 2.0\n", "arm 'cosine' has no mean or no tolerance"),
+    ],
+)
+def test_file_without_expected_numbers_is_one_line_and_exit_code_2(
+    shards, tmp_path, capsys, text, said
+):
+    from contest.expected import main
+
+    plan = make(tiny.parse(shards, TWO), tmp_path)
+    plan.write()
+    for job in plan.jobs:
+        tiny.ended(job, 2.0)
+    file = tmp_path / "expected.toml"
+    file.write_text(text)
+    assert main([str(plan.home), str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file}")
+    assert said in line
+
+
+def test_expected_numbers_of_one_seed_are_one_line_and_exit_code_2(shards, tmp_path, capsys):
+    from contest.expected import main
+
+    plan = make(tiny.parse(shards, TWO, seeds=[1]), tmp_path)
+    plan.write()
+    for job in plan.jobs:
+        tiny.ended(job, 2.0)
+    assert main([str(plan.home), str(tmp_path / "expected.toml"), "--write"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: arm 'cosine' has 1 of the 2 reporting runs")
