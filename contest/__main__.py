@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +35,11 @@ WIDE = 160  # characters, if no terminal says how many
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0: all runs are done; 1: some are not (yet); 2: user error; 130: stopped."""
+    """Returns the exit code.
+
+    0: all runs are done, or only shown (--status, --dry-run); 1: some are not done (yet); 2: user
+    error; 130: stopped.
+    """
     options = _parser().parse_args(argv)
     try:
         return _carry_out(options)
@@ -75,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _carry_out(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
+    _check_counts(options)
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     contest = contests.read(options.contest)
     home = options.out.absolute() / contest.name
@@ -101,18 +107,22 @@ def _carry_out(options: argparse.Namespace) -> int:
         return _run(contest, options, places, console)
 
 
+def _check_counts(options: argparse.Namespace) -> None:
+    """Check the numbers of runs, nodes, ranks and GPUs.
+
+    Raises:
+        ConfigError: one of them is too small.
+    """
+    for name, least in {"jobs": 1, "nproc": 1, "nodes": 1, "gpus_per_run": 0}.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {value} should be {least} or more")
+
+
 def _cluster(options: argparse.Namespace) -> slurm.Options:
     """What the command line says about SLURM."""
-    return slurm.Options(
-        partition=options.partition,
-        time=options.time,
-        nodes=options.nodes,
-        gpus_per_run=options.gpus_per_run,
-        nproc=options.nproc,
-        jobs=options.jobs,
-        sbatch=options.sbatch,
-        retry_failed=options.retry_failed,
-    )
+    return slurm.Options(**{f.name: getattr(options, f.name) for f in fields(slurm.Options)})
 
 
 def _show_status(contest: Contest, options: argparse.Namespace, console: Console) -> int:

@@ -283,7 +283,7 @@ def _check_head(head: Table) -> None:
         raise ConfigError("both [contest.tune] and [contest.search] are given; keep one")
     for key, values in head.tune.items():
         if not values:
-            raise ConfigError(f"contest.tune.{key} is empty; give at least two values")
+            raise ConfigError(f"contest.tune.{key} is empty; give at least one value")
     if (head.tune or head.search) and not head.tuning_seeds:
         remedy = "give seeds for tuning, such as [101], that are none of contest.seeds"
         raise ConfigError(f"contest.tuning_seeds is missing; {remedy}")

@@ -29,14 +29,14 @@ FOLDER = "slurm"  # of the submissions, in the contest's folder
 class Options:
     """What the command line says about SLURM jobs."""
 
-    partition: str | None = None
-    time: str | None = None  # limit of one job, as sbatch takes it; a run may need several
-    nodes: int = 1  # of a run
-    gpus_per_run: int | None = None  # on all its nodes together; None: one on each
-    nproc: int | None = None  # ranks on each node; None: its GPUs, or 1
-    jobs: int | None = None  # tasks of an array at once
-    sbatch: str = ""  # more options of sbatch
-    retry_failed: bool = False
+    partition: str | None
+    time: str | None  # limit of one job, as sbatch takes it; a run may need several
+    nodes: int  # of a run
+    gpus_per_run: int | None  # on all its nodes together; None: one on each
+    nproc: int | None  # ranks on each node; None: its GPUs, or 1
+    jobs: int | None  # tasks of an array at once
+    sbatch: str  # more options of sbatch
+    retry_failed: bool
 
     @property
     def gpus_per_node(self) -> int:
@@ -46,7 +46,7 @@ class Options:
             ConfigError: the nodes cannot share the GPUs equally.
         """
         gpus = self.nodes if self.gpus_per_run is None else self.gpus_per_run
-        if self.nodes < 1 or gpus % self.nodes:
+        if gpus % self.nodes:
             raise ConfigError(
                 f"--gpus-per-run {gpus} cannot be shared by --nodes {self.nodes}; give a multiple"
             )

@@ -31,7 +31,7 @@ def test_shipped_contest_is_whole_and_fits_one_and_eight_ranks(path, tmp_path):
     assert not list(tmp_path.iterdir()), "a plan writes nothing by itself"
 
 
-def test_issued_contests_are_shipped():
+def test_contests_of_the_docs_are_shipped():
     names = "quickstart schedules schedules_small schedules_shakespeare optimizers sgd_sai"
     assert {*names.split(), "large_batch", "aa"} <= {path.stem for path in SHIPPED}
 
@@ -109,6 +109,7 @@ MISTAKES = {
         TUNED,
         "unequal numbers of trials: a 2, b 1",
     ),
+    "empty grid": (TWO, TUNED | {"tune": {"optimizer.lr": []}}, "give at least one value"),
     "tuned key of another": (TWO, TUNED | {"tune": {"optimizer.momentum": [0.9]}}, "momentum"),
     "bad value in the grid": (TWO, TUNED | {"tune": {"optimizer.lr": [1e-3, "big"]}}, "big"),
     "unequal seeds": ({"a": {}, "b": {"seeds": [3]}}, {}, "arm 'b' has 1 seeds of its own"),
@@ -147,6 +148,20 @@ def test_mistake_is_one_line_and_exit_code_2(mistake, shards, tmp_path, capsys):
     assert said in err
     assert not out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+@pytest.mark.parametrize(
+    ("word", "count", "least"),
+    [("--jobs", 0, 1), ("--nproc", -1, 1), ("--nodes", 0, 1), ("--gpus-per-run", -2, 0)],
+)
+def test_count_that_is_too_small_is_one_line_and_exit_code_2(
+    executor, word, count, least, shards, tmp_path, capsys
+):
+    path = tiny.write(tmp_path / "c.toml", shards, TWO)
+    words = ["--executor", executor, word, str(count), "--dry-run"]
+    assert main([str(path), "--out", str(tmp_path / "runs"), *words]) == 2
+    assert capsys.readouterr().err == f"error: {word} {count} should be {least} or more\n"
 
 
 def test_two_arms_of_one_name_and_no_arms(shards):
