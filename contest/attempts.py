@@ -38,10 +38,8 @@ def attempts(home: Path) -> Attempts:
 
 def note(home: Path, identity: str, started: str, code: int, lines: list[str]) -> None:
     """Append an attempt that has ended; `lines` are the last ones of its output."""
-    number = len(attempts(home).get(identity, [])) + 1
     line = {
         "id": identity,
-        "attempt": number,
         "started": started,
         "ended": runlog.now(),
         "exit_code": code,

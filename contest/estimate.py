@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from configs import Config, ConfigError, Model, load
@@ -103,8 +105,8 @@ def paces(plan: Plan, out: Path) -> dict[tuple[Any, ...], Pace]:
         found.setdefault(key, []).append((seconds / summary["steps"], max(0.0, wall - seconds)))
     return {
         key: Pace(
-            sum(step for step, _ in rows) / len(rows),
-            sum(rest for _, rest in rows) / len(rows) + START_SECONDS / 2,  # imports, not recorded
+            fmean(step for step, _ in rows),
+            fmean(rest for _, rest in rows) + START_SECONDS / 2,  # imports, not recorded
             f"{len(rows)} finished runs of this size under {out}",
         )
         for key, rows in found.items()
@@ -141,7 +143,7 @@ def _probe(job: Job, slot: Slot) -> Pace:
             process.terminate()
             process.wait()
         lines = runlog.read_metrics(here)
-        steps = sorted(line["time/step_ms"] / 1e3 for line in lines if "train/loss" in line)
+        steps = [line["time/step_ms"] / 1e3 for line in lines if "train/loss" in line]
         evals = [line["time/eval_seconds"] for line in lines if "val/loss" in line]
         if not steps:
             printed = output.read_text(errors="replace").strip().splitlines()
@@ -150,7 +152,7 @@ def _probe(job: Job, slot: Slot) -> Pace:
             raise ConfigError(f"no update of the probe ended within {limit}; it printed: {last}")
     train, every = job.config.train, job.config.eval.every
     overhead = (1 + -(-train.total_steps // every)) * evals[0] + START_SECONDS
-    return Pace(steps[len(steps) // 2], overhead, f"a probe of {len(steps)} updates")
+    return Pace(median(steps), overhead, f"a probe of {len(steps)} updates")
 
 
 def _is_quick(config: Config, gpus: bool) -> bool:
@@ -240,12 +242,12 @@ def _table(plan: Plan, known: Mapping[tuple[Any, ...], Pace], places: int) -> Ta
         ("runs", str(sum(c.runs for c in costs))),
         ("tokens", f"{sum(c.tokens for c in costs):,}"),
         ("time", f"{duration(total)} on {places}" if total is not None else "?"),
-        ("disk", _gigabytes(sum(c.disk for c in costs))),
+        ("disk", decimal(sum(c.disk for c in costs))),
     ]
     for i, (name, text) in enumerate(sums):
         shown.add_column(name, text, justify="left" if i < 3 else "right", overflow="fold")
     for label, role, seeds, c in rows:
-        numbers = (str(c.runs), f"{c.tokens:,}", duration(c.seconds), _gigabytes(c.disk))
+        numbers = (str(c.runs), f"{c.tokens:,}", duration(c.seconds), decimal(c.disk))
         shown.add_row(label, role, seeds, *numbers)
     return shown
 
@@ -268,8 +270,3 @@ def _row(
     named = sorted({j.seed for j in jobs}) or seeds
     text = f"{role} (after tuning)" if waiting else role
     return [(label, text, " ".join(map(str, named)), spent)]
-
-
-def _gigabytes(size: int) -> str:
-    """Bytes in GB or MB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

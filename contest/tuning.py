@@ -21,6 +21,7 @@ from contest.file import Arm, Contest, Setting
 from contest.job import ENDED, Job, build, final_loss, resolved, state
 from contest.search import Study
 from record.contest import Ledger, LedgerTrial, TrialStatus, TunedArm
+from record.runlog import flat
 
 EDGE = 0.05  # of a searched range, at either end
 
@@ -129,19 +130,15 @@ def own_setting(contest: Contest, arm: Arm) -> Setting:
         ConfigError: the arm does not have such a key.
     """
     try:
-        table = resolved(tuple(contest.arguments(arm, contest.table.tuning_seeds[0]))).table()
+        config = resolved(tuple(contest.arguments(arm, contest.table.tuning_seeds[0])))
     except ConfigError as error:
         raise ConfigError(f"arm '{arm.name}': {error}") from None
-    setting: Setting = {}
-    for key in arm.grid or arm.ranges:
-        value: Any = table
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                problem = f"arm '{arm.name}': tuned key '{key}' is none of its keys"
-                raise ConfigError(f"{problem}; give the arm a tune table of its own")
-            value = value[part]
-        setting[key] = value
-    return setting
+    values, tuned = flat(config.table()), arm.grid or arm.ranges
+    for key in tuned:
+        if key not in values:
+            problem = f"arm '{arm.name}': tuned key '{key}' is none of its keys"
+            raise ConfigError(f"{problem}; give the arm a tune table of its own")
+    return {key: values[key] for key in tuned}
 
 
 def _choose(tuned: Tuned, arm: Arm) -> None:

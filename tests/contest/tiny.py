@@ -153,8 +153,8 @@ def ended(job, loss, status="finished", **values):
 def failed(job, code=2):
     """An attempt that ended by itself, badly."""
     job.home.mkdir(parents=True, exist_ok=True)
-    line = {"id": job.id, "attempt": 1, "started": "", "ended": "", "exit_code": code,
-            "last_lines": ["error: no such thing"]}  # fmt: skip
+    line = {"id": job.id, "started": "", "ended": "", "exit_code": code}
+    line |= {"last_lines": ["error: no such thing"]}
     with (job.home / "attempts.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
 
