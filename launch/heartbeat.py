@@ -6,8 +6,8 @@ others, and they watch rank 0: N ranks cost N small messages a second. A checkpo
 or a compilation may take as long as it likes, since the thread runs on. A rank falls silent when
 its process is dead or frozen, or when its machine or its link is gone.
 
-Silence is counted in ticks, not read off a clock. So the run survives when somebody sets the clock,
-or suspends the whole job and resumes it.
+Silence is counted in ticks, not read off a clock. So the run survives when somebody sets the clock.
+It should also survive when the whole job is suspended and resumed (not tried).
 """
 
 from __future__ import annotations
