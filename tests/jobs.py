@@ -1,8 +1,9 @@
-"""Tiny shards, tiny runs, and real jobs as processes, for all tests."""
+"""Tiny shards, tiny runs, real jobs as processes, and whether two runs are the same bits."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from record import checkpoints
 from tests.forked import ROOT, Forked
 
+CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all metrics that may differ
 SHARED = ROOT.parent / "shared"  # optional material; tests that want it skip without it
 
 
@@ -133,6 +136,51 @@ def only_run(runs: Path) -> Path:
     return directory
 
 
+def metrics(directory: Path) -> list[dict]:
+    """metrics.jsonl without the clocks."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(CLOCKS)} for line in lines]
+
+
+def end_of(directory: Path) -> tuple[list[dict], dict]:
+    """What two equal runs share: metrics without the clocks, and the state in the last checkpoint.
+
+    For `assert_same`.
+    """
+    newest = checkpoints.newest_whole(directory / "checkpoints")
+    assert newest, f"no checkpoint in {directory}"
+    saved = checkpoints.load(newest)
+    state = {"model": saved.model, "optimizer": saved.optimizer}
+    state |= {name: getattr(saved.progress, name) for name in ("step", "evaluated", "metrics")}
+    return metrics(directory), state
+
+
+def result(runs: Path) -> tuple[list[dict], dict]:
+    """`end_of` the only run in `runs`."""
+    return end_of(only_run(runs))
+
+
+def assert_same(a: object, b: object, where: str = "result") -> None:
+    """Nested containers of tensors and plain values are equal, bit for bit."""
+    import torch
+
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor), where
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict), where
+        assert a.keys() == b.keys(), f"{where}: {a.keys() ^ b.keys()}"
+        for key in a:
+            assert_same(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple), where
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, f"{where}: {a!r} and {b!r}"
+
+
 def children(pid: int) -> list[int]:
     """Process ids of the direct children."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -146,9 +194,14 @@ def kill_group(process: subprocess.Popen[str] | Forked, workers: Iterable[int]) 
     process.communicate()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120, pause: float = 0.005) -> None:
-    """Poll; AssertionError when the time is over."""
+def wait_until(
+    condition: Callable[[], object],
+    seconds: float = 120,
+    explain: Callable[[], str] = lambda: "timed out",
+    pause: float = 0.005,
+) -> None:
+    """Poll; AssertionError with an explanation when the time is over."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "timed out"
+        assert time.monotonic() < end, f"waited {seconds:g} s; {explain()}"
         time.sleep(pause)

@@ -7,7 +7,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import torch
 from rich.console import Console
 
 from configs import ConfigError
@@ -19,34 +18,19 @@ from contest.job import resolved, state
 from contest.local import Attempt
 from contest.plan import make
 from contest.watch import Lines, duration, table
-from record import checkpoints
 from record.runlog import read_record, read_summary
 from tests.contest import tiny
+from tests.jobs import assert_same, end_of, wait_until
 from train_gpt2 import main as train
 
 TWO = {"cosine": {}, "wsd": {"schedule.name": "wsd"}}
 LONG = {"train.total_steps": 200, "eval.every": 100, "checkpoint.every": 0}
 
 
-def same(job, calm):
-    """Whether a run has the bits of the one that was trained alone in `calm`."""
+def assert_same_as_alone(job, calm):
+    """A run has the bits of the one that is trained alone, in `calm`."""
     assert train([*job.arguments, "--log.dir", str(calm)]) == 0
-    alone = calm / job.directory.name
-    assert tiny.lines(job.directory) == tiny.lines(alone)
-    states = [
-        torch.load(checkpoints.newest_whole(d / "checkpoints"), weights_only=True)
-        for d in (job.directory, alone)
-    ]
-    pairs = zip(states[0]["model"].values(), states[1]["model"].values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    moments = [s["optimizer"]["state"] for s in states]
-    assert moments[0].keys() == moments[1].keys()
-    for key in moments[0]:
-        for name, value in moments[0][key].items():
-            assert torch.equal(value, moments[1][key][name])
-    for name in ("step", "evaluated", "metrics"):
-        assert states[0]["progress"][name] == states[1]["progress"][name]
-    return True
+    assert_same(end_of(job.directory), end_of(calm / job.directory.name))
 
 
 def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeypatch):
@@ -119,15 +103,15 @@ def disturbed(shards, tmp_path_factory):
         tiny.kill(first.pid)
         first.process.wait()
         second = tiny.Planner(path, out)
-        tiny.wait_until(lambda: tiny.holder(seen.home) == second.pid)
+        wait_until(lambda: tiny.holder(seen.home) == second.pid, 300)
         orphans = [*processes.values()]
         for pid in orphans:
             os.kill(pid, signal.SIGCONT)
         processes = tiny.freeze(runs, known=orphans)
         tiny.kill(processes[seen.killed.id])
-        tiny.wait_until(lambda: seen.killed.id in attempts(seen.home))
+        wait_until(lambda: seen.killed.id in attempts(seen.home), 300)
         os.kill(second.pid, signal.SIGINT)
-        tiny.wait_until(lambda: "stopping" in second.output())
+        wait_until(lambda: "stopping" in second.output(), 300)
         os.kill(processes[seen.other.id], signal.SIGCONT)
         seen.stopped = second.ends(130)
         seen.attempts = attempts(seen.home)
@@ -172,7 +156,7 @@ def test_ctrl_c_has_the_runs_checkpoint_and_the_same_command_runs_what_is_missin
 
 @pytest.mark.parametrize("name", ["killed", "other"])
 def test_disturbed_run_has_the_bits_of_a_calm_one(disturbed, name):
-    assert same(getattr(disturbed, name), disturbed.calm)
+    assert_same_as_alone(getattr(disturbed, name), disturbed.calm)
 
 
 def test_branches_have_the_bits_of_runs_of_their_own(shards, tmp_path):
@@ -189,7 +173,7 @@ def test_branches_have_the_bits_of_runs_of_their_own(shards, tmp_path):
         record = read_record(job.directory)
         assert record["branched_from"] == {"run": source.directory.name, "step": source.length}
         assert record["launches"][-1]["environment"]["start_step"] == source.length
-        assert same(job, tmp_path / "calm")
+        assert_same_as_alone(job, tmp_path / "calm")
         alone = read_record(tmp_path / "calm" / job.directory.name)
         assert record["hashes"] == alone["hashes"]
     second = read_record(trunk[1].directory)["launches"][0]["environment"]
@@ -231,7 +215,7 @@ def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
     out = tmp_path / "runs"
     planner = tiny.Planner(path, out, "--jobs", "1", "--nproc", "2")
     (job,) = tiny.jobs(path, out)
-    tiny.wait_until(lambda: tiny.updates(job.directory) > 8)
+    wait_until(lambda: tiny.updates(job.directory) > 8, 300)
     tiny.kill(tiny.holder(job.directory))
     planner.ends(1)
     assert attempts(out / "tiny")[job.id][0]["exit_code"] == -signal.SIGKILL

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import tomli_w
@@ -21,9 +20,7 @@ from contest.__main__ import main
 from contest.plan import make
 from optim import build_schedule
 from record.runlog import encode
-from tests.jobs import ROOT, command
-
-CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ
+from tests.jobs import ROOT, command, wait_until
 
 
 def table(shards, arms, *, settings=(), **head):
@@ -86,23 +83,10 @@ class Planner:
         return self.output()
 
 
-def wait_until(condition, seconds=300):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
-
-
 def updates(directory):
     """Updates that a run has logged."""
     path = directory / "metrics.jsonl"
     return path.read_bytes().count(b'"train/loss"') if path.exists() else 0
-
-
-def lines(directory):
-    """metrics.jsonl without the clocks."""
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in rows]
 
 
 def holder(directory):
@@ -129,7 +113,7 @@ def freeze(runs, known=()):
             frozen[job.id] = pid
         return len(frozen) == len(runs)
 
-    wait_until(all_frozen)
+    wait_until(all_frozen, 300)
     return frozen
 
 

@@ -12,7 +12,6 @@ must be the same bits, and no attempt may begin from a torn checkpoint.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import tempfile
@@ -20,48 +19,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from record import checkpoints
 from record.runlog import read_metrics, read_record, read_summary
-from tests.jobs import children, command, finish, job, kill_group, only_run, wait_until
-
-CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all that may differ
-
-
-def result(runs: Path) -> tuple[list[dict], dict]:
-    """(metrics without the clocks, final state) of the only run."""
-    directory = only_run(runs)
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in line.items() if not k.startswith(CLOCKS)} for line in lines]
-    newest = checkpoints.newest_whole(directory / "checkpoints")
-    return metrics, torch.load(newest, weights_only=True)
-
-
-def assert_same(a: tuple, b: tuple) -> None:
-    """Two results are the same bits."""
-    metrics, state = a
-    assert metrics == b[0]
-    for part in ("model", "optimizer"):
-        assert_equal_trees(state[part], b[1][part])
-    for name in ("step", "evaluated", "metrics"):
-        assert_equal_trees(state["progress"][name], b[1]["progress"][name])
-
-
-def assert_equal_trees(a: object, b: object) -> None:
-    """Nested containers of tensors and plain values are equal, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal_trees(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal_trees(x, y)
-    else:
-        assert a == b
+from tests.jobs import (
+    assert_same,
+    children,
+    command,
+    finish,
+    job,
+    kill_group,
+    only_run,
+    result,
+    tiny_shards,
+    wait_until,
+)
 
 
 def steps_logged(runs: Path) -> int:
@@ -124,8 +94,6 @@ def main() -> None:
     parser.add_argument("--nproc", type=int, default=0, help="ranks under torchrun; 0: plain")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    from tests.jobs import tiny_shards
-
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
     with tempfile.TemporaryDirectory() as folder:
         kills = 100 if options.long else 20

@@ -10,8 +10,8 @@ import pytest
 from record import checkpoints
 from record.runlog import read_metrics, read_record
 from storage.locks import LOCK
-from tests.faults.kills import assert_same, result, steps_logged
-from tests.jobs import command, finish, job, only_run, wait_until
+from tests.faults.kills import steps_logged
+from tests.jobs import assert_same, command, finish, job, only_run, result, wait_until
 from train_gpt2 import main
 
 
@@ -62,7 +62,7 @@ def test_folder_that_becomes_read_only_ends_the_run_and_loses_nothing(shards, di
     assert "Read-only file system" in line
     kept = checkpoints.newest_whole(Path(folder))
     assert kept
-    assert f"from step {int(kept.name[5:13])}" in finish(job(arguments))
+    assert f"from step {checkpoints.step_of(kept)}" in finish(job(arguments))
     main(command(shards, tmp_path / "calm") + length)
     assert_same(result(tmp_path / "calm"), result(disk / "runs"))
 

@@ -9,8 +9,18 @@ import pytest
 from record import checkpoints
 from record.runlog import read_metrics, read_record, read_summary
 from tests.faults.conftest import script
-from tests.faults.kills import assert_same, result, steps_logged
-from tests.jobs import ROOT, children, command, finish, job, only_run, wait_until
+from tests.faults.kills import steps_logged
+from tests.jobs import (
+    ROOT,
+    assert_same,
+    children,
+    command,
+    finish,
+    job,
+    only_run,
+    result,
+    wait_until,
+)
 from tests.record.test_wandb_mirror import inspect
 
 LONG = ["--train.total_steps", "4000", "--eval.every", "4000", "--checkpoint.every", "0"]
