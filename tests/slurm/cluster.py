@@ -13,9 +13,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.jobs import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 NODES = ("n1", "n2")
@@ -90,7 +92,12 @@ class Cluster:
     def wait(self, number: str, *states: str, timeout: float = 240) -> dict[str, str]:
         """The job as soon as it is in one of these states (none: as soon as it has ended)."""
         ends = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-        wait_until(lambda: self.job(number)["JobState"] in ends, timeout, lambda: self.log(number))
+        wait_until(
+            lambda: self.job(number)["JobState"] in ends,
+            timeout,
+            lambda: self.log(number),
+            pause=0.1,
+        )
         return self.job(number)
 
     def log(self, number: str) -> str:
@@ -98,16 +105,6 @@ class Cluster:
         job = self.job(number)
         output = Path(job.get("StdOut", ""))
         return f"{job}\n{output.read_text() if output.is_file() else 'no output'}"
-
-
-def wait_until(
-    condition: Callable[[], object], timeout: float, explain: Callable[[], str] = lambda: ""
-) -> None:
-    """Poll; an assertion with an explanation when the time is over."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s; {explain()}"
-        time.sleep(0.1)
 
 
 def require() -> None:

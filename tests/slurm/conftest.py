@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.cluster import Cluster, NoCluster, start, wait_until
+from tests.jobs import wait_until
+from tests.slurm.cluster import Cluster, NoCluster, start
 
 
 @pytest.fixture(scope="session")
@@ -22,4 +23,4 @@ def cluster(running: Cluster) -> Iterator[Cluster]:
     """The same, with nothing left in its queue by the test before, well ended or not."""
     yield running
     running.run("scancel", "--user", "root")
-    wait_until(lambda: not running.run("squeue", "--noheader"), 60)
+    wait_until(lambda: not running.run("squeue", "--noheader"), 60, pause=0.1)

@@ -10,22 +10,16 @@ from contest import slurm
 from contest.__main__ import main
 from record.runlog import read_metrics, read_record, read_summary
 from tests.contest import tiny
-from tests.jobs import command
-from tests.slurm.cluster import wait_until
+from tests.jobs import metrics, wait_until
 
 
-def write_contest(tmp_path, shards, head, arms, **settings):
-    """Path of a contest file of tiny runs."""
-    base, *words = command(shards, tmp_path)
-    flags = dict(zip(words[::2], words[1::2], strict=True))
-    flags = {key.removeprefix("--"): value for key, value in flags.items() if key != "--log.dir"}
-    lines = ["[contest]", 'name = "small"', f'base = ["{base}"]', *head, "[contest.settings]"]
-    for key, value in (flags | settings).items():
-        number = str(value).isdigit()
-        lines.append(f'"{key}" = {value if number else json.dumps(value)}')
-    path = tmp_path / "small.toml"
-    path.write_text("\n".join([*lines, *arms]) + "\n")
-    return path
+def write_contest(tmp_path, shards, arms, **keys):
+    """The contest that `submit` submits."""
+    tiny.write(tmp_path / "small.toml", shards, arms, name="small", **keys)
+
+
+def wait_for_empty_queue(home):
+    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)), pause=0.1)
 
 
 @pytest.fixture
@@ -41,14 +35,6 @@ def submit(cluster, tmp_path, monkeypatch, capsys):
     return call
 
 
-def numbers(directory):
-    """metrics.jsonl without the times, which a second launch changes."""
-    lines = read_metrics(directory)
-    return [
-        {k: x[k] for k in ("step", "train/loss", "val/loss", "tokens") if k in x} for x in lines
-    ]
-
-
 def assert_same_as_local(tmp_path):
     """Runs the contest again on this machine, and compares plans and numbers."""
     code, said = tiny.contest(tmp_path / "small.toml", tmp_path / "local", "--gpus-per-run", "0")
@@ -58,8 +44,8 @@ def assert_same_as_local(tmp_path):
     assert plans[0] == plans[1]
     for run in plans[0]:
         there, here = (tmp_path / out / "small" / run["directory"] for out in ("cluster", "local"))
-        assert numbers(there) == numbers(here)
-        assert numbers(there)[-1]["val/loss"] == read_summary(here)["final_val_loss"]
+        assert metrics(there) == metrics(here)
+        assert metrics(there)[-1]["val/loss"] == read_summary(here)["final_val_loss"]
 
 
 def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
@@ -68,9 +54,8 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     write_contest(
         tmp_path,
         shards,
-        ['baseline = "adamw"', "seeds = [1, 2]"],
-        ['[[arm]]\nname = "adamw"', '[[arm]]\nname = "lion"\n"optimizer.name" = "lion"'],
-        **{"train.total_steps": 80, "train.micro_batch_size": 16, "checkpoint.every": 10},
+        {"adamw": {}, "lion": {"optimizer.name": "lion"}},
+        settings={"train.total_steps": 80, "checkpoint.every": 10},
     )
     home = tmp_path / "cluster/small"
     code, said = submit()
@@ -85,7 +70,7 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     wait_until(lambda: len(read_metrics(killed)) > 12, 240)
     os.kill(read_record(killed)["launches"][0]["pid"], signal.SIGKILL)
     cluster.run("scancel", f"{array}_1")
-    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
+    wait_for_empty_queue(home)
     code, said = submit("--status")
     assert "1 of 4 runs done, 1 failed" in said
     assert read_summary(good)["status"] == "finished"
@@ -94,7 +79,7 @@ def test_contest_survives_its_tasks_and_is_the_same_as_on_one_machine(
     assert "submitted 2 runs" in said  # the killed and the cancelled one, not what failed
     (failing / "checkpoints").unlink()
     assert "submitted 1 runs" in submit("--retry-failed")[1]
-    wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
+    wait_for_empty_queue(home)
     code, said = submit()
     assert (code, "submitted" in said, "4 of 4 runs done" in said) == (0, False, True)
     assert len(read_record(killed)["launches"]) == 2
@@ -113,26 +98,26 @@ def test_what_waits_for_tuning_and_for_a_trunk_is_submitted_by_the_same_command(
     write_contest(
         tmp_path,
         shards,
-        ['baseline = "wsd"', "seeds = [1]", "tuning_seeds = [101]",
-         '[contest.tune]\n"optimizer.lr" = [1e-3, 3e-3]',
-         '[contest.branches]\narms = ["wsd"]\nlengths = [12]'],
-        ['[[arm]]\nname = "wsd"\n"schedule.name" = "wsd"\n"schedule.warmup_steps" = 2'],
-    )  # fmt: skip
+        {"wsd": {"schedule.name": "wsd", "schedule.warmup_steps": 2}},
+        seeds=[1],
+        tuning_seeds=[101],
+        tune={"optimizer.lr": [1e-3, 3e-3]},
+        branches={"arms": ["wsd"], "lengths": [12]},
+    )
     home = tmp_path / "cluster/small"
     submitted = []
     while len(submitted) < 3:
         code, said = submit()
         submitted += [int(line.split()[1]) for line in said.splitlines() if "submitted" in line]
         assert code == 1
-        wait_until(lambda: not slurm.queue(home), 240, lambda: str(slurm.queue(home)))
+        wait_for_empty_queue(home)
     assert submitted == [2, 1, 1]  # two trials, the trunk, the branch
     assert submit()[0] == 0
     assert_same_as_local(tmp_path)
 
 
 def test_sbatch_refuses_in_its_own_words(submit, shards, tmp_path, capsys):
-    arm = ['[[arm]]\nname = "adamw"']
-    write_contest(tmp_path, shards, ['baseline = "adamw"', "seeds = [1]"], arm)
+    write_contest(tmp_path, shards, {"adamw": {}}, seeds=[1])
     home = tmp_path / "cluster/small"
     assert submit("--partition", "nowhere")[0] == 2
     assert submit("--gpus-per-run", "1")[0] == 2

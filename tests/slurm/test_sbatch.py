@@ -8,20 +8,10 @@ import pytest
 
 from contest.job import resolved
 from record.runlog import read_metrics, read_record, read_summary
-from tests.jobs import ROOT, command, finish, job, only_run
-from tests.slurm.cluster import wait_until
+from tests.jobs import ROOT, command, finish, job, metrics, only_run, wait_until
 
-TIMES = {"tokens_per_second", "mfu"}  # with time/* and memory/* all that a resumed run may change
 LIMIT = 240  # s; on two idle cores it takes 10
 LONG = ["--train.total_steps", "300", "--eval.every", "100", "--checkpoint.every", "50"]
-
-
-def numbers(directory):
-    """metrics.jsonl without the times."""
-    return [
-        {k: v for k, v in x.items() if k not in TIMES and not k.startswith(("time/", "memory/"))}
-        for x in read_metrics(directory)
-    ]
 
 
 def submit(cluster, tmp_path, *arguments, options=("--nodes=2",), **environment):
@@ -35,7 +25,7 @@ def submit(cluster, tmp_path, *arguments, options=("--nodes=2",), **environment)
 
 
 def reached(runs, step, launches):
-    """Has the run done this many updates, in its so-manieth launch?"""
+    """Whether launch number `launches` has done `step` updates."""
     for directory in runs.glob("*-s1-*"):
         if len((read_record(directory) or {}).get("launches", [])) >= launches:
             return any(line["step"] >= step for line in read_metrics(directory)[-1:])
@@ -65,7 +55,7 @@ def test_run_over_two_nodes_signalled_and_preempted_ends_as_if_nothing_had_happe
     assert [x.get("status") for x in launches] == ["stopped", "stopped", "finished"]
     assert {x["environment"]["world_size"] for x in launches} == {2}
     assert read_summary(directory)["final_val_loss"] == read_summary(reference)["final_val_loss"]
-    assert numbers(directory) == numbers(reference)
+    assert metrics(directory) == metrics(reference)
 
 
 @pytest.mark.slow
@@ -89,7 +79,7 @@ def test_wrong_command_line_ends_the_job_with_its_line(cluster, shards, tmp_path
     assert "did you mean 'train.total_steps'" in cluster.log(number)
 
 
-def test_run_that_cannot_go_on_is_not_requeued_for_ever(cluster, shards, tmp_path):
+def test_run_that_cannot_resume_is_not_requeued_forever(cluster, shards, tmp_path):
     """Its folder says `stopped`, but that was another time."""
     arguments = [*command(shards, tmp_path / "runs"), "--data.dir", "/nowhere"]
     folder = tmp_path / "runs" / resolved(tuple(arguments)).run_name
