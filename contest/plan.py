@@ -5,7 +5,9 @@ The plan grows as runs end: an arm's reporting runs join it when the arm's tunin
 
 from __future__ import annotations
 
+import functools
 import itertools
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from contest.attempts import attempts
 from contest.file import Arm, Contest
 from contest.job import Job, build, schedule_factors
 from record.contest import PendingRun, PlanFile, PlannedRun
+from record.runlog import flat
 from storage import write_atomically
 
 
@@ -49,6 +52,7 @@ class Plan:
             runs=tuple(_row(job) for job in self.jobs),
             pending=tuple(self.pending),
             problems=tuple(self.problems),
+            declared={arm.name: _declared(arm) for arm in self.contest.arms},
         )
 
 
@@ -125,6 +129,18 @@ def _job(run: PlannedRun, home: Path) -> Job:
         arguments=list(run.arguments),
         home=home,
     )
+
+
+def _declared(arm: Arm) -> tuple[str, ...]:
+    """Dotted keys that the contest file sets or tunes for one arm."""
+    overlays = [key for path in arm.configs for key in _keys(path)]
+    return tuple(dict.fromkeys([*overlays, *arm.overrides, *arm.grid, *arm.ranges]))
+
+
+@functools.cache  # as of the first reading, like the configurations of the runs
+def _keys(path: str) -> tuple[str, ...]:
+    """Dotted keys of an overlay."""
+    return tuple(flat(tomllib.loads(Path(path).read_text(encoding="utf-8"))))
 
 
 def _names(contest: Contest) -> tuple[list[str], str]:

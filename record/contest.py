@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from configs.validation import Strict
 from record.runlog import RecordError
@@ -94,6 +94,8 @@ class PlanFile(_ContestFile):
     runs: tuple[PlannedRun, ...]
     pending: tuple[PendingRun, ...]
     problems: tuple[str, ...]  # for the user, one line each
+    # by arm, the dotted keys that the contest file sets or tunes for it; absent from older files
+    declared: dict[str, tuple[str, ...]] = Field({})
 
 
 class LedgerTrial(Strict):

@@ -184,8 +184,8 @@ def _other_devices(runs: Sequence[Run]) -> list[str]:
 
 
 def _declared(study: Study, *runs: Run) -> set[str]:
-    """Dotted keys that the contest file sets for these runs' arms."""
-    return {key for run in runs for key in study.declared.get(without_length(run.arm), {})}
+    """Dotted keys that the contest file sets or tunes for these runs' arms."""
+    return {key for run in runs for key in study.declared.get(without_length(run.arm), ())}
 
 
 def _differing(a: Run, b: Run, *prefixes: str) -> set[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from report.formats import NONE, loss, short
-from report.run import Run
+from report.run import WANDB_PREFIX, Run
 from report.sections import Cell, Line, Section, Table
 from report.study import Study
 
@@ -54,42 +55,40 @@ def _run_row(run: Run) -> Line:
 
 def provenance(study: Study, command: str) -> Section:
     """Machines, versions and settings, and the commands that give the numbers again."""
-    facts: dict[str, Callable[[Run], Any]] = {
-        **{name: _environment(name) for name in FACTS},
-        **{package: _version(package) for package in PACKAGES},
-        "commit": _commit,
-        **{f"[{table}]": _settings(table) for table in TABLES},
-    }
-    rows = [[name, _counted(map(fact, study.runs))] for name, fact in facts.items()]
+    facts = [_facts(run) for run in study.runs]
+    names = dict.fromkeys(name for each in facts for name in each)
+    rows = [[name, _counted(each[name] for each in facts)] for name in names]
     again = [f"this report: {command}"]
     for arm in study.arms:
-        run = next((run for run in study.of(arm) if run.config), None)
-        if run:
-            again.append(f"{arm} again: python train_gpt2.py {run.source}/config.toml")
+        if run := next(filter(_has_folder, study.of(arm)), None):
+            words = ["python", "train_gpt2.py", f"{run.source}/config.toml"]
+            again.append(f"{arm} again: {shlex.join(words)}")
     table = Table(("what", "runs"), [row for row in rows if row[1]])
     return Section("provenance", "Provenance", "", [table], again, folded=True)
 
 
-def _environment(name: str) -> Callable[[Run], Any]:
-    return lambda run: run.environment.get(name)
+def _has_folder(run: Run) -> bool:
+    """Whether its configuration lies on disk; W&B has no file of it."""
+    return bool(run.config) and not run.source.startswith(WANDB_PREFIX)
 
 
-def _version(package: str) -> Callable[[Run], Any]:
-    return lambda run: (run.environment.get("versions") or {}).get(package)
-
-
-def _settings(table: str) -> Callable[[Run], str | None]:
-    """One table of a run's configuration, as JSON."""
-    return lambda run: (
-        json.dumps(run.config[table], sort_keys=True) if table in run.config else None
-    )
-
-
-def _commit(run: Run) -> str | None:
-    """Commit, and whether files differed from it."""
-    git = run.environment.get("git") or {}
+def _facts(run: Run) -> dict[str, Any]:
+    """Machine, versions, commit and settings of a run; None for what is not recorded."""
+    environment, config = run.environment, run.config
+    versions, git = environment.get("versions") or {}, environment.get("git") or {}
     commit = git.get("commit")
-    return f"{str(commit)[:12]}{' with changes' if git.get('dirty') else ''}" if commit else None
+    changes = " with changes" if git.get("dirty") else ""
+    return {
+        **{name: environment.get(name) for name in FACTS},
+        **{package: versions.get(package) for package in PACKAGES},
+        "commit": f"{str(commit)[:12]}{changes}" if commit else None,
+        **{f"[{table}]": _settings(config, table) for table in TABLES},
+    }
+
+
+def _settings(config: dict[str, Any], table: str) -> str | None:
+    """One table of a configuration, as JSON."""
+    return json.dumps(config[table], sort_keys=True) if table in config else None
 
 
 def _counted(values: Iterable[Any]) -> str:

@@ -21,6 +21,7 @@ Pair = tuple[int, int]  # (seed, data_seed)
 Columns = dict[str, NDArray[np.float64]]
 
 SHOWN_STEPS = 5  # in a message; more are counted
+WANDB_PREFIX = "wandb:"  # of a path or a source in Weights & Biases
 
 
 class ReportError(ValueError):

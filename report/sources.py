@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from record.contest import Ledger, PlanFile
-from record.runlog import RecordError, flat
+from record.runlog import RecordError
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
-from report.run import ReportError, Run
+from report.run import WANDB_PREFIX, ReportError, Run
 from report.study import Study, by_length, merge, study_of, without_copies
 
 File = TypeVar("File", PlanFile, Ledger)
 
-CONTEST = "contest.toml"
 NOT_RUNS = ("logs", "checkpoints", "wandb", "optuna")  # of the launcher and the trainer
 NOT_BEGUN = ("tuning", "trunk")  # may be empty
 DEPTH = 5  # folders below a path in which runs are looked for
@@ -58,7 +56,7 @@ def read(paths: Sequence[str]) -> Study:
             does not answer.
     """
     studies = [
-        _read_wandb(path) if path.startswith("wandb:") else _read_folder(path) for path in paths
+        _read_wandb(path) if path.startswith(WANDB_PREFIX) else _read_folder(path) for path in paths
     ]
     study = studies[0] if len(studies) == 1 else merge(studies)
     return by_length(without_copies(study))
@@ -68,7 +66,7 @@ def _read_wandb(path: str) -> Study:
     """A W&B project as a study; needs the package wandb."""
     from report.wandb_runs import read_wandb
 
-    return study_of(path.removeprefix("wandb:"), read_wandb(path))
+    return study_of(path.removeprefix(WANDB_PREFIX), read_wandb(path))
 
 
 def _read_folder(path: str) -> Study:
@@ -170,7 +168,7 @@ def _contest_file(file: type[File], folder: Path, problems: list[str]) -> File |
 
 
 def _contest(home: _Home, problems: list[str]) -> Study:
-    """What plan.json, tuning.json and contest.toml say of a contest; without its runs."""
+    """What plan.json and tuning.json say of a contest; without its runs."""
     plan = home.plan
     assert plan is not None
     pending = Counter(entry.arm for entry in plan.pending)
@@ -185,20 +183,8 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         arms=list(plan.arms),
         tuning=_contest_file(Ledger, home.folder, problems),
         problems=[*waiting, *plan.problems],
-        declared=_declared(home.folder, problems),
+        declared=plan.declared,
     )
-
-
-def _declared(folder: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
-    """Dotted keys that contest.toml sets by arm."""
-    try:
-        table = tomllib.loads((folder / CONTEST).read_text(encoding="utf-8"))
-        return {str(arm.get("name")): flat(arm) for arm in table.get("arm", [])}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError) as error:
-        problems.append(f"{folder / CONTEST} cannot be read: {error}")
-        return {}
 
 
 def _places(home: _Home, problems: list[str]) -> list[Place]:

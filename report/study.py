@@ -22,7 +22,8 @@ class Study:
     baseline: None if nobody has named it. An arm of length L is compared with the baseline of
     length L.
     target: val loss in nats whose cost is measured; None takes the baseline's.
-    tuning: the ledger, tuning.json. declared: dotted keys that the contest file sets, by arm.
+    tuning: the ledger, tuning.json.
+    declared: dotted keys that the contest file sets or tunes for an arm, by arm.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Study:
     arms: list[str]
     tuning: Ledger | None = None
     problems: list[str] = field(default_factory=list)
-    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    declared: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, arm: str, role: Role = "report") -> list[Run]:
         """The runs of one arm in one role, by their seeds."""

@@ -15,9 +15,17 @@ from typing import Any
 from record.contest import ROLES, contest_and_role, group
 from record.metrics import summarize
 from record.wandb_mirror import has_credentials, one_line, start_service
-from report.run import ReportError, Run, Status, check_lines, columns, default_arm, value_at
+from report.run import (
+    WANDB_PREFIX,
+    ReportError,
+    Run,
+    Status,
+    check_lines,
+    columns,
+    default_arm,
+    value_at,
+)
 
-PREFIX = "wandb:"
 TIMEOUT = 30  # seconds for the server to accept the account
 # By default wandb-core tries a lost server for a quarter of an hour, which suits training runs.
 PATIENCE = {"x_graphql_retry_max": 3, "x_graphql_retry_wait_max_seconds": 4.0}
@@ -55,9 +63,10 @@ def _parse(path: str) -> tuple[str, str, str]:
     Raises:
         ReportError: an entity or a project is missing.
     """
-    parts = path.removeprefix(PREFIX).split("/", 2)
+    parts = path.removeprefix(WANDB_PREFIX).split("/", 2)
     if len(parts) < 2 or not all(parts):
-        raise ReportError(f"{path!r} names no W&B project; write {PREFIX}entity/project[/group]")
+        expected = f"{WANDB_PREFIX}entity/project[/group]"
+        raise ReportError(f"{path!r} names no W&B project; write {expected}")
     entity, project, contest = [*parts, ""][:3]
     return entity, project, contest
 
@@ -116,7 +125,7 @@ def _read_run(source: Any) -> Run:
         problems += check_lines(train, val, config, status)
     return Run(
         name=source.name or source.id,
-        source=f"{PREFIX}{source.entity}/{source.project}/{source.id}",
+        source=f"{WANDB_PREFIX}{source.entity}/{source.project}/{source.id}",
         arm=source.job_type or default_arm(config) or source.name,
         role=role,
         contest=contest or None,

@@ -66,6 +66,20 @@ def test_plan_file_names_runs_and_those_that_wait(shards, tmp_path):
     ]
 
 
+def test_plan_file_names_the_keys_that_the_contest_declares_for_an_arm(shards, tmp_path):
+    sgd = {
+        "configs": ["configs/optimizer/sgd.toml"],
+        "train.batch_tokens": 1024,
+        "tune": {"train.grad_clip": [0.5, 1.0, 2.0]},
+    }
+    plan = make(tiny.parse(shards, {"adamw": {}, "sgd": sgd}, **GRID), tmp_path)
+    plan.write()
+    declared = json.loads((plan.home / "plan.json").read_text())["declared"]
+    assert declared["adamw"] == ["optimizer.lr"]
+    assert {"optimizer.name", "train.batch_tokens", "train.grad_clip"} < {*declared["sgd"]}
+    assert read([str(plan.home)]).declared == {arm: (*keys,) for arm, keys in declared.items()}
+
+
 def test_best_mean_over_tuning_seeds_goes_to_the_reporting_runs(shards, tmp_path):
     contest = tiny.parse(shards, TWO, **GRID)
     losses = {1e-3: (2.0, 2.4), 2e-3: (1.9, 2.7), 4e-3: (2.1, 2.2), 3e-3: (1.0, 1.0)}

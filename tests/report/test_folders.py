@@ -6,17 +6,9 @@ import shutil
 
 import pytest
 
-from record.metrics import summarize
-from record.runlog import lock, read_metrics
+from record.runlog import lock
 from report.sources import read
-from tests.report.contest_folder import (
-    configuration,
-    curve,
-    folder_of,
-    one,
-    write_contest,
-    write_run,
-)
+from tests.report.contest_folder import configuration, curve, folder_of, one, write_run
 
 
 def cut_line(folder):
@@ -112,10 +104,3 @@ def test_nonfinite_values_come_back(tmp_path):
     assert run.diverged
     assert run.train["train/loss"][-1] == math.inf
     assert run.summary["diverged_reason"] == "non-finite"
-
-
-def test_stored_summaries_are_those_of_the_lines(tmp_path):
-    home = write_contest(tmp_path / "demo", {"cosine": 0.0}, seeds=(1,), steps=20)
-    run = read([str(home)]).runs[0]
-    again = summarize(read_metrics(home / run.name), 20)
-    assert {name: run.summary[name] for name in again} == again

@@ -1,0 +1,51 @@
+"""Where the numbers come from, and the commands that give them again."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from report.provenance import provenance
+from report.sources import read
+from tests.report.contest_folder import configuration, curve, write_run
+from tests.report.studies import BASE, a_study, changed
+
+
+def test_command_of_an_arm_names_a_configuration_that_is_there(tmp_path):
+    folder = tmp_path / "my runs" / "a"
+    write_run(folder, configuration("a", 1, steps=20), curve(1, 20, 0.0))
+    section = provenance(read([str(folder.parent)]), "python -m report 'my runs'")
+    report, command = section.lines
+    assert report == "this report: python -m report 'my runs'"
+    python, script, config = shlex.split(command.removeprefix("a again: "))
+    assert (python, script) == ("python", "train_gpt2.py")
+    assert Path(config).samefile(folder / "config.toml")
+
+
+def test_runs_read_from_wandb_have_no_command():
+    study = a_study({"base": BASE, "other": {1: 3.0}})
+    study = changed(study, "base", 1, source="wandb:lab/bench/id1")
+    study = changed(study, "base", 2, source="runs/base-2")
+    study = changed(study, "other", 1, source="wandb:lab/bench/id2")
+    section = provenance(study, "x")
+    assert section.lines == [
+        "this report: x",
+        "base again: python train_gpt2.py runs/base-2/config.toml",
+    ]
+
+
+def test_facts_that_differ_are_counted():
+    study = a_study({"base": BASE})
+    git = {"commit": "0123456789abcdef", "dirty": True}
+    for seed, device in ((1, "H100"), (2, "H100"), (3, "cpu")):
+        environment = {"device": device, "versions": {"torch": "2.13.0"}, "git": git}
+        facts = {"launches": [{"environment": environment}]}
+        study = changed(study, "base", seed, facts=facts)
+    config = study.runs[0].config | {"train": {"total_steps": 5}}
+    study = replace(study, runs=[replace(study.runs[0], config=config), *study.runs[1:]])
+    (table,) = provenance(study, "x").tables
+    rows = dict(table.rows)
+    assert rows["device"] == "H100 (2); cpu (1)"
+    assert rows["torch"] == "2.13.0"
+    assert rows["commit"] == "0123456789ab with changes"
+    assert rows["[train]"].startswith('{"total_steps": 5} (1); {')
+    assert "host" not in rows
