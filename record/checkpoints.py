@@ -131,7 +131,7 @@ def step_of(path: Path) -> int:
 
 def found(folder: Path) -> list[Path]:
     """All checkpoints, newest first."""
-    return sorted(folder.glob("step-*.pt"), key=lambda p: (p.name[:13], p.stat().st_mtime_ns))[::-1]
+    return sorted(folder.glob("step-*.pt"), key=lambda p: (step_of(p), p.stat().st_mtime_ns))[::-1]
 
 
 def newest_whole(folder: Path) -> Path | None:

@@ -203,7 +203,7 @@ def test_full_disk_leaves_the_previous_checkpoint_good(shards, small_disk, capsy
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert f"from step {int(newest.name[5:13])}" in out
+    assert f"from step {checkpoints.step_of(newest)}" in out
     steps = [x["step"] for x in read_metrics(folder.parent) if "train/loss" in x]
     assert steps == list(range(40))
 

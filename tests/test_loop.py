@@ -75,7 +75,7 @@ def test_a_stopped_run_has_one_checkpoint_more_and_says_who_asked(tiny, tmp_path
     assert interrupted(tiny, at=5) == 0
     assert "stopped by SIGTERM at step 6; the same command resumes there" in capsys.readouterr().out
     directory = only_run(tmp_path / "runs")
-    found = [int(path.name[5:13]) for path in checkpoints.found(directory / "checkpoints")]
+    found = [checkpoints.step_of(path) for path in checkpoints.found(directory / "checkpoints")]
     assert found == [6, 4]
     assert read_summary(directory)["status"] == "stopped"
     assert [line["step"] for line in updates(tmp_path / "runs")] == list(range(6))
@@ -89,7 +89,7 @@ def test_a_stopped_run_has_one_checkpoint_more_and_says_who_asked(tiny, tmp_path
 def test_checkpoints_are_written_when_due_and_at_the_end(tiny, tmp_path, every, steps):
     assert main([*tiny, "--checkpoint.every", str(every), "--checkpoint.keep", "9"]) == 0
     directory = only_run(tmp_path / "runs") / "checkpoints"
-    assert [int(path.name[5:13]) for path in checkpoints.found(directory)] == steps
+    assert [checkpoints.step_of(path) for path in checkpoints.found(directory)] == steps
 
 
 def test_a_run_that_begins_at_a_checkpoint_does_not_write_it_again(tiny, tmp_path, monkeypatch):

@@ -8,8 +8,18 @@ import pytest
 
 from record import checkpoints
 from record.runlog import RunLog, read_metrics, read_record, read_summary
-from tests.faults.kills import assert_same, result, steps_logged
-from tests.jobs import children, command, finish, job, only_run, ranks, wait_until
+from tests.faults.kills import steps_logged
+from tests.jobs import (
+    assert_same,
+    children,
+    command,
+    finish,
+    job,
+    only_run,
+    ranks,
+    result,
+    wait_until,
+)
 from train_gpt2 import main
 
 SLOW = pytest.mark.slow
@@ -99,7 +109,7 @@ def test_torn_checkpoint_is_named_and_the_one_before_it_used(tiny, tmp_path, cap
     assert main(tiny) == 0
     out, err = capsys.readouterr()
     assert f"{newest.with_suffix('.torn')} is torn" in err
-    assert f"from step {int(before.name[5:13])}" in out
+    assert f"from step {checkpoints.step_of(before)}" in out
     assert_same(result(tmp_path / "calm"), result(tmp_path / "runs"))
 
 

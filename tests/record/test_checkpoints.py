@@ -19,7 +19,7 @@ def test_saved_content_is_what_was_written_and_found_whole(tmp_path):
 def test_last_ones_are_kept_and_newest_comes_first(tmp_path):
     for step in (5, 100, 20, 3000):
         put(tmp_path, step, b"%d" % step)
-    assert [int(p.name[5:13]) for p in checkpoints.found(tmp_path)] == [3000, 100, 20]
+    assert [checkpoints.step_of(p) for p in checkpoints.found(tmp_path)] == [3000, 100, 20]
 
 
 def test_same_step_saved_twice_gives_the_later(tmp_path):
