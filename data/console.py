@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,12 +70,13 @@ def command_line(args: argparse.Namespace) -> str:
 
 def shown(message: str) -> None:
     """One line for the user on stdout."""
-    print(message, file=sys.stdout, flush=True)
+    print(message, flush=True)
 
 
 def finished(directory: Path, *, was_there: bool) -> None:
     """One line with the sizes of a complete directory."""
-    meta = read_json(directory / META) or {}
+    meta = read_json(directory / META)
+    assert meta is not None, f"{directory} is called complete, but has no {META}"
     parts = [_split(split, meta["splits"][split]) for split in SPLITS]
     verb = "is complete already" if was_there else "written"
     shown(f"{directory} {verb}: {'; '.join(parts)}; vocab_size {meta['vocab_size']}")

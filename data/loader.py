@@ -183,7 +183,8 @@ class Prefetcher:
             while not self._closed.is_set():
                 self._put(_as_tensor(batch_of(step), pin_memory=cuda_device is not None))
                 step += 1
-        except BaseException as error:  # every one, or next() would wait for ever
+        except BaseException as error:
+            # any exception must reach next(), which would otherwise wait forever
             self._put(error)
 
     def _put(self, item: Tensor | BaseException) -> None:

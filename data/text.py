@@ -120,22 +120,18 @@ class Corpus:
         Raises:
             DataError: a file is not UTF-8, or cannot be read.
         """
-        for file in self.files:
-            for document in cut(_read(file), self.least_chars):
-                if self.split_of(document) == split:
-                    yield document
+        return (document for document in self._all_documents() if self.split_of(document) == split)
 
     def survey(self) -> str:
         """A SHA-256 of all documents, which shows whether a text has changed.
 
         Raises:
-            DataError: one of the splits would be empty.
+            DataError: one of the splits would be empty, or a file is not UTF-8 or cannot be read.
         """
         digest, counts = hashlib.sha256(), {"train": 0, "val": 0}
-        for file in self.files:
-            for document in cut(_read(file), self.least_chars):
-                digest.update(hashlib.sha256(document.encode()).digest())
-                counts[self.split_of(document)] += 1
+        for document in self._all_documents():
+            digest.update(hashlib.sha256(document.encode()).digest())
+            counts[self.split_of(document)] += 1
         if not all(counts.values()):
             raise DataError(
                 f"{sum(counts.values())} documents are too few: {counts['val']} fall to val,"
@@ -147,6 +143,10 @@ class Corpus:
     def split_of(self, document: str) -> str:
         """The split of a document, from its text alone."""
         return split_by_hash(document, self.val_fraction)
+
+    def _all_documents(self) -> Iterator[str]:
+        for file in self.files:
+            yield from cut(_read(file), self.least_chars)
 
 
 def cut(text: str, least_chars: int | None) -> Iterator[str]:

@@ -29,7 +29,7 @@ from data.shards import (
     shard_files,
     write_shard,
 )
-from storage import LockedError, lock, read_json, write_json
+from storage import LockedError, lock, read_json, remove_leftovers, write_json
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,7 @@ def _resumed(directory: Path, recipe: Recipe, shard_tokens: int) -> Output:
     output.shards = {s: [_Written(**shard) for shard in progress["shards"][s]] for s in SPLITS}
     for shard in [*output.shards["val"], *output.shards["train"]]:
         _require_whole(directory, shard)
-    for leftover in directory.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(directory)
     return output
 
 

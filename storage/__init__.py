@@ -1,6 +1,6 @@
 """Files that survive a crash, and folders that one process at a time may write."""
 
-from storage.files import publish, read_json, write_atomically, write_json
+from storage.files import publish, read_json, remove_leftovers, write_atomically, write_json
 from storage.locks import LockedError, is_locked, lock
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "lock",
     "publish",
     "read_json",
+    "remove_leftovers",
     "write_atomically",
     "write_json",
 ]

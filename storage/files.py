@@ -44,6 +44,16 @@ def write_atomically(path: Path, parts: str | Iterable[bytes | memoryview]) -> N
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove what interrupted writes left; call it while holding the folder's lock.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for leftover in directory.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as readable JSON, atomically.
 

@@ -12,10 +12,6 @@ from data import DataError, open_split
 EOT = 50256
 
 
-def all_tokens(directory: Path, split: str, vocab_size: int = 50257) -> np.ndarray:
-    return np.concatenate(open_split(directory, split, vocab_size=vocab_size).shards)
-
-
 def documents(tokens: np.ndarray, eot_id: int = EOT) -> list[bytes]:
     starts = np.flatnonzero(tokens == eot_id)
     return [piece.tobytes() for piece in np.split(tokens, starts) if len(piece)]

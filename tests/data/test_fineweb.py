@@ -20,7 +20,7 @@ from data import DataError, fineweb, open_split
 from data.stdlib import source_files
 from data.text import cut
 from data.vocabulary import GPT2
-from tests.data.reading import EOT, all_tokens, shard_bytes
+from tests.data.reading import EOT, read, shard_bytes
 from tests.jobs import ROOT
 
 
@@ -62,13 +62,8 @@ SIZES = ("--tokens", "1.5M", "--val-tokens", "60K", "--shard-tokens", "200_000",
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, parquet) -> Path:
-    environment = os.environ.copy()
-    vocabulary = ROOT.parent / "shared" / "tokenizer"
-    if "TIKTOKEN_CACHE_DIR" not in environment:
-        if not vocabulary.is_dir():
-            pytest.skip(f"no TIKTOKEN_CACHE_DIR, and {vocabulary} is absent")
-        environment["TIKTOKEN_CACHE_DIR"] = str(vocabulary)
+def undisturbed(tmp_path_factory, parquet, vocabulary_folder) -> Path:
+    environment = os.environ | {"TIKTOKEN_CACHE_DIR": vocabulary_folder}
     out = tmp_path_factory.mktemp("undisturbed")
     command = [sys.executable, "-m", "data", "fineweb", "--dataset", parquet, "--out", out, *SIZES]
     subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True)
@@ -78,7 +73,7 @@ def undisturbed(tmp_path_factory, parquet) -> Path:
 @pytest.mark.usefixtures("gpt2_vocabulary")
 def test_fineweb_shards_are_the_documents_in_order(undisturbed, real_documents):
     expected = GPT2().encode(real_documents)
-    val, train = all_tokens(undisturbed, "val"), all_tokens(undisturbed, "train")
+    val, train = read(undisturbed, "val"), read(undisturbed, "train")
     assert np.array_equal(np.concatenate([val, train]), expected[: len(val) + len(train)])
     assert len(train) == 1_500_000
     assert expected[len(val)] == EOT  # the splits change between two documents
@@ -160,7 +155,7 @@ def test_dataset_smaller_than_asked_says_so_and_is_complete(cli, tmp_path, real_
     result = cli("fineweb", *options, "--val-tokens", "5K", "--shard-tokens", "10K")
     assert result.returncode == 0, result.stderr
     assert "ended before 1,000,000,000 training tokens" in result.stdout
-    splits = [all_tokens(tmp_path / "out", split) for split in ("val", "train")]
+    splits = [read(tmp_path / "out", split) for split in ("val", "train")]
     assert np.array_equal(np.concatenate(splits), GPT2().encode(few))
 
 

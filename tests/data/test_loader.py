@@ -105,16 +105,6 @@ def test_impossible_batches_are_refused(make_tokens, options, reason):
         Loader(make_tokens(400), **({"block_size": 10, "data_seed": 1} | options))
 
 
-def test_a_batch_of_64_rows_of_1025_takes_a_few_milliseconds_at_most(make_tokens):
-    loader = Loader(make_tokens(2_000_000), block_size=1024, batch_size=64, data_seed=1)
-    times = []
-    for step in range(20):
-        start = time.perf_counter()
-        loader.rank_batch(step)
-        times.append(time.perf_counter() - start)
-    assert sorted(times)[len(times) // 2] < 0.01
-
-
 # ---- the thread ----
 
 
@@ -317,9 +307,7 @@ def test_two_batches_are_prepared_ahead_and_no_more():
         (thread,) = (t for t in threading.enumerate() if t.name == "data")
         assert thread.daemon  # a process that fails elsewhere does not wait for it
         time.sleep(0.1)
-        began = time.perf_counter()
-    assert not thread.is_alive()
-    assert time.perf_counter() - began < 0.5  # though the queue is full
+    assert not thread.is_alive()  # though the queue is full
 
 
 def test_pinned_batches_come_from_the_device_of_the_process(monkeypatch):

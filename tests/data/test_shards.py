@@ -182,11 +182,6 @@ def test_same_split_in_two_formats_is_refused(tmp_path):
     assert "both as .bin and as .npy" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("split", "format"), [("test", "auto"), ("train", "parquet")])
-def test_unknown_words_are_refused_with_the_valid_ones(tmp_path, split, format):
-    assert "valid:" in refusal(tmp_path, split, format=format)
-
-
 def test_unfinished_directory_is_refused_with_the_command(tmp_path):
     write_shard(tmp_path / "x_train_0.bin", TOKENS)
     (tmp_path / "progress.json").write_text('{"command": "python -m data fineweb --tokens 5"}')

@@ -11,7 +11,7 @@ import pytest
 from data import DataError
 from data.text import Corpus, cut, find_files
 from data.vocabulary import Bytes
-from tests.data.reading import all_tokens, documents
+from tests.data.reading import documents, read
 
 
 def write_files(folder: Path, texts: list[str]) -> None:
@@ -34,7 +34,7 @@ def test_one_file_is_split_at_blank_lines_without_loss(cli, tmp_path):
     (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
     options = ("--tokenizer", "bytes", "--document-chars", 1, "--out", tmp_path / "out")
     assert cli("text", tmp_path / "book.txt", *options, "--workers", 1).returncode == 0
-    splits = [all_tokens(tmp_path / "out", split, 257) for split in ("val", "train")]
+    splits = [read(tmp_path / "out", split, vocab_size=257) for split in ("val", "train")]
     found = [d for split in splits for d in documents(split, 256)]
     assert {Bytes().decode(np.frombuffer(d, np.uint16)[1:].tolist()).strip() for d in found} == {
         paragraph.strip() for paragraph in paragraphs
@@ -49,8 +49,8 @@ def test_text_documents_are_in_one_split_whole_and_in_order(cli, tmp_path):
     out = tmp_path / "out"
     result = cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", out, "--workers", 2)
     assert result.returncode == 0, result.stderr
-    train = documents(all_tokens(out, "train", 257), 256)
-    val = documents(all_tokens(out, "val", 257), 256)
+    train = documents(read(out, "train", vocab_size=257), 256)
+    val = documents(read(out, "val", vocab_size=257), 256)
     assert not set(train) & set(val)  # not even the copies
     expected = [Bytes().encode([text]).tobytes() for text in [*texts, texts[3], texts[4]]]
     assert sorted(train + val) == sorted(expected)
@@ -195,7 +195,7 @@ def test_line_endings_and_letters_are_kept_as_they_are(cli, tmp_path):
         (tmp_path / "in" / f"{i:03}.txt").write_bytes(f"Zeile {i}\r\nä\r".encode())
     out = tmp_path / "out"
     assert cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", out).returncode == 0
-    found = documents(all_tokens(out, "train", 257), 256)
+    found = documents(read(out, "train", vocab_size=257), 256)
     first = Bytes().decode(np.frombuffer(found[0], np.uint16)[1:].tolist())
     assert first.startswith("Zeile ")
     assert first.endswith("\r\nä\r")

@@ -15,15 +15,7 @@ from data import DataError, Tokens, open_split
 from data.shards import write_shard
 from data.writer import Recipe, opened, recorded_arguments, split_by_hash, write_documents
 from storage import lock
-from tests.data.reading import all_tokens
-
-
-def test_directory_with_shards_from_elsewhere_is_refused(cli, tmp_path):
-    (tmp_path / "fineweb_train_000001.bin").write_bytes(b"theirs")
-    result = cli("coinflip", "--out", tmp_path)
-    assert result.returncode == 2
-    assert "from elsewhere" in result.stderr
-    assert (tmp_path / "fineweb_train_000001.bin").read_bytes() == b"theirs"
+from tests.data.reading import read
 
 
 def test_another_source_is_refused(cli, tmp_path):
@@ -62,7 +54,7 @@ def test_small_source_that_was_interrupted_starts_again(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="python -m data coinflip --out"):
         open_split(tmp_path, "train", vocab_size=2)
     assert main(command) == 0
-    sizes = {split: len(all_tokens(tmp_path, split, 2)) for split in ("train", "val")}
+    sizes = {split: len(read(tmp_path, split, vocab_size=2)) for split in ("train", "val")}
     assert sizes == {"train": 1000, "val": 2000}
 
 
@@ -122,8 +114,8 @@ def test_a_shard_takes_what_it_has_room_for(tmp_path):
         output.write(None)  # nothing is left to write: no empty shard
         assert output.split == "train"
         output.finish()
-    assert all_tokens(tmp_path, "val", 257).tolist() == [256, 1, 2, 3, 4]
-    assert all_tokens(tmp_path, "train", 257).tolist() == [256, 256]
+    assert read(tmp_path, "val", vocab_size=257).tolist() == [256, 1, 2, 3, 4]
+    assert read(tmp_path, "train", vocab_size=257).tolist() == [256, 256]
     meta = json.loads((tmp_path / "meta.json").read_text())
     created = datetime.fromisoformat(meta.pop("created"))
     assert abs((datetime.now(UTC) - created).total_seconds()) < 100
@@ -234,15 +226,16 @@ def test_a_shard_that_is_not_as_it_was_written_is_named(begun, damage, fault):
         assert str(caught.value) == f"{path} {fault}; remove {begun} and make it again"
 
 
-def test_shards_from_elsewhere_are_named(tmp_path):
-    write_shard(tmp_path / "b.bin", uint16(1))
-    write_shard(tmp_path / "a.bin", uint16(1))
+def test_shards_from_elsewhere_are_named_and_kept(tmp_path):
+    for name in ("b.bin", "a.bin"):
+        (tmp_path / name).write_bytes(b"theirs")
     with pytest.raises(DataError) as caught, opened(tmp_path, a_recipe(), shard_tokens=3):
         pass
     assert str(caught.value) == (
         f"{tmp_path} already holds shards from elsewhere (a.bin, ...); choose another directory"
         " with --out"
     )
+    assert [(tmp_path / name).read_bytes() for name in ("a.bin", "b.bin")] == [b"theirs"] * 2
 
 
 @pytest.mark.parametrize("size", [0, 2**31])
@@ -264,8 +257,8 @@ def test_whole_documents_fill_shard_after_shard(tmp_path):
     sizes = [shard.tokens for shard in output.shards["val"]]
     assert sizes == [2, 2, 1]
     assert [shard.documents for shard in output.shards["val"]] == [None, None, None]
-    assert all_tokens(tmp_path, "val", 257).tolist() == [1, 2, 3, 4, 5]
-    assert all_tokens(tmp_path, "train", 257).tolist() == [6, 7]
+    assert read(tmp_path, "val", vocab_size=257).tolist() == [1, 2, 3, 4, 5]
+    assert read(tmp_path, "train", vocab_size=257).tolist() == [6, 7]
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["splits"]["val"]["documents"] is None
     assert meta["splits"]["train"] == {
@@ -279,10 +272,10 @@ def test_a_split_that_was_begun_and_has_no_place_begins_again(begun):
     with opened(begun, a_recipe(), shard_tokens=3) as output:
         write_documents(output, "val", [uint16(4)])
         assert output.tokens("val") == 1
-    assert all_tokens_of_progress(begun) == ["x_val_000000.bin"]
+    assert recorded_shards(begun) == ["x_val_000000.bin"]
 
 
-def all_tokens_of_progress(directory):
+def recorded_shards(directory):
     return [shard["name"] for shard in progress(directory)["shards"]["val"]]
 
 
