@@ -1,8 +1,10 @@
-"""What CONTRIBUTING promises about commands: they are there, and they call what is installed."""
+"""What CONTRIBUTING promises: its commands are there, and its list of mutants fits the code."""
 
+import ast
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -28,3 +30,20 @@ def test_makefile_has_every_command_of_contributing():
     commands = re.findall(r"`make ((?:[a-z-]+ ?)+)`", text)
     assert {name for command in commands for name in command.split()} <= targets
     assert "quick" in targets
+
+
+def functions(body, prefix=""):
+    """Names of functions and methods, as the list of equivalent mutants writes them."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef):
+            yield prefix + node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node.body, f"{prefix}{node.name}.")
+
+
+def test_every_equivalent_mutant_names_a_function_of_its_file():
+    listed = tomllib.loads((ROOT / "tests" / "equivalent_mutants.toml").read_text())["mutant"]
+    named = {(mutant["file"], mutant["function"]) for mutant in listed}
+    files = {file: ast.parse((ROOT / file).read_text()) for file, _ in named}
+    defined = {(file, name) for file, tree in files.items() for name in functions(tree.body)}
+    assert named <= defined, sorted(named - defined)
