@@ -8,12 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from report.leaderboard import Row, headline, row
+from report.formats import metric_words, signed
+from report.leaderboard import Row, row
 from report.planner import Planner, plan
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study, without_length
 from report.verdict import METRICS, compare, values_of
+
+ENDINGS = {  # call: how the headline says it of one arm, of several
+    "better": ("is better", "are better"),
+    "worse": ("is worse", "are worse"),
+    "no evidence": ("shows no evidence of a difference", "show no evidence of a difference"),
+    "diverged": ("diverged", "diverged"),
+    "no verdict": ("has no verdict yet", "have no verdict yet"),
+    "refused": ("cannot be compared", "cannot be compared"),
+}
+SHOWN_ARMS = 6  # in one part of the headline; more are counted
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,6 @@ class Judgement:
 
     study: str
     metric: str
-    baseline: str | None
     target: float | None  # val loss, nats
     headline: str
     rows: list[Row]
@@ -58,7 +68,6 @@ def judge(
     return Judgement(
         study=study.name,
         metric=metric,
-        baseline=study.baseline,
         target=target,
         headline=headline(study.baseline, rows, metric),
         rows=rows,
@@ -115,3 +124,44 @@ def _run_problems(run: Run, metric: str, censored: bool) -> list[str]:
     elif run.role == "report" and run.status == "finished" and run.summary.get(metric) is None:
         problems.append(f"no {metric}; not in the means")
     return problems
+
+
+# ---------------------------------------------------------------------------------------- headline
+
+
+def headline(baseline: str | None, rows: Sequence[Row], metric: str) -> str:
+    """The verdicts in one sentence.
+
+    rows: best mean first. metric: one of METRICS.
+    """
+    name = metric_words(metric)
+    if baseline is None or len(rows) < 2:
+        only = rows[0] if rows else None
+        tail = f": {name} {only.mean:.4f}, n = {only.n}" if only and only.mean is not None else ""
+        return f"No verdict: one arm, nothing to compare it with{tail}."
+    arms = {call: _called(rows, call) for call in ENDINGS}
+    parts = [
+        f"{_listed(arms[call])} {several if len(arms[call]) > 1 else one}"
+        for call, (one, several) in ENDINGS.items()
+        if arms[call]
+    ]
+    return f"Against {baseline}, by {name}: {'; '.join(parts)}."
+
+
+def _called(rows: Sequence[Row], call: str) -> list[str]:
+    """Arms with that call; where it is better or worse, with the difference."""
+    found = []
+    for r in rows:
+        c = r.comparison
+        if c and c.call == call:
+            sized = call in ("better", "worse") and c.difference is not None
+            size = f" ({signed(c.difference)})" if sized else ""
+            found.append(r.arm + size)
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "a, b and c"; long lists are cut and counted."""
+    more = [f"{len(names) - SHOWN_ARMS} more"] if len(names) > SHOWN_ARMS else []
+    shown = [*names[:SHOWN_ARMS], *more]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -1,10 +1,9 @@
-"""The leaderboard: one row of numbers per arm, and one sentence for the reader in a hurry."""
+"""The leaderboard: one row of numbers per arm."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,35 +15,26 @@ from report.statistics import t_interval
 from report.study import Study, without_length
 from report.verdict import Comparison, Values
 
-COSTS = (
-    "train_seconds",
-    "step_ms_median",
-    "step_ms_p99",
-    "optimizer_ms_median",
-    "data_wait_ms_median",
-    "tokens_per_second",
-    "mfu",
-    "peak_memory_gib",
-    "optimizer_state_bytes_per_parameter",
-)
-SCORES = (
-    "best_val_loss",
-    "avg_loss",
-    "avg_grad_norm",
-    "stability_score",
-    "spike_score",
-    "loss_noise",
-    "converged_step",
-)
-ENDINGS = {  # call: how the headline says it of one arm, of several
-    "better": ("is better", "are better"),
-    "worse": ("is worse", "are worse"),
-    "no evidence": ("shows no evidence of a difference", "show no evidence of a difference"),
-    "diverged": ("diverged", "diverged"),
-    "no verdict": ("has no verdict yet", "have no verdict yet"),
-    "refused": ("cannot be compared", "cannot be compared"),
+COSTS = {  # number of the summary: title of its column
+    "train_seconds": "seconds",
+    "step_ms_median": "ms per update",
+    "step_ms_p99": "p99",
+    "optimizer_ms_median": "optimizer ms",
+    "data_wait_ms_median": "data ms",
+    "tokens_per_second": "tokens/s",
+    "mfu": "MFU",
+    "peak_memory_gib": "GiB",
+    "optimizer_state_bytes_per_parameter": "state bytes per parameter",
 }
-SHOWN_ARMS = 6  # in one part of the headline; more are counted
+SCORES = {
+    "best_val_loss": "best val loss",
+    "loss_noise": "loss noise",
+    "spike_score": "spikes, %",
+    "stability_score": "stability",
+    "converged_step": "converged step",
+    "avg_loss": "average loss",
+    "avg_grad_norm": "average gradient norm",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,6 @@ class Row:
     arm: str
     is_baseline: bool
     planned: int  # runs
-    statuses: dict[str, int]  # runs of each status
     values: Values
     n: int  # of values
     mean: float | None
@@ -93,10 +82,9 @@ def row(
         arm=arm,
         is_baseline=arm == base,
         planned=len(runs),
-        statuses=dict(Counter(run.status for run in runs)),
         values=values,
         n=len(numbers),
-        mean=_mean(numbers),
+        mean=float(np.mean(numbers)) if numbers else None,
         std=float(np.std(numbers, ddof=1)) if finite and len(numbers) > 1 else None,
         low=interval and interval.low,
         high=interval and interval.high,
@@ -112,21 +100,12 @@ def row(
     )
 
 
-def _mean(numbers: Sequence[float]) -> float | None:
-    """Infinite with an infinite one; None without any."""
-    if not numbers:
-        return None
-    return float(np.mean(numbers)) if all(map(math.isfinite, numbers)) else math.inf
-
-
 def _spread(numbers: Sequence[float]) -> Spread:
     """Median and extremes of at least one number; infinities count."""
-    x = sorted(numbers)
-    upper = x[len(x) // 2]
-    return Spread(float(np.median(x)) if math.isfinite(upper) else upper, x[0], x[-1])
+    return Spread(float(np.median(numbers)), min(numbers), max(numbers))
 
 
-def _spreads(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Spread]:
+def _spreads(runs: Sequence[Run], names: Iterable[str]) -> dict[str, Spread]:
     """Spread of each number of the summary over the runs where it is finite."""
     found = {}
     for name in names:
@@ -149,44 +128,3 @@ def _costs_of_target(runs: Sequence[Run], target: float | None) -> dict[str, Spr
         return {}
     each = [to_target(run, target) for run in ended]
     return {name: _spread([costs[name] for costs in each]) for name in each[0]}
-
-
-# ---------------------------------------------------------------------------------------- headline
-
-
-def headline(baseline: str | None, rows: Sequence[Row], metric: str) -> str:
-    """The verdicts in one sentence.
-
-    rows: best mean first. metric: one of METRICS.
-    """
-    name = metric.replace("_", " ")
-    if baseline is None or len(rows) < 2:
-        only = rows[0] if rows else None
-        tail = f": {name} {only.mean:.4f}, n = {only.n}" if only and only.mean is not None else ""
-        return f"No verdict: one arm, nothing to compare it with{tail}."
-    arms = {call: _called(rows, call) for call in ENDINGS}
-    parts = [
-        f"{_listed(arms[call])} {several if len(arms[call]) > 1 else one}"
-        for call, (one, several) in ENDINGS.items()
-        if arms[call]
-    ]
-    return f"Against {baseline}, by {name}: {'; '.join(parts)}."
-
-
-def _called(rows: Sequence[Row], call: str) -> list[str]:
-    """Arms with that call; where it is better or worse, with the difference."""
-    found = []
-    for r in rows:
-        c = r.comparison
-        if c and c.call == call:
-            sized = call in ("better", "worse") and c.difference is not None
-            size = f" ({c.difference:+.4f})".replace("-", "−") if sized else ""
-            found.append(r.arm + size)
-    return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    """ "a, b and c"; long lists are cut and counted."""
-    more = [f"{len(names) - SHOWN_ARMS} more"] if len(names) > SHOWN_ARMS else []
-    shown = [*names[:SHOWN_ARMS], *more]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

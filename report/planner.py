@@ -39,20 +39,15 @@ def plan(
     return Planner(
         sigma=sigma,
         sigma_paired=between,
-        detectable={n: (_shown(sigma, n, False), _shown(between, n, True)) for n in SEEDS},
-        needed={d: (_seeds(sigma, d, False), _seeds(between, d, True)) for d in sizes},
+        detectable={
+            n: (detectable(sigma, n, paired=False), detectable(between, n, paired=True))
+            for n in SEEDS
+        },
+        needed={
+            d: (needed(sigma, d, paired=False), needed(between, d, paired=True)) for d in sizes
+        },
     )
 
 
 def _two_digits(x: float) -> float:
     return float(f"{x:.1e}")
-
-
-def _shown(sigma: float | None, n: int, paired: bool) -> float | None:
-    """`detectable`, None without a sigma."""
-    return None if sigma is None else detectable(sigma, n, paired=paired)
-
-
-def _seeds(sigma: float | None, difference: float, paired: bool) -> int | None:
-    """`needed`, None without a sigma."""
-    return None if sigma is None else needed(sigma, difference, paired=paired)

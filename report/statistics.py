@@ -90,7 +90,7 @@ def bca(samples: Sequence[ArrayLike]) -> Interval | None:
         warnings.simplefilter("ignore")  # of degenerate resamples, which the NaN below shows
         interval = stats.bootstrap(
             data,
-            _mean_of_one if len(data) == 1 else _mean_difference,
+            np.mean if len(data) == 1 else _mean_difference,
             n_resamples=RESAMPLES,
             method="BCa",
             vectorized=True,
@@ -98,11 +98,6 @@ def bca(samples: Sequence[ArrayLike]) -> Interval | None:
         ).confidence_interval
     low, high = float(interval.low), float(interval.high)
     return None if math.isnan(low) or math.isnan(high) else Interval(low, high)
-
-
-def _mean_of_one(x: Floats, axis: int = -1) -> Floats:
-    """Statistic of `bca` for one sample."""
-    return np.asarray(x.mean(axis=axis))
 
 
 def _mean_difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
@@ -114,7 +109,7 @@ def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for being a family (Holm 1979)."""
     from statsmodels.stats.multitest import multipletests
 
-    return [float(x) for x in multipletests(p, alpha=ALPHA, method="holm")[1]] if p else []
+    return [float(x) for x in multipletests(p, method="holm")[1]]
 
 
 def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
@@ -126,14 +121,14 @@ def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
     return math.sqrt(squares / sum(len(x) - 1 for x in arrays))
 
 
-def detectable(sigma: float, n: int, *, paired: bool) -> float | None:
+def detectable(sigma: float | None, n: int, *, paired: bool) -> float | None:
     """Smallest difference that `n` seeds per arm show with 80 % power; None below two.
 
-    sigma: std of one arm's loss; with `paired`, std of the differences.
+    sigma: std of one arm's loss; with `paired`, std of the differences. None gives None.
     """
     from statsmodels.stats.power import TTestIndPower, TTestPower
 
-    if n < 2:
+    if sigma is None or n < 2:
         return None
     given = {"nobs": n} if paired else {"nobs1": n}
     test = TTestPower() if paired else TTestIndPower()
@@ -141,11 +136,14 @@ def detectable(sigma: float, n: int, *, paired: bool) -> float | None:
     return sigma * float(np.squeeze(effect))
 
 
-def needed(sigma: float, difference: float, *, paired: bool) -> int | None:
-    """Seeds per arm that show `difference` with 80 % power, at least 2; None above 10,000."""
+def needed(sigma: float | None, difference: float, *, paired: bool) -> int | None:
+    """Seeds per arm that show `difference` with 80 % power, at least 2; None above 10,000.
+
+    sigma: as in `detectable`.
+    """
     from statsmodels.stats.power import TTestIndPower, TTestPower
 
-    if difference <= 0 or not math.isfinite(difference):
+    if sigma is None or difference <= 0 or not math.isfinite(difference):
         return None
     if sigma == 0:
         return 2
@@ -159,7 +157,7 @@ def needed(sigma: float, difference: float, *, paired: bool) -> int | None:
         middle = (low + high) // 2
         enough = test.power(difference / sigma, middle, ALPHA) >= POWER
         low, high = (low, middle) if enough else (middle, high)
-    return high
+    return high if high <= LARGEST_N else None
 
 
 def resampled(counts: tuple[int, int], rng: np.random.Generator, paired: bool) -> list[Floats]:
@@ -184,7 +182,7 @@ def block_length(x: Floats) -> int:
     most = max(1, n // 4)
     if n < 8 or np.ptp(x) == 0:
         return 1
-    correlations = acf(x, nlags=min(most, 500), fft=True)[1:]
+    correlations = acf(x, nlags=min(most, 500))[1:]
     lost = np.flatnonzero(np.abs(correlations) < 1.96 / math.sqrt(n))
     lag = int(lost[0]) if len(lost) else len(correlations)
     return min(most, max(2 * lag, math.ceil(n ** (1 / 3))))

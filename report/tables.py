@@ -18,7 +18,7 @@ from report.formats import (
     signed,
 )
 from report.judgement import Judgement
-from report.leaderboard import COSTS, Row
+from report.leaderboard import COSTS, SCORES, Row
 from report.provenance import provenance, runs_table
 from report.sections import Cell, Line, Section, Table
 from report.speedups import AXES
@@ -27,26 +27,6 @@ from report.study import Study
 from report.verdict import Comparison
 
 SHOWN_PROBLEMS = 200  # lines; more are counted, and those of runs are in results.csv
-COST_TITLES = {
-    "train_seconds": "seconds",
-    "step_ms_median": "ms per update",
-    "step_ms_p99": "p99",
-    "optimizer_ms_median": "optimizer ms",
-    "data_wait_ms_median": "data ms",
-    "tokens_per_second": "tokens/s",
-    "mfu": "MFU",
-    "peak_memory_gib": "GiB",
-    "optimizer_state_bytes_per_parameter": "state bytes per parameter",
-}
-SCORE_TITLES = {
-    "best_val_loss": "best val loss",
-    "loss_noise": "loss noise",
-    "spike_score": "spikes, %",
-    "stability_score": "stability",
-    "converged_step": "converged step",
-    "avg_loss": "average loss",
-    "avg_grad_norm": "average gradient norm",
-}
 
 
 def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
@@ -237,7 +217,7 @@ def _planner(judgement: Judgement) -> Section | None:
     if p.sigma is None and p.sigma_paired is None:
         return None
     shown = [[str(n), loss(a), loss(b)] for n, (a, b) in p.detectable.items()]
-    needed = [[short(d), _seeds(a), _seeds(b)] for d, (a, b) in p.needed.items()]
+    needed = [[short(d), short(a, 9), short(b, 9)] for d, (a, b) in p.needed.items()]
     text = (
         f"The pooled std is {loss(p.sigma)} between seeds and {loss(p.sigma_paired)} between "
         "paired differences. Power 80 %, alpha 0.05, two-sided, one comparison. The unpaired "
@@ -249,10 +229,6 @@ def _planner(judgement: Judgement) -> Section | None:
         Table(("wanted difference", "seeds per arm, unpaired", "paired"), needed),
     ]
     return Section("planner", "How many seeds", text, tables)
-
-
-def _seeds(n: int | None) -> str:
-    return NONE if n is None else str(n)
 
 
 def _tuning(study: Study, judgement: Judgement) -> Section | None:
@@ -296,19 +272,19 @@ def _costs(judgement: Judgement) -> Section:
         _arm_line(row, [ranged(row.costs.get(name)) for name in names]) for row in judgement.rows
     ]
     text = "Median (lowest to highest) over all runs of an arm, also diverged and unfinished ones."
-    columns = ("arm", *(COST_TITLES[name] for name in names))
+    columns = ("arm", *(COSTS[name] for name in names))
     return Section("costs", "Costs", text, [Table(columns, rows)])
 
 
 def _scores(judgement: Judgement) -> Section:
     """Spikes, noise, and the numbers of a 2024 study."""
     rows = [
-        _arm_line(row, [str(row.diverged), *(ranged(row.scores.get(n)) for n in SCORE_TITLES)])
+        _arm_line(row, [str(row.diverged), *(ranged(row.scores.get(n)) for n in SCORES)])
         for row in judgement.rows
     ]
     text = (
         "Median (lowest to highest). Stability and converged step come from a 2024 study. The "
         "first punishes learning and the second detects noise, so neither ranks the arms."
     )
-    columns = ("arm", "diverged", *SCORE_TITLES.values())
+    columns = ("arm", "diverged", *SCORES.values())
     return Section("scores", "Stability, spikes and noise", text, [Table(columns, rows)])

@@ -40,7 +40,7 @@ class Comparison:
 
     baseline: str
     call: Call
-    words: str
+    why: str = ""  # nothing was tested
     method: Literal["paired t", "Welch"] | None = None
     differences: Values = field(default_factory=dict)  # of the pairs
     difference: float | None = None
@@ -51,6 +51,11 @@ class Comparison:
     p: float | None = None
     p_holm: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The call, and the reason where there is one."""
+        return f"{self.call}: {self.why}" if self.why else self.call
 
 
 def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Values:
@@ -85,31 +90,29 @@ def _against_baseline(study: Study, arm: str, values: Mapping[str, Values]) -> C
     if base == arm or study.baseline is None:
         return None
     if base is None:
-        why = f"refused: {study.baseline} was not trained for the same number of updates"
+        why = f"{study.baseline} was not trained for the same number of updates"
         return Comparison(study.baseline, "refused", why)
     notes = cautions(study, arm, base)
     if reason := refusal(study, arm, base):
-        return Comparison(base, "refused", f"refused: {reason}", notes=notes)
+        return Comparison(base, "refused", reason, notes=notes)
     mine, theirs = values[arm], values[base]
     if untestable := _untestable(mine, theirs, base):
-        call, words = untestable
+        call, why = untestable
         gaps = {pair: gap for pair, gap in _differences(mine, theirs).items() if math.isfinite(gap)}
-        return Comparison(base, call, words, differences=gaps, notes=notes)
+        return Comparison(base, call, why, differences=gaps, notes=notes)
     return tested(base, mine, theirs, notes)
 
 
 def _untestable(mine: Values, theirs: Values, base: str) -> tuple[Call, str] | None:
-    """Why two arms cannot be tested, as a call and in words; None if they can."""
+    """Why two arms cannot be tested, as a call and a reason; None if they can."""
     if lost := sum(map(math.isinf, theirs.values())):
-        return "no verdict", (
-            f"no verdict: {lost} of {len(theirs)} runs of the baseline {base} diverged"
-        )
+        return "no verdict", f"{lost} of {len(theirs)} runs of the baseline {base} diverged"
     if lost := sum(map(math.isinf, mine.values())):
-        return "diverged", f"diverged: {lost} of {len(mine)} runs, so its mean is infinite"
+        return "diverged", f"{lost} of {len(mine)} runs, so its mean is infinite"
     if not mine or not theirs:
-        return "no verdict", f"no verdict: no finished run of {base if mine else 'this arm'}"
+        return "no verdict", f"no finished run of {base if mine else 'this arm'}"
     if len(mine) == 1 or len(theirs) == 1:
-        return "no verdict", "no verdict: with one seed, no difference can be told from noise"
+        return "no verdict", "with one seed, no difference can be told from noise"
     return None
 
 
@@ -137,7 +140,6 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
     return Comparison(
         baseline=base,
         call="no evidence",
-        words="no evidence",
         method="paired t" if paired else "Welch",
         differences=gaps,
         difference=test.difference,
@@ -156,7 +158,7 @@ def adjusted(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     found = dict(comparisons)
     for arm, p in zip(tests, holm(list(tests.values())), strict=True):
         call = _call(p, found[arm].difference)
-        found[arm] = replace(found[arm], p_holm=p, call=call, words=call)
+        found[arm] = replace(found[arm], p_holm=p, call=call)
     return found
 
 

@@ -114,7 +114,10 @@ def test_needed_at_the_edges():
     assert needed(0.0, 0.1, paired=True) == 2
     assert needed(1.0, 0.0, paired=False) is None
     assert needed(1.0, 1e-6, paired=False) is None
+    assert needed(1.0, 0.04, paired=False) == pytest.approx(9811, abs=3)  # 2 (1.96 + 0.84)² / d²
+    assert needed(1.0, 0.0375, paired=False) is None  # 11,164
     assert detectable(1.0, 1, paired=False) is None
+    assert needed(None, 0.1, paired=True) is detectable(None, 5, paired=True) is None
 
 
 def test_pooled_std_weighs_by_degrees_of_freedom():
