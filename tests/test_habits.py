@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.jobs import ROOT
@@ -24,12 +25,16 @@ def test_hooks_call_tools_that_are_installed():
         assert hook["language"] == "system"
 
 
-def test_makefile_has_every_command_of_contributing():
+@pytest.mark.parametrize(
+    ("page", "some"),
+    [("CONTRIBUTING.md", {"quick", "mutants"}), ("README.md", {"train", "contest"})],
+)
+def test_makefile_has_every_command_of_a_page(page, some):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    commands = re.findall(r"`make ((?:[a-z-]+ ?)+)`", text)
-    assert {name for command in commands for name in command.split()} <= targets
-    assert "quick" in targets
+    text = (ROOT / page).read_text()
+    commands = re.findall(r"(?:`|^    )make ((?:[a-z-]+ ?)+)", text, re.MULTILINE)
+    named = {name for command in commands for name in command.split()}
+    assert some <= named <= targets
 
 
 def functions(body, prefix=""):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import storage.files
 from record import checkpoints
 from record.runlog import RunLog, WandbOptions
 from storage import publish, read_json, write_atomically, write_json
@@ -125,3 +126,19 @@ def test_what_is_no_json_object_reads_as_none(tmp_path, content):
         (tmp_path / "a.json").write_bytes(content)
     assert read_json(tmp_path / "a.json") is None
     assert read_json(tmp_path / "a.json" / "below") is None
+
+
+def test_leftovers_of_interrupted_writes_are_removed_and_nothing_else(tmp_path, monkeypatch):
+    def interrupted(file, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.files, "publish", interrupted)
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # as after SIGKILL
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_atomically(tmp_path / "a.json", "{}")
+    monkeypatch.undo()
+    (tmp_path / "b.json").touch()
+    (tmp_path / ".hidden").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    storage.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"b.json", ".hidden"}
