@@ -71,7 +71,7 @@ def write(job: Job, arm: int) -> None:
     if fate == "diverged":
         losses[end] = np.nan
     off = WandbOptions("disabled", "bench", config.run_name)
-    hashes = {"weights": f"w{job.seed:063}", "batches": f"b{job.data_seed:063}"}
+    hashes = {"weights": f"w{job.seed:063}", "batches": f"b{job.seed:063}"}
     log = runlog.RunLog(
         job.directory,
         config_toml=config.toml(),

@@ -31,7 +31,6 @@ class Job:
     arm: str
     role: Role
     seed: int
-    data_seed: int
     trial: Setting | None  # the tuned keys and their values
     length: int | None  # updates, in a contest with [contest.branches]
     after: str | None  # id of the trunk segment whose end this run starts from
@@ -143,7 +142,7 @@ def job(
     folder = home if role == "report" else home / role
     # A trunk may be the same run as a reporting run, but has a folder of its own.
     name = f"trunk-{run}" if role == "trunk" else run
-    return Job(name, label, role, seed, seed, trial, length, after, folder / run, arguments, home)
+    return Job(name, label, role, seed, trial, length, after, folder / run, arguments, home)
 
 
 def state(job: Job, past: Attempts | None = None) -> State:

@@ -27,12 +27,22 @@ class Plan:
 
     contest: Contest
     home: Path
-    arms: list[str]
-    baseline: str
     jobs: list[Job] = field(default_factory=list)
     pending: list[PendingRun] = field(default_factory=list)
     tuned: dict[str, tuning.Tuned] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms as they are reported: `arm@length` in a contest of lengths."""
+        arms, branches = [arm.name for arm in self.contest.arms], self.contest.table.branches
+        return [f"{arm}@{n}" for n in branches.lengths for arm in arms] if branches else arms
+
+    @property
+    def baseline(self) -> str:
+        """The baseline as it is reported: at the largest length in a contest of lengths."""
+        name, branches = self.contest.table.baseline, self.contest.table.branches
+        return f"{name}@{max(branches.lengths)}" if branches else name
 
     def write(self) -> None:
         """contest.toml, plan.json and tuning.json in the contest's folder."""
@@ -66,7 +76,7 @@ def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
     """
     home = out.absolute() / contest.name
     past = attempts(home)
-    plan = Plan(contest, home, *_names(contest))
+    plan = Plan(contest, home)
     if contest.tuned:
         plan.tuned = tuning.tune(contest, home, past, ask)
         for tuned in plan.tuned.values():
@@ -91,7 +101,7 @@ def written(contest: Contest, out: Path) -> Plan | None:
     file, copy = PlanFile.read(home), home / "contest.toml"
     if file is None or not copy.exists() or copy.read_text(encoding="utf-8") != contest.text:
         return None
-    plan = Plan(contest, home, *_names(contest))
+    plan = Plan(contest, home)
     plan.jobs = [_job(run, home) for run in file.runs]
     plan.pending, plan.problems = list(file.pending), list(file.problems)
     return plan
@@ -104,7 +114,7 @@ def _row(job: Job) -> PlannedRun:
         arm=job.contestant,
         role=job.role,
         seed=job.seed,
-        data_seed=job.data_seed,
+        data_seed=job.seed,  # a seed pairs initial weights and order of data
         trial=job.trial,
         length=job.length,
         after=job.after,
@@ -114,14 +124,13 @@ def _row(job: Job) -> PlannedRun:
 
 
 def _job(run: PlannedRun, home: Path) -> Job:
-    """Reverse of `_row`."""
+    """The job of a row of plan.json."""
     several_lengths = run.role == "report" and run.length
     return Job(
         id=run.id,
         arm=f"{run.arm}@{run.length}" if several_lengths else run.arm,
         role=run.role,
         seed=run.seed,
-        data_seed=run.data_seed,
         trial=run.trial,
         length=run.length,
         after=run.after,
@@ -141,15 +150,6 @@ def _declared(arm: Arm) -> tuple[str, ...]:
 def _keys(path: str) -> tuple[str, ...]:
     """Dotted keys of an overlay."""
     return tuple(flat(tomllib.loads(Path(path).read_text(encoding="utf-8"))))
-
-
-def _names(contest: Contest) -> tuple[list[str], str]:
-    """Arms as they are reported, and the baseline; `arm@length` in a contest of lengths."""
-    arms, baseline = [arm.name for arm in contest.arms], contest.table.baseline
-    if not contest.table.branches:
-        return arms, baseline
-    lengths = contest.table.branches.lengths
-    return [f"{arm}@{n}" for n in lengths for arm in arms], f"{baseline}@{max(lengths)}"
 
 
 def _report(plan: Plan, arm: Arm, seed: int, ready: list[branches.Start]) -> None:
