@@ -126,11 +126,17 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "devices_on_host": torch.cuda.device_count() if cuda else 0,
         "cpu": _cpu_model(),
-        "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpus_usable": usable_cores(),
         "threads": torch.get_num_threads(),
         "git": git_state(Path(__file__).resolve().parent),
         "torchrun": {name: os.environ[name] for name in TORCHRUN if name in os.environ},
     }
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def peak_memory_gib(device: Any) -> float:

@@ -342,7 +342,13 @@ def decode(text: bytes) -> dict[str, Any]:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, not {type(values).__name__}")
-    return values | {name: float(v) for name, v in values.pop("nonfinite", {}).items()}
+    return restored(values)
+
+
+def restored(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` itself, with the non-finite floats of its "nonfinite" table put back."""
+    values.update({name: float(v) for name, v in values.pop("nonfinite", {}).items()})
+    return values
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

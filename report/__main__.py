@@ -18,10 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from report.judgement import Judgement, judge
-from report.run import ReportError
+from report.page import page
+from report.results import results
+from report.run import WANDB_PREFIX, ReportError
+from report.sections import markdown
 from report.sources import read
 from report.study import Study
+from report.tables import sections
 from report.verdict import METRICS
+from report.wandb_report import publish
 from storage import write_atomically
 
 
@@ -59,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(options: argparse.Namespace, command: str) -> None:
     """Read, judge, write, and print the verdict."""
+    entity, slash, project = (options.wandb or "").partition("/")
+    if options.wandb and not (slash and entity and project):
+        raise ReportError(f"--wandb {options.wandb!r} should be ENTITY/PROJECT")
     study = read(options.paths)
     if options.baseline is not None:
         study = replace(study, baseline=options.baseline)
@@ -70,23 +78,18 @@ def _report(options: argparse.Namespace, command: str) -> None:
         censor_diverged=options.censor_diverged,
         wanted=options.wanted,
     )
-    folders = (Path(path) for path in options.paths if not path.startswith("wandb:"))
+    folders = (Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX))
     files = _write(study, judgement, options.out or next(folders, Path()), command)
     print(judgement.headline)
     if judgement.problems:
         print(f"problems: {len(judgement.problems)}, the first: {judgement.problems[0]}")
     print("\n".join(map(str, files)))
     if options.wandb:
-        _publish(study, judgement, options.wandb)
+        print(publish(study, judgement, entity, project))
 
 
 def _write(study: Study, judgement: Judgement, folder: Path, command: str) -> list[Path]:
     """Write the three files; returns their paths. command: what the user typed."""
-    from report.markdown import markdown
-    from report.page import page
-    from report.results import results
-    from report.tables import sections
-
     shown = sections(study, judgement, command)
     texts = {
         "report.md": markdown(judgement, shown),
@@ -97,16 +100,6 @@ def _write(study: Study, judgement: Judgement, folder: Path, command: str) -> li
     for name, text in texts.items():
         write_atomically(folder / name, text)
     return [folder / name for name in texts]
-
-
-def _publish(study: Study, judgement: Judgement, where: str) -> None:
-    """A W&B report with the same content."""
-    from report.wandb_report import publish
-
-    entity, slash, project = where.partition("/")
-    if not (slash and entity and project):
-        raise ReportError(f"--wandb {where!r} should be ENTITY/PROJECT")
-    print(publish(study, judgement, entity, project))
 
 
 if __name__ == "__main__":

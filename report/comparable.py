@@ -15,12 +15,13 @@ from report.run import Run, value_at
 from report.study import Study, without_length
 
 START_TOLERANCE = 0.02  # nats; the same weights on another device differ by less
-# hash: what it is of, and the keys on which it depends
+# hash: (its name in messages, configuration keys that change it)
 STARTS = {
     "weights": ("initial weights", ("model.",)),
     "batches": ("first batches", ("train.batch_tokens", "model.block_size", "data.")),
 }
-# Keys in which arms may differ without a word: what is compared, and what changes no result.
+# Keys that arms may differ in without a caution: the subject of the comparison, and keys that do
+# not change results.
 FREE = (
     "optimizer.",
     "schedule.",

@@ -1,7 +1,7 @@
 """The figures of a report, as plotly objects: one function per figure.
 
-report/series.py gives their data, report/drawing.py draws their parts. A figure over steps says in
-its layout's `meta` what the steps are in tokens and seconds.
+report/series.py gives their data, report/drawing.py draws their parts. A figure over steps keeps
+its steps in tokens and seconds in layout.meta.
 """
 
 from __future__ import annotations
@@ -237,7 +237,9 @@ OTHER_CURVES = (
 def _curve(curve: _Curve, study: Study, look: Look) -> Figure | None:
     """One column for all arms."""
     arms = series.shown_runs(study)
-    most = min(series.pieces(len(arms)), NOISY_POINTS if curve.band else series.MOST_POINTS)
+    most = series.pieces(len(arms))
+    if curve.band:
+        most = min(most, NOISY_POINTS)
     found = {arm: series.buckets(runs, curve.column, most) for arm, runs in arms.items()}
     shown = {arm: points for arm, points in found.items() if points}
     if not shown:

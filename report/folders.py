@@ -144,17 +144,10 @@ def _read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         records = json.loads(b"[" + b",".join(lines) + b"]")
         sound = all(type(r) is dict and type(r.get("step")) is int for r in records)
         if sound and len(records) == len(lines):
-            return [_restore(record) for record in records]
-    except ValueError:
+            return [runlog.restored(record) for record in records]
+    except (ValueError, AttributeError, TypeError):
         pass
     return _read_each_line(path, lines, problems)
-
-
-def _restore(record: dict[str, Any]) -> dict[str, Any]:
-    """Put NaN and infinities back, as record.runlog.decode does."""
-    if odd := record.pop("nonfinite", None):
-        record.update({name: float(value) for name, value in odd.items()})
-    return record
 
 
 def _read_each_line(path: Path, lines: list[bytes], problems: list[str]) -> list[dict[str, Any]]:
@@ -236,6 +229,4 @@ def _loss_at(val: Columns, step: int) -> float | None:
 
 def _same(a: float | None, b: float | None) -> bool:
     """Equal, also as None or NaN."""
-    if a is None or b is None:
-        return a is b
     return a == b or (a != a and b != b)

@@ -20,7 +20,7 @@ from report.judgement import Judgement
 from report.sections import Section
 from report.study import Study
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 ABOVE_FIGURES = ("leaderboard", "problems")
 
 
@@ -29,7 +29,7 @@ def page(study: Study, judgement: Judgement, sections: Sequence[Section]) -> str
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -45,8 +45,6 @@ def page(study: Study, judgement: Judgement, sections: Sequence[Section]) -> str
         baseline_colour=BASELINE_COLOUR,
         figures=[(figure, _json(figure.plot)) for figure in drawn],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        style=_own("page.css"),
-        script=_own("page.js"),
         plotly=Markup(get_plotlyjs()),
     )
 
@@ -61,13 +59,8 @@ def _facts(study: Study) -> list[str]:
     return facts
 
 
-def _own(name: str) -> Markup:
-    """A file of this folder that goes into the page as it is."""
-    return Markup((HERE / name).read_text(encoding="utf-8"))
-
-
 def _json(plot: Any) -> Markup:
-    """A figure's data for a script element, which ends at the first "</script"."""
+    """A figure's data for a script element; plotly escapes what would end that element."""
     import plotly.io
 
-    return Markup(plotly.io.to_json(plot, validate=False).replace("<", "\\u003c"))
+    return Markup(plotly.io.to_json(plot, validate=False))

@@ -62,7 +62,7 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """By its end or by its numbers: docs/record.md."""
+        """Whether the run ended as diverged, or its numbers say so (docs/record.md)."""
         return self.status == "diverged" or bool(self.summary.get("diverged"))
 
     @property

@@ -68,10 +68,11 @@ def buckets(runs: Sequence[Run], column: str, most: int) -> Points | None:
 
 def evaluations(runs: Sequence[Run]) -> Points | None:
     """The validation losses, each step a piece; None without a number."""
-    rows = [
-        np.column_stack([*_evaluations(run), _cost(run, "tokens"), _cost(run, "seconds")])
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        losses = run.val.get("val/loss", np.array([]))
+        costs = _cost(run, "tokens"), _cost(run, "seconds")
+        rows.append(np.column_stack([run.val["step"], losses, *costs]))
     table = np.concatenate(rows)
     steps, losses, tokens, seconds = table[np.isfinite(table[:, 1])].T
     if not len(steps):
@@ -96,11 +97,6 @@ def _points(piece: NDArray[np.intp], steps: Floats, values: Floats, *costs: Floa
 def _column(run: Run, name: str) -> Floats:
     """A column of the updates, NaN if it is not recorded."""
     return run.train.get(name, np.full(len(run.train["step"]), np.nan))
-
-
-def _evaluations(run: Run) -> tuple[Floats, Floats]:
-    """Steps and val losses."""
-    return run.val["step"], run.val.get("val/loss", np.array([]))
 
 
 def _cost(run: Run, axis: str) -> Floats:

@@ -10,7 +10,6 @@ every table. Only a path that holds no run, or a plan that does not fit its sche
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from record.contest import Ledger, PlanFile
+from record.hardware import usable_cores
 from record.runlog import RecordError
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
@@ -203,8 +203,7 @@ def _places(home: _Home, problems: list[str]) -> list[Place]:
 
 def _read_places(places: Sequence[Place]) -> list[Run]:
     """All of them, in order; many of them by one process per core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = min(cores or 1, MOST_WORKERS)
+    workers = min(usable_cores(), MOST_WORKERS)
     can_fork = "fork" in multiprocessing.get_all_start_methods()
     if len(places) < POOL_FROM or workers == 1 or not can_fork:
         return [read_run(place) for place in places]

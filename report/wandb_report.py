@@ -11,8 +11,8 @@ from typing import Any
 from record.contest import Role, group
 from record.wandb_mirror import one_line
 from report.judgement import Judgement
-from report.markdown import escaped, markdown_section
 from report.run import ReportError
+from report.sections import escaped, markdown_section
 from report.study import Study
 from report.tables import sections
 from report.wandb_runs import connect

@@ -104,7 +104,7 @@ def _explain(error: Exception, entity: str, project: str) -> str:
 
 
 def _groups(api: Any, entity: str, project: str) -> str:
-    """What is there instead, for a message."""
+    """The project's groups, for an error message."""
     names = {run.group for run in api.runs(f"{entity}/{project}") if run.group}
     return f"groups of {entity}/{project}: {', '.join(sorted(names)) or 'none'}"
 

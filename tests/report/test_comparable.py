@@ -20,7 +20,7 @@ def test_different_hashes_for_the_same_seeds_are_refused(name):
     assert c.p is None
 
 
-def test_arm_that_starts_where_another_ended_is_refused_and_told_so():
+def test_arm_that_starts_where_another_ended_is_refused_with_the_reason():
     study = a_study(FIVE)
     first = study.of("base")[0]
     summary = {"initial_val_loss": first.summary["final_val_loss"], "final_val_loss": 3.0}
@@ -296,7 +296,7 @@ def test_other_settings_do_not_excuse_another_start():
     assert refusal(declared, "good", "base").startswith("val loss before the first update differs")
 
 
-def test_a_baseline_that_begins_where_another_run_ended_is_told_with_the_hashes():
+def test_refusal_names_the_run_where_the_baseline_began():
     study = with_hashes(a_study(TWO | {"other": {9: 5.5}}), "base", weights="x", batches="b")
     study = with_summary(study, "other", initial_val_loss=6.0)
     study = with_summary(study, "good", initial_val_loss=5.4)

@@ -28,6 +28,11 @@ def line_that_is_no_object(folder):
     path.write_bytes(b"17\n" + path.read_bytes())
 
 
+def line_with_a_damaged_table(folder):
+    path = folder / "metrics.jsonl"
+    path.write_bytes(b'{"step": 0, "nonfinite": [1]}\n' + path.read_bytes())
+
+
 def missing_evaluation(folder):
     path = folder / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")
@@ -45,6 +50,7 @@ def other_summary(folder):
         (cut_line, "its last line is cut"),
         (damaged_line, "metrics.jsonl: line 5 damaged and left out"),
         (line_that_is_no_object, "metrics.jsonl: line 1 damaged"),
+        (line_with_a_damaged_table, "metrics.jsonl: line 1 damaged"),
         (missing_evaluation, "evaluations missing: 1, at step 10"),
         (other_summary, "summary.json has final val loss 0.1, metrics.jsonl"),
         (lambda f: (f / "record.json").unlink(), "no record.json"),

@@ -56,7 +56,7 @@ def test_an_arm_of_a_length_is_the_baseline_of_that_length_and_has_the_arms_tuni
     assert a_row(replace(study, tuning=ledger), "a @ 100", BASE).tuned is None
 
 
-def test_planned_ended_and_diverged_runs_are_counted():
+def test_runs_are_counted_by_status():
     study = changed(
         changed(a_study(FIVE), "good", 1, status="stopped"), "good", 2, status="diverged"
     )

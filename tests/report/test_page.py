@@ -15,9 +15,9 @@ import pytest
 from report.__main__ import main
 from report.figures import figures
 from report.judgement import judge
-from report.markdown import escaped
 from report.page import page
 from report.results import results
+from report.sections import escaped
 from report.series import MOST_POINTS, buckets
 from report.sources import read
 from report.tables import sections
@@ -62,6 +62,15 @@ def test_command_as_a_process_answers_mistakes_in_one_line(tmp_path):
         assert done.stderr.startswith("error: ")
         assert words in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_wandb_project_is_checked_before_anything_is_written(tmp_path, capsys):
+    write_run(tmp_path / "a", configuration("a", 1, steps=20), curve(1, 20, 0.0))
+    assert main([str(tmp_path), "--wandb", "nope"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "error: --wandb 'nope' should be ENTITY/PROJECT\n"
+    assert printed.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_csv_has_every_run_and_its_numbers(contest):

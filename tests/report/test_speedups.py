@@ -167,7 +167,7 @@ def test_a_slower_arm_has_a_ratio_below_one():
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_is_not_reached_or_not_defined_is_said():
+def test_unreached_and_undefined_speedups_have_words():
     missed = speedups(two({1: ([0, 4], [5, 4.5])}, {1: ([0, 4], [5, 4])}), "arm", "base")["steps"]
     assert missed == Speedup(0.0, None, None, "not reached")
     at_once = {1: ([0, 4], [3, 3])}  # both are there before the first update: nothing by nothing

@@ -82,7 +82,7 @@ def test_diverged_baseline_gives_no_verdict():
 
 
 @pytest.mark.parametrize("status", ["running", "stopped", "failed", "missing"])
-def test_unfinished_runs_do_not_count_and_are_said(status):
+def test_unfinished_runs_do_not_count_and_are_noted(status):
     study = changed(a_study(FIVE), "good", 2, status=status)
     row = rows(study)["good"]
     assert (row.n, row.planned) == (2, 3)
@@ -169,7 +169,7 @@ def compared(mine, theirs):
         ),
     ],
 )
-def test_what_cannot_be_tested_says_why_and_has_no_p(mine, theirs, call, words):
+def test_untestable_arms_have_a_reason_and_no_p(mine, theirs, call, words):
     c = compared(mine, theirs)
     assert (c.baseline, c.call, c.words) == ("base", call, words)
     assert (c.method, c.p, c.p_holm, c.difference, c.bca_low) == (None,) * 5
@@ -206,7 +206,7 @@ def test_two_seeds_on_each_side_are_tested_with_all_numbers_of_the_test():
     assert (unpaired.bca_low, unpaired.bca_high) == pytest.approx(tuple(boot.confidence_interval))
 
 
-def test_equal_pairs_are_told_and_some_equal_pairs_are_not():
+def test_note_only_if_all_pairs_are_equal():
     same = compared({1: 3.0, 2: 3.1}, {1: 3.0, 2: 3.1})
     assert same.notes == ("all pairs are equal to the last bit: the same computation",)
     assert (same.bca_low, same.bca_high, same.p) == (None, None, 1.0)
@@ -250,7 +250,7 @@ def test_cautions_go_with_every_comparison():
     )
 
 
-def test_what_is_tested_has_no_call_yet():
+def test_tested_leaves_the_call_open():
     pairs = {(1, 1): 3.0, (2, 2): 3.2}
     c = verdict.tested("base", pairs, {pair: x + 1 for pair, x in pairs.items()}, ("a note",))
     assert (c.baseline, c.call, c.words, c.p_holm) == ("base", "no evidence", "no evidence", None)

@@ -43,7 +43,7 @@ def grids(view):
     return [(g["runSets"], g["panelBankSectionConfig"]["panels"]) for g in grids]
 
 
-def test_it_is_saved_in_the_project_and_its_address_is_told(published):
+def test_report_is_saved_and_its_address_printed(published):
     said, views, url = published
     (view,) = views
     assert (view["entityName"], view["projectName"], view["type"]) == ("lab", "bench", "runs")
@@ -108,7 +108,7 @@ def test_panels_of_a_grid_do_not_overlap(published):
         places |= cells
 
 
-def test_a_project_that_is_not_there_is_said_in_one_line(published):
+def test_missing_project_is_a_one_line_error(published):
     said, views, _ = published
     assert said[1].startswith("W&B has no project lab/nowhere that this account can write to")
     assert len(views) == 1

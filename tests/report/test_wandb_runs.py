@@ -176,7 +176,7 @@ def test_a_foreign_run_is_named(answers):
         ("killed", None, "failed"),
     ],
 )
-def test_status_follows_what_wandb_and_the_trainer_told(state, told, status):
+def test_status_follows_wandb_and_the_trainers_record(state, told, status):
     problems = []
     assert settled(state, told, problems) == status
     assert bool(problems) == (status not in ("finished", "diverged"))
@@ -190,19 +190,19 @@ def test_status_follows_what_wandb_and_the_trainer_told(state, told, status):
         ("wandb:bench", "names no W&B project; write wandb:entity/project[/group]"),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line(answers, path, words):
+def test_missing_project_or_group_is_a_one_line_error(answers, path, words):
     assert words in answers[path]
     assert "\n" not in answers[path]
 
 
-def test_no_account_is_said_in_one_line(tmp_path):
+def test_missing_account_is_a_one_line_error(tmp_path):
     (said,) = read(tmp_path, "wandb:lab/bench", WANDB_BASE_URL="http://127.0.0.1:9")
     assert said == (
         "no W&B account for http://127.0.0.1:9: run `wandb login`, or set WANDB_API_KEY"
     )
 
 
-def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path):
+def test_missing_server_is_a_one_line_error(tmp_path):
     env = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
     (said,) = read(tmp_path, "wandb:lab/bench", **env)
     assert said.startswith("W&B at http://127.0.0.1:9 did not accept the credentials (")
@@ -210,7 +210,7 @@ def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path):
     assert "\n" not in said
 
 
-def test_refused_credentials_are_said_in_one_line(tmp_path, wandb_server):
+def test_refused_credentials_are_a_one_line_error(tmp_path, wandb_server):
     wandb_server.refuses_keys = True
     (said,) = read(tmp_path, "wandb:lab/bench", **online(wandb_server))
     assert said.startswith(f"W&B at {wandb_server.url} did not accept the credentials (")
