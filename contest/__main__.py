@@ -26,8 +26,9 @@ from contest.attempts import attempts
 from contest.file import Contest
 from contest.job import state
 from contest.plan import check, check_data, make, written
-from contest.slots import Slot, slots, usable_cores, visible_gpus
+from contest.slots import Slot, slots, visible_gpus
 from record import runlog
+from record.hardware import usable_cores
 from storage import LockedError, lock
 
 OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from configs import ConfigError
-from record.hardware import usable_cores as usable_cores
 
 
 @dataclass(frozen=True)

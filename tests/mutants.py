@@ -37,6 +37,7 @@ SUITES = {
     "data/writer.py": ["tests/data/test_writer.py"],
     "record/metrics.py": ["tests/record/test_metrics.py"],
     "report/comparable.py": ["tests/report/test_comparable.py"],
+    "report/judgement.py": ["tests/report/test_judgement.py", "tests/report/test_verdict.py"],
     "report/leaderboard.py": ["tests/report/test_leaderboard.py"],
     "report/speedups.py": ["tests/report/test_speedups.py"],
     "report/statistics.py": ["tests/report/test_statistics.py"],
