@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
     options = parser.parse_args(arguments)
     contest = contests.read(options.contest)
-    seed = contest.table.seeds[0]
-    configs = {arm.name: optim.resolve(load(contest.arguments(arm, seed))) for arm in contest.arms}
+    words = {arm.name: contest.arguments(arm, contest.seeds(arm)[0]) for arm in contest.arms}
+    configs = {arm: optim.resolve(load(arguments)) for arm, arguments in words.items()}
     orders = {"file": list(configs), "reverse": list(reversed(configs))}
     with ProcessPoolExecutor(len(orders)) as pool:
         each = pool.map(sequence, [{name: configs[name] for name in o} for o in orders.values()])

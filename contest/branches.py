@@ -61,7 +61,7 @@ def trunks(contest: Contest, home: Path, starts: list[Start]) -> list[Job]:
                 home,
                 first.arm.name,
                 "trunk",
-                first.job.seed,
+                (first.job.seed, first.job.data_seed),
                 arguments,
                 first.job.trial,
                 length=point,
@@ -82,7 +82,8 @@ def _trunk_arguments(contest: Contest, start: Start, steps: int) -> list[str]:
         "train.total_steps": steps,
     }
     trial = start.job.trial or {}
-    return contest.arguments(start.arm, start.job.seed, trial, constant, without="schedule.")
+    seeds = start.job.seed, start.job.data_seed
+    return contest.arguments(start.arm, seeds, trial, constant, without="schedule.")
 
 
 def _warmup(run: Job) -> int:

@@ -31,71 +31,17 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from configs import ConfigError
-from configs.validation import Strict, nearest, validate
+from configs.validation import nearest, validate
+from contest.schema import ArmTable, Branches, Range, Table
 from record.runlog import flat
 
 Setting = dict[str, Any]  # dotted key -> plain value
+Seeds = tuple[int, int]  # of initial weights, of the order of data
 
 RESERVED = ("seed", "data_seed", "log.dir", "log.group", "log.job_type")  # set by the planner
-
-
-class Range(Strict):
-    """Where a hyperparameter is searched; two integers give integers."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low = {self.low} and high = {self.high} span no range")
-        return self
-
-
-class Search(Strict):
-    """[contest.search]: optuna in place of a grid."""
-
-    sampler: Literal["tpe", "random", "qmc", "cmaes"] = "tpe"
-    trials: int = Field(gt=0, description="per arm")
-    seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
-    ranges: dict[str, Range] = Field(min_length=1)
-
-
-class Branches(Strict):
-    """[contest.branches]: every arm at several lengths; some arms branch from one trunk."""
-
-    arms: tuple[str, ...] = Field(min_length=1, description="whose runs branch from a trunk")
-    lengths: tuple[int, ...] = Field(min_length=1, description="updates")
-
-
-class Table(Strict):
-    """[contest]."""
-
-    name: str
-    base: tuple[str, ...] = Field(min_length=1)
-    baseline: str
-    seeds: tuple[int, ...] = Field(min_length=1)
-    tuning_seeds: tuple[int, ...] = ()
-    target: float | None = None
-    settings: dict[str, Any] = Field({})
-    tune: dict[str, tuple[Any, ...]] = Field({})
-    search: Search | None = None
-    branches: Branches | None = None
-
-
-class _ArmTable(Strict):
-    """The keys of [[arm]] that are not flags of train_gpt2.py."""
-
-    name: str = Field(min_length=1)
-    configs: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    tune: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -108,6 +54,7 @@ class Arm:
     seeds: tuple[int, ...]
     grid: dict[str, tuple[Any, ...]]  # {} with a search, or without tuning
     ranges: dict[str, Range]  # {} without a search
+    against: str | None  # the arm that it is compared with; None: the contest's baseline
 
     def settings(self) -> list[Setting]:
         """All trials of the grid, in its order."""
@@ -143,8 +90,12 @@ class Contest:
             return self.table.search.trials
         return math.prod(map(len, self.arms[0].grid.values())) if self.tuned else 0
 
+    def seeds(self, arm: Arm) -> list[Seeds]:
+        """The seeds of the arm's reporting runs, in their order."""
+        return [(seed, other) for seed in arm.seeds for other in self.table.data_seeds or (seed,)]
+
     def arguments(
-        self, arm: Arm, seed: int, *settings: Mapping[str, Any], without: str | None = None
+        self, arm: Arm, seeds: Seeds, *settings: Mapping[str, Any], without: str | None = None
     ) -> list[str]:
         """Arguments of train_gpt2.py for one run; later `settings` win over earlier ones.
 
@@ -155,7 +106,7 @@ class Contest:
             if without and setting is settings[-1]:
                 flags = {k: v for k, v in flags.items() if not k.startswith(without)}
             flags |= setting
-        flags |= {"seed": seed, "data_seed": seed}
+        flags |= {"seed": seeds[0], "data_seed": seeds[1]}
         words = [word for key, value in flags.items() for word in (f"--{key}", flag(value))]
         return [*self.table.base, *arm.configs, *words]
 
@@ -231,13 +182,13 @@ def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     """One [[arm]]; `number` stands for its name in messages if it has none."""
-    own = {key: value for key, value in row.items() if key in _ArmTable.model_fields}
-    table = _validate(_ArmTable, own, f"arm {row.get('name', number)}")
+    own = {key: value for key, value in row.items() if key in ArmTable.model_fields}
+    table = _validate(ArmTable, own, f"arm {row.get('name', number)}")
     arm = f"arm '{table.name}'"
     overrides = flat({key: value for key, value in row.items() if key not in own})
     for key in overrides:
         if "." not in key and key not in RESERVED:
-            hint = nearest(key, [*_ArmTable.model_fields, "optimizer.name", "schedule.name"])
+            hint = nearest(key, [*ArmTable.model_fields, "optimizer.name", "schedule.name"])
             remedy = f"{hint}; flags of train_gpt2.py are written with their dots"
             raise ConfigError(f"{arm}: unknown key '{key}'; {remedy}")
     _check_reserved(overrides, arm)
@@ -253,7 +204,8 @@ def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
         grid = {key: tuple(_values(value, key, table.name)) for key, value in table.tune.items()}
         grid = grid or head.tune
     _check_reserved({**grid, **ranges}, f"tune table of {arm}")
-    return Arm(table.name, table.configs, overrides, table.seeds or head.seeds, grid, ranges)
+    seeds = table.seeds or head.seeds
+    return Arm(table.name, table.configs, overrides, seeds, grid, ranges, table.against)
 
 
 def _range(value: Any, where: str) -> Range:
@@ -290,8 +242,11 @@ def _check_head(head: Table) -> None:
     if head.tuning_seeds and not (head.tune or head.search):
         problem = "contest.tuning_seeds is given, but nothing is tuned"
         raise ConfigError(f"{problem}; give [contest.tune] or [contest.search], or remove it")
-    for name in ("seeds", "tuning_seeds"):
+    for name in ("seeds", "data_seeds", "tuning_seeds"):
         _check_seeds(getattr(head, name), f"contest.{name}")
+    if head.data_seeds and min(len(head.data_seeds), len(head.seeds)) < 2:
+        problem = "contest.data_seeds crosses seeds of initial weights with seeds of the data"
+        raise ConfigError(f"{problem}; give at least two in data_seeds and in seeds")
 
 
 def _check_seeds(seeds: Sequence[int], where: str) -> None:
@@ -304,6 +259,8 @@ def _check_seeds(seeds: Sequence[int], where: str) -> None:
 def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
     names = [arm.name for arm in arms]
     for name in names:
+        if "@" in name:  # the report names an arm of several lengths arm@length
+            raise ConfigError(f"arm '{name}': @ stands before a length; choose a name without it")
         if names.count(name) > 1:
             raise ConfigError(f"two arms are named '{name}'; give each its own name")
     if head.baseline not in names:
@@ -314,10 +271,14 @@ def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
         if len(arm.seeds) != len(head.seeds):
             problem = f"arm '{arm.name}' has {len(arm.seeds)} seeds of its own, the contest "
             raise ConfigError(f"{problem}{len(head.seeds)}; give equal numbers")
-        if both := sorted({*arm.seeds} & {*head.tuning_seeds}):
+        if head.data_seeds and set(arm.seeds) != set(head.seeds):
+            problem = f"arm '{arm.name}' has seeds of its own"
+            raise ConfigError(f"{problem}; with contest.data_seeds all arms share contest.seeds")
+        if both := sorted({*arm.seeds, *head.data_seeds} & {*head.tuning_seeds}):
             problem = f"seed {both[0]} is used for tuning and for reporting (arm '{arm.name}')"
             reason = "a setting looks better than it is on the seeds that it was tuned on"
             raise ConfigError(f"{problem}; {reason}: make contest.tuning_seeds disjoint")
+    _check_opponents(head.baseline, {arm.name: arm.against for arm in arms})
     if head.tune:
         counts = {arm.name: math.prod(map(len, arm.grid.values())) for arm in arms}
         if len(set(counts.values())) > 1:
@@ -326,6 +287,25 @@ def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
             raise ConfigError(f"{problem}; a fair contest tunes every arm with the same number")
     if head.branches:
         _check_branches(head.branches, names)
+
+
+def _check_opponents(baseline: str, against: Mapping[str, str | None]) -> None:
+    """Whether every arm leads to the baseline, directly or by way of others."""
+    if against[baseline]:
+        problem = f"arm '{baseline}' is contest.baseline, which is compared with no other arm"
+        raise ConfigError(f"{problem}; remove its `against`")
+    for name, other in against.items():
+        if other and other not in against:
+            hint = nearest(other, [*against])
+            raise ConfigError(f"arm '{name}': against = '{other}' is no arm; {hint}")
+    for name in against:
+        path = [name]
+        while (other := against[path[-1]]) and other not in path:
+            path.append(other)
+        if other == name:
+            circle = " against ".join([*path, name])
+            remedy = f"one of them should be compared with '{baseline}' or another arm"
+            raise ConfigError(f"{circle}: no arm can be compared with itself; {remedy}")
 
 
 def _check_branches(branches: Branches, names: Sequence[str]) -> None:

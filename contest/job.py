@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from configs import Config, ConfigError, load
 from contest.attempts import Attempts, attempts, tail
-from contest.file import Arm, Contest, Setting
+from contest.file import Arm, Contest, Seeds, Setting
 from record import runlog
 from record.contest import Role, group
 from storage import is_locked
@@ -31,6 +31,7 @@ class Job:
     arm: str
     role: Role
     seed: int
+    data_seed: int
     trial: Setting | None  # the tuned keys and their values
     length: int | None  # updates, in a contest with [contest.branches]
     after: str | None  # id of the trunk segment whose end this run starts from
@@ -101,7 +102,7 @@ def build(
     contest: Contest,
     home: Path,
     arm: Arm,
-    seed: int,
+    seeds: Seeds,
     role: Role,
     trial: Setting | None = None,
     *,
@@ -115,15 +116,15 @@ def build(
         ConfigError: its configuration is not valid; the line names the arm.
     """
     steps = {"train.total_steps": length} if length else {}
-    arguments = contest.arguments(arm, seed, trial or {}, steps)
-    return job(home, label or arm.name, role, seed, arguments, trial, length=length, after=after)
+    arguments = contest.arguments(arm, seeds, trial or {}, steps)
+    return job(home, label or arm.name, role, seeds, arguments, trial, length=length, after=after)
 
 
 def job(
     home: Path,
     label: str,
     role: Role,
-    seed: int,
+    seeds: Seeds,
     arguments: list[str],
     trial: Setting | None,
     *,
@@ -142,7 +143,7 @@ def job(
     folder = home if role == "report" else home / role
     # A trunk may be the same run as a reporting run, but has a folder of its own.
     name = f"trunk-{run}" if role == "trunk" else run
-    return Job(name, label, role, seed, trial, length, after, folder / run, arguments, home)
+    return Job(name, label, role, *seeds, trial, length, after, folder / run, arguments, home)
 
 
 def state(job: Job, past: Attempts | None = None) -> State:

@@ -14,7 +14,7 @@ from pathlib import Path
 from configs import Batch, Config, ConfigError
 from contest import branches, tuning
 from contest.attempts import attempts
-from contest.file import Arm, Contest
+from contest.file import Arm, Contest, Seeds
 from contest.job import Job, build, schedule_factors
 from record.contest import PendingRun, PlanFile, PlannedRun
 from record.runlog import flat
@@ -63,6 +63,7 @@ class Plan:
             pending=tuple(self.pending),
             problems=tuple(self.problems),
             declared={arm.name: _declared(arm) for arm in self.contest.arms},
+            against={arm.name: arm.against for arm in self.contest.arms if arm.against},
         )
 
 
@@ -81,11 +82,14 @@ def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
         plan.tuned = tuning.tune(contest, home, past, ask)
         for tuned in plan.tuned.values():
             plan.jobs += [job for trial in tuned.trials for job in trial.jobs]
-    for number in range(len(contest.table.seeds)):  # all arms with one seed, then with the next
+    names = [arm.name for arm in contest.arms]
+    for number in range(len(contest.seeds(contest.arms[0]))):  # all arms, then the next seeds
         ready: list[branches.Start] = []
         for arm in contest.arms:
-            _report(plan, arm, arm.seeds[number], ready)
+            _report(plan, arm, contest.seeds(arm)[number], ready)
         plan.jobs += branches.trunks(contest, home, ready) if contest.table.branches else []
+        # Another arm is first each time, so that none always gets the machine as it is then.
+        ready.sort(key=lambda start: (names.index(start.arm.name) - number) % len(names))
         plan.jobs += [start.job for start in ready]
     plan.jobs = _unique(plan)
     return plan
@@ -114,7 +118,7 @@ def _row(job: Job) -> PlannedRun:
         arm=job.contestant,
         role=job.role,
         seed=job.seed,
-        data_seed=job.seed,  # a seed pairs initial weights and order of data
+        data_seed=job.data_seed,
         trial=job.trial,
         length=job.length,
         after=job.after,
@@ -131,6 +135,7 @@ def _job(run: PlannedRun, home: Path) -> Job:
         arm=f"{run.arm}@{run.length}" if several_lengths else run.arm,
         role=run.role,
         seed=run.seed,
+        data_seed=run.data_seed,
         trial=run.trial,
         length=run.length,
         after=run.after,
@@ -152,13 +157,13 @@ def _keys(path: str) -> tuple[str, ...]:
     return tuple(flat(tomllib.loads(Path(path).read_text(encoding="utf-8"))))
 
 
-def _report(plan: Plan, arm: Arm, seed: int, ready: list[branches.Start]) -> None:
-    """Add the reporting runs of one arm and seed, or the reason why there are none yet."""
+def _report(plan: Plan, arm: Arm, seeds: Seeds, ready: list[branches.Start]) -> None:
+    """Add the reporting runs of one arm and its seeds, or the reason why there are none yet."""
     tuned, contest = plan.tuned.get(arm.name), plan.contest
     lengths = contest.table.branches.lengths if contest.table.branches else [None]
     labels = [f"{arm.name}@{length}" if length else arm.name for length in lengths]
     if tuned and not tuned.complete:
-        plan.pending += [PendingRun(arm=label, seed=seed) for label in labels]
+        plan.pending += [PendingRun(arm=label, seed=seeds[0]) for label in labels]
     elif tuned and tuned.best is None:
         problem = f"arm '{arm.name}': all {plan.contest.trials} trials failed or diverged"
         problem += "; it has no setting to report with"
@@ -166,20 +171,21 @@ def _report(plan: Plan, arm: Arm, seed: int, ready: list[branches.Start]) -> Non
     else:
         trial = tuned.best if tuned else None
         for label, length in zip(labels, lengths, strict=True):
-            job = build(contest, plan.home, arm, seed, "report", trial, label=label, length=length)
+            job = build(contest, plan.home, arm, seeds, "report", trial, label=label, length=length)
             ready.append(branches.Start(arm, job))
 
 
 def _unique(plan: Plan) -> list[Job]:
     """Each folder once; a reporting run that two arms share becomes a problem line."""
+    order = {arm.name: number for number, arm in enumerate(plan.contest.arms)}
     found: dict[Path, Job] = {}
-    for job in plan.jobs:
+    for job in sorted(plan.jobs, key=lambda job: order[job.contestant]):
         first = found.setdefault(job.directory, job)
         if first.arm != job.arm and job.role == "report":
             arms = f"arms '{first.arm}' and '{job.arm}'"
             same = f"came out of tuning as the same run {job.id}"
             plan.problems.append(f"{arms} {same}; it counts for '{first.arm}' only")
-    return list(found.values())
+    return [job for job in plan.jobs if found[job.directory] is job]
 
 
 def check(contest: Contest, home: Path, nproc: int = 1) -> None:
@@ -193,16 +199,16 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
         if contest.tuned:
             tuning.own_setting(contest, arm)  # raises if it lacks a tuned key
         for setting in arm.settings() if arm.grid else []:
-            build(contest, home, arm, arm.seeds[0], "report", setting)
+            build(contest, home, arm, contest.seeds(arm)[0], "report", setting)
         lengths = contest.table.branches.lengths if contest.table.branches else [None]
-        for seed, length in itertools.product(arm.seeds, lengths):
-            job = build(contest, home, arm, seed, "report", length=length)
+        for seeds, length in itertools.product(contest.seeds(arm), lengths):
+            job = build(contest, home, arm, seeds, "report", length=length)
             if (owner := owners.setdefault(job.id, arm.name)) != arm.name:
                 problem = f"arms '{owner}' and '{arm.name}' are the same run {job.id}"
                 remedy = "change one, remove it, or, to compare an arm with itself, give one of "
                 remedy += "them `seeds` of its own"
                 raise ConfigError(f"{problem}; {remedy}")
-            if seed == arm.seeds[0]:
+            if seeds == contest.seeds(arm)[0]:
                 _check_run(arm, job.config, nproc)
     make(contest, home.parent)  # raises if a branch does not fit
 

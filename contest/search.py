@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contest.file import Arm, Search, Setting
+from contest.file import Arm, Setting
+from contest.schema import Search
 from record.contest import TrialStatus
 
 Status = Callable[[Setting], tuple[TrialStatus, float]]  # of a trial, and its loss

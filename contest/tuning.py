@@ -106,7 +106,7 @@ def tune(contest: Contest, home: Path, past: Attempts, ask: int) -> dict[str, Tu
 def _tune_arm(contest: Contest, home: Path, arm: Arm, past: Attempts, ask: int) -> Tuned:
     def trial(setting: Setting, default: bool, candidate: bool) -> Trial:
         seeds = contest.table.tuning_seeds
-        jobs = [build(contest, home, arm, seed, "tuning", setting) for seed in seeds]
+        jobs = [build(contest, home, arm, (s, s), "tuning", setting) for s in seeds]
         return Trial(setting, jobs, default, candidate)
 
     default = own_setting(contest, arm)
@@ -130,7 +130,8 @@ def own_setting(contest: Contest, arm: Arm) -> Setting:
         ConfigError: the arm does not have such a key.
     """
     try:
-        config = resolved(tuple(contest.arguments(arm, contest.table.tuning_seeds[0])))
+        seed = contest.table.tuning_seeds[0]
+        config = resolved(tuple(contest.arguments(arm, (seed, seed))))
     except ConfigError as error:
         raise ConfigError(f"arm '{arm.name}': {error}") from None
     values, tuned = flat(config.table()), arm.grid or arm.ranges

@@ -44,6 +44,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def _seeds(seed: int, data_seed: int) -> str:
+    """Both seeds, if they differ."""
+    return str(seed) if seed == data_seed else f"{seed}, data {data_seed}"
+
+
 def _title(job: Job) -> str:
     """The run in words."""
     setting = ", ".join(
@@ -52,7 +57,8 @@ def _title(job: Job) -> str:
     )
     kind = "" if job.role == "report" else f"{job.role} "
     steps = f" to update {job.length}" if job.role == "trunk" else ""
-    return f"{kind}{job.arm} seed {job.seed}{steps}{f' ({setting})' if setting else ''}"
+    seeds = _seeds(job.seed, job.data_seed)
+    return f"{kind}{job.arm} seed {seeds}{steps}{f' ({setting})' if setting else ''}"
 
 
 def _outcome(job: Job, now: State, lines: list[str]) -> str:
@@ -191,12 +197,12 @@ def table(
     roles = [role for role in ("tuning", "trunk") if any(j.role == role for j in plan.jobs)]
     for role in roles:
         shown.add_column(role)
-    number = len(plan.contest.table.seeds)
+    number = len(plan.contest.seeds(plan.contest.arms[0]))
     if number > MOST_COLUMNS:
         shown.add_column("runs")
     for i in range(number if number <= MOST_COLUMNS else 0):
-        shared = {arm.seeds[i] for arm in plan.contest.arms}
-        shown.add_column(f"seed {shared.pop()}" if len(shared) == 1 else f"run {i + 1}")
+        shared = {plan.contest.seeds(arm)[i] for arm in plan.contest.arms}
+        shown.add_column(f"seed {_seeds(*shared.pop())}" if len(shared) == 1 else f"run {i + 1}")
     for label in plan.arms:
         own = [job for job in plan.jobs if label in (job.arm, f"{job.arm}@{job.length}")]
         own += [job for job in plan.jobs if job.role == "tuning" and job.arm == label.split("@")[0]]

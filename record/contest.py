@@ -96,6 +96,7 @@ class PlanFile(_ContestFile):
     problems: tuple[str, ...]  # for the user, one line each
     # by arm, the dotted keys that the contest file sets or tunes for it; absent from older files
     declared: dict[str, tuple[str, ...]] = Field({})
+    against: dict[str, str] = Field({})  # by arm, the one that it is compared with: not `baseline`
 
 
 class LedgerTrial(Strict):

@@ -184,6 +184,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         tuning=_contest_file(Ledger, home.folder, problems),
         problems=[*waiting, *plan.problems],
         declared=plan.declared,
+        against=plan.against,
     )
 
 

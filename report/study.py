@@ -24,6 +24,7 @@ class Study:
     target: val loss in nats whose cost is measured; None takes the baseline's.
     tuning: the ledger, tuning.json.
     declared: dotted keys that the contest file sets or tunes for an arm, by arm.
+    against: the arm that an arm is compared with, by arm, where it is not the baseline.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Study:
     tuning: Ledger | None = None
     problems: list[str] = field(default_factory=list)
     declared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    against: dict[str, str] = field(default_factory=dict)
 
     def of(self, arm: str, role: Role = "report") -> list[Run]:
         """The runs of one arm in one role, by their seeds."""
@@ -49,11 +51,12 @@ class Study:
         ]
 
     def baseline_of(self, arm: str) -> str | None:
-        """The arm that `arm` is compared with: the baseline, of the same length."""
-        if self.baseline is None or self.baseline in self.arms:
-            return self.baseline
+        """The arm that `arm` is compared with, of its length: its own baseline, or that of all."""
+        base = self.against.get(without_length(arm), self.baseline)
+        if base is None or base in self.arms:
+            return base
         _, at, length = arm.rpartition(AT)
-        name = f"{self.baseline}{at}{length}"
+        name = f"{base}{at}{length}"
         return name if name in self.arms else None
 
 
@@ -92,6 +95,7 @@ def merge(studies: Sequence[Study]) -> Study:
         tuning=_merged([study.tuning for study in named if study.tuning]),
         problems=problems,
         declared={arm: keys for study in named for arm, keys in study.declared.items()},
+        against={arm: other for study in named for arm, other in study.against.items()},
     )
 
 
@@ -122,6 +126,7 @@ def _qualified(study: Study, clash: set[str]) -> Study:
         baseline=new(study.baseline) if study.baseline else None,
         tuning=ledger,
         declared={new(arm): keys for arm, keys in study.declared.items()},
+        against={new(arm): new(other) for arm, other in study.against.items()},
     )
 
 

@@ -66,9 +66,9 @@ def test_shakespeare_schedules_have_the_studys_rates(tmp_path):
 def test_arms_differ_in_their_flags_only(shards, tmp_path):
     contest = tiny.parse(shards, TWO | {"lion": {"configs": ["configs/optimizer/lion.toml"]}})
     for arm in contest.arms:
-        config = load(contest.arguments(arm, 7))
-        assert (config.seed, config.data_seed) == (7, 7), "paired"
-    lion = load(contest.arguments(contest.arms[2], 7)).optimizer
+        config = load(contest.arguments(arm, (7, 8)))
+        assert (config.seed, config.data_seed) == (7, 8)
+    lion = load(contest.arguments(contest.arms[2], (7, 8))).optimizer
     assert lion.name == "lion"
     assert lion.hyperparameters["betas"] == (0.9, 0.99)
 
@@ -120,6 +120,22 @@ MISTAKES = {
         TWO,
         {"tuning_seeds": [9], "search": {"trials": 2, "ranges": {"optimizer.lr": {"low": 1}}}},
         "high",
+    ),
+    "at sign": ({"fast@2x": {}}, {}, "arm 'fast@2x': @ stands before a length"),
+    "against nobody": (TWO | {"c": {"against": "wds"}}, {}, "against = 'wds' is no arm; did you"),
+    "against itself": (TWO | {"c": {"against": "c"}}, {}, "c against c: no arm can be compared"),
+    "in a circle": (
+        TWO | {"c": {"against": "d"}, "d": {"against": "e"}, "e": {"against": "d"}},
+        {},
+        "d against e against d: no arm can be compared with itself",
+    ),
+    "baseline against": ({"a": {"against": "b"}, "b": {}}, {}, "remove its `against`"),
+    "one data seed": (TWO, {"data_seeds": [7]}, "give at least two in data_seeds and in seeds"),
+    "tuned on a data seed": (TWO, TUNED | {"data_seeds": [7, 101]}, "seed 101 is used for tuning"),
+    "crossed with seeds of its own": (
+        {"a": {}, "b": {"seeds": [3, 4]}},
+        {"data_seeds": [7, 8]},
+        "with contest.data_seeds all arms share contest.seeds",
     ),
     "fraction in a trunk": (
         {"wsd": {"schedule.name": "wsd"}},

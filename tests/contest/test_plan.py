@@ -6,13 +6,14 @@ import signal
 
 import pytest
 
-from contest.file import Range, Search
 from contest.job import Job, state
 from contest.local import Attempt, exit_code
 from contest.plan import check, make, written
+from contest.schema import Range, Search
 from contest.search import Study
 from contest.slots import Slot, slots
 from contest.tuning import at_edge
+from contest.watch import table
 from record import runlog
 from report.judgement import judge
 from report.sources import read
@@ -42,7 +43,7 @@ def test_without_tuning_every_arm_runs_with_every_seed(shards, tmp_path):
     rows = [(job.arm, job.seed, job.role) for job in plan.jobs]
     assert rows == [
         ("cosine", 1, "report"), ("wsd", 1, "report"),
-        ("cosine", 2, "report"), ("wsd", 2, "report"),
+        ("wsd", 2, "report"), ("cosine", 2, "report"),
     ]  # fmt: skip
     assert len({job.id for job in plan.jobs}) == 4
     for job in plan.jobs:
@@ -52,16 +53,88 @@ def test_without_tuning_every_arm_runs_with_every_seed(shards, tmp_path):
         ]  # fmt: skip
 
 
+def test_every_arm_is_first_for_one_of_the_seeds(shards, tmp_path):
+    arms = {name: {"schedule.name": name} for name in ("cosine", "wsd", "linear")}
+    plan = make(tiny.parse(shards, arms, seeds=[1, 2, 3, 4]), tmp_path)
+    order = [job.arm for job in plan.jobs]
+    assert [order[i : i + 3] for i in range(0, 12, 3)] == [
+        ["cosine", "wsd", "linear"],
+        ["wsd", "linear", "cosine"],
+        ["linear", "cosine", "wsd"],
+        ["cosine", "wsd", "linear"],
+    ]
+    assert [job.seed for job in plan.jobs] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+
+
+def test_data_seeds_are_crossed_with_seeds(shards, tmp_path):
+    contest = tiny.parse(shards, TWO, data_seeds=[7, 8, 9], **GRID | {"tuning_seeds": [101]})
+    for job in make(contest, tmp_path).jobs:
+        assert (job.config.seed, job.config.data_seed) == (101, 101)
+        tiny.ended(job, 2.0)
+    plan = make(contest, tmp_path)
+    for arm in TWO:
+        own = [job for job in plan.jobs if (job.arm, job.role) == (arm, "report")]
+        assert [(job.seed, job.data_seed) for job in own] == [
+            (seed, data) for seed in (1, 2) for data in (7, 8, 9)
+        ]
+        assert all(
+            (job.config.seed, job.config.data_seed) == (job.seed, job.data_seed) for job in own
+        )
+    plan.write()
+    assert written(contest, tmp_path).jobs == plan.jobs
+    drawn = table(plan, {job.id: "waiting" for job in plan.jobs})
+    assert [c.header for c in drawn.columns][2:5] == [f"seed 1, data {d}" for d in (7, 8, 9)]
+
+
+def test_an_arm_may_have_a_baseline_of_its_own(shards, tmp_path):
+    """And that one another: the chain ends at the baseline of all."""
+    arms = {
+        "adamw": {},
+        "adamw-x4": {"train.batch_tokens": 2048},
+        "lion-x4": {
+            "configs": ["configs/optimizer/lion.toml"],
+            "train.batch_tokens": 2048,
+            "against": "adamw-x4",
+        },
+    }
+    plan = make(tiny.parse(shards, arms), tmp_path)
+    plan.write()
+    study = read([str(plan.home)])
+    assert {arm: study.baseline_of(arm) for arm in arms} == {
+        "adamw": "adamw", "adamw-x4": "adamw", "lion-x4": "adamw-x4",
+    }  # fmt: skip
+    compared = {row.arm: row.comparison.baseline for row in judge(study).rows if row.comparison}
+    assert compared == {"adamw-x4": "adamw", "lion-x4": "adamw-x4"}
+
+
+def test_a_run_that_two_arms_share_counts_for_the_first_of_the_file(shards, tmp_path):
+    """Whatever the order of their start: that changes from seed to seed."""
+    tune = {
+        "a": {"tune": {"optimizer.lr": [1e-3, 2e-3]}},
+        "b": {"tune": {"optimizer.lr": [2e-3, 4e-3]}},
+    }
+    head = {"tuning_seeds": [101], "tune": {"optimizer.lr": [1e-3, 2e-3]}}
+    contest = tiny.parse(shards, tune, **head)
+    for job in make(contest, tmp_path).jobs:
+        tiny.ended(job, 2.0 if job.trial["optimizer.lr"] == 2e-3 else 3.0)
+    plan = make(contest, tmp_path)
+    assert [(job.arm, job.seed) for job in plan.jobs if job.role == "report"] == [
+        ("a", 1),
+        ("a", 2),
+    ]
+    assert all("it counts for 'a' only" in problem for problem in plan.problems)
+
+
 def test_plan_file_names_runs_and_those_that_wait(shards, tmp_path):
     plan = make(tiny.parse(shards, TWO, **GRID, target=2.5), tmp_path)
     plan.write()
-    table = json.loads((tmp_path / "tiny/plan.json").read_text())
-    assert (table["baseline"], table["target"], table["arms"]) == ("cosine", 2.5, [*TWO])
+    file = json.loads((tmp_path / "tiny/plan.json").read_text())
+    assert (file["baseline"], file["target"], file["arms"]) == ("cosine", 2.5, [*TWO])
     # three trials and, since 3e-3 is none of them, the arm's own; two tuning seeds
-    assert len(table["runs"]) == 2 * 4 * 2
-    assert {run["role"] for run in table["runs"]} == {"tuning"}
-    assert all(run["directory"] == f"tuning/{run['id']}" for run in table["runs"])
-    assert table["pending"] == [
+    assert len(file["runs"]) == 2 * 4 * 2
+    assert {run["role"] for run in file["runs"]} == {"tuning"}
+    assert all(run["directory"] == f"tuning/{run['id']}" for run in file["runs"])
+    assert file["pending"] == [
         {"arm": arm, "seed": seed} for seed in (1, 2) for arm in ("cosine", "wsd")
     ]
 
