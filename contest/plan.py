@@ -58,6 +58,7 @@ class Plan:
             contest=self.contest.name,
             baseline=self.contest.table.baseline,
             target=self.contest.table.target,
+            smallest=self.contest.table.smallest,
             arms=tuple(arm.name for arm in self.contest.arms),
             runs=tuple(_row(job) for job in self.jobs),
             pending=tuple(self.pending),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from configs.validation import Strict
+from record.contest import SMALLEST
 
 
 class Range(Strict):
@@ -49,6 +50,7 @@ class Table(Strict):
     data_seeds: tuple[int, ...] = ()
     tuning_seeds: tuple[int, ...] = ()
     target: float | None = None
+    smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)  # nats; 0: nothing is equivalent
     settings: dict[str, Any] = Field({})
     tune: dict[str, tuple[Any, ...]] = Field({})
     search: Search | None = None

@@ -21,6 +21,7 @@ from storage import write_atomically
 
 Role = Literal["report", "tuning", "trunk"]
 ROLES: tuple[Role, ...] = get_args(Role)
+SMALLEST = 0.005  # nats per token: the smallest difference that matters, unless the contest says
 TrialStatus = Literal["finished", "diverged", "failed", "missing"]
 
 
@@ -97,6 +98,8 @@ class PlanFile(_ContestFile):
     # by arm, the dotted keys that the contest file sets or tunes for it; absent from older files
     declared: dict[str, tuple[str, ...]] = Field({})
     against: dict[str, str] = Field({})  # by arm, the one that it is compared with: not `baseline`
+    # nats per token: arms that differ by less are equivalent; 0: none are
+    smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)
 
 
 class LedgerTrial(Strict):

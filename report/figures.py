@@ -83,7 +83,7 @@ def _differences(judgement: Judgement, look: Look) -> Figure | None:
     drawing.one_line_per_arm(plot, len(compared))
     note = (
         "Diamonds: mean difference to the baseline with its 95 % t interval. Dots: the pairs, one "
-        "per seed. An interval that contains zero is no evidence of a difference."
+        "per seed. An interval that contains zero leaves open which is better."
     )
     return Figure("differences", "Difference to the baseline", note, plot)
 

@@ -11,6 +11,7 @@ import numpy as np
 from report.formats import metric_words, signed
 from report.leaderboard import Row, row
 from report.planner import Planner, plan
+from report.ranks import ranks
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study, without_length
@@ -19,7 +20,8 @@ from report.verdict import METRICS, compare, values_of
 ENDINGS = {  # call: how the headline says it of one arm, of several
     "better": ("is better", "are better"),
     "worse": ("is worse", "are worse"),
-    "no evidence": ("shows no evidence of a difference", "show no evidence of a difference"),
+    "equivalent": ("is equivalent", "are equivalent"),
+    "undecided": ("is undecided", "are undecided"),
     "diverged": ("diverged", "diverged"),
     "no verdict": ("has no verdict yet", "have no verdict yet"),
     "refused": ("cannot be compared", "cannot be compared"),
@@ -35,6 +37,9 @@ class Judgement:
     metric: str
     target: float | None  # val loss, nats
     headline: str
+    best: tuple[str, ...]  # arms that may be the best
+    provisional: str  # why the verdicts may still change; "" if all planned runs have ended
+    smallest: float  # in the metric's unit; arms that differ by less are equivalent. 0: none are
     rows: list[Row]
     planner: Planner
     sensitivity: dict[str, Sensitivity]  # by arm, without lengths
@@ -61,8 +66,13 @@ def judge(
     _check_baseline(study)
     values = {arm: values_of(study, arm, metric, censor_diverged) for arm in study.arms}
     target = study.target if study.target is not None else _default_target(study)
-    comparisons = compare(study, values)
-    rows = [row(study, arm, values[arm], comparisons.get(arm), target) for arm in study.arms]
+    smallest = study.smallest if metric.endswith("_loss") else 0.0  # nats
+    comparisons = compare(study, values, smallest)
+    placed = ranks(study, values, comparisons)
+    rows = [
+        row(study, arm, values[arm], comparisons.get(arm), target, placed.get(arm))
+        for arm in study.arms
+    ]
     rows.sort(key=lambda r: math.inf if r.mean is None else r.mean)
     found = {arm: sensitivity(study, arm) for arm in map(without_length, study.arms)}
     return Judgement(
@@ -70,6 +80,9 @@ def judge(
         metric=metric,
         target=target,
         headline=headline(study.baseline, rows, metric),
+        best=tuple(r.arm for r in rows if r.ranks and r.ranks[0] == 1),
+        provisional="",
+        smallest=smallest,
         rows=rows,
         planner=plan(values, comparisons, wanted),
         sensitivity={arm: s for arm, s in found.items() if s},

@@ -65,15 +65,21 @@ class Row:
     to_target: dict[str, Spread]
     speedups: dict[str, Speedup]
     comparison: Comparison | None
+    ranks: tuple[int, int] | None  # 95 % that all arms' ranks lie in theirs; None: not ranked
     tuned: TunedArm | None
     mean_lr_factor: float | None
     last_lr_factor: float | None
 
 
 def row(
-    study: Study, arm: str, values: Values, comparison: Comparison | None, target: float | None
+    study: Study,
+    arm: str,
+    values: Values,
+    comparison: Comparison | None,
+    target: float | None,
+    ranks: tuple[int, int] | None = None,
 ) -> Row:
-    """One arm's numbers. target: val loss in nats whose cost is measured."""
+    """One arm's numbers. target: val loss in nats whose cost is measured. ranks: best, worst."""
     runs, base, numbers = study.of(arm), study.baseline_of(arm), list(values.values())
     finite = bool(numbers) and all(map(math.isfinite, numbers))
     interval = t_interval(numbers) if finite else None
@@ -94,6 +100,7 @@ def row(
         to_target=_costs_of_target(runs, target),
         speedups=speedups(study, arm, base) if base and comparable else {},
         comparison=comparison,
+        ranks=ranks,
         tuned=study.tuning.arms.get(without_length(arm)) if study.tuning else None,
         mean_lr_factor=_median(runs, "mean_lr_factor"),
         last_lr_factor=_median(runs, "last_lr_factor"),

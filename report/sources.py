@@ -185,6 +185,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         problems=[*waiting, *plan.problems],
         declared=plan.declared,
         against=plan.against,
+        smallest=plan.smallest,
     )
 
 

@@ -31,12 +31,17 @@ class Interval(NamedTuple):
 
 
 class Test(NamedTuple):
-    """Difference of means, its 95 % interval, and the two-sided p value."""
+    """Difference of means, its 95 % interval, and the two-sided p value.
+
+    error: standard error of the difference. df: degrees of freedom of its t distribution.
+    """
 
     difference: float
     low: float
     high: float
     p: float
+    error: float
+    df: float
 
 
 def t_interval(values: ArrayLike) -> Interval | None:
@@ -58,10 +63,11 @@ def paired_t(differences: ArrayLike) -> Test | None:
         return None
     mean = float(d.mean())
     if np.ptp(d) == 0:
-        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0, 0.0, len(d) - 1)
     result = stats.ttest_1samp(d, 0.0)
     low, high = result.confidence_interval(1 - ALPHA)
-    return Test(mean, float(low), float(high), float(result.pvalue))
+    p, error = float(result.pvalue), float(stats.sem(d))
+    return Test(mean, float(low), float(high), p, error, len(d) - 1)
 
 
 def welch_t(arm: ArrayLike, baseline: ArrayLike) -> Test | None:
@@ -71,10 +77,11 @@ def welch_t(arm: ArrayLike, baseline: ArrayLike) -> Test | None:
         return None
     mean = float(a.mean() - b.mean())
     if np.ptp(a) == 0 and np.ptp(b) == 0:
-        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0, 0.0, len(a) + len(b) - 2)
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = result.confidence_interval(1 - ALPHA)
-    return Test(mean, float(low), float(high), float(result.pvalue))
+    p, error = float(result.pvalue), math.hypot(stats.sem(a), stats.sem(b))
+    return Test(mean, float(low), float(high), p, error, float(result.df))
 
 
 def bca(samples: Sequence[ArrayLike]) -> Interval | None:

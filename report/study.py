@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from record.contest import Ledger, Role
+from record.contest import SMALLEST, Ledger, Role
 from report.run import Run, Status
 
 AT = " @ "  # between an arm's name and its length
@@ -25,6 +25,7 @@ class Study:
     tuning: the ledger, tuning.json.
     declared: dotted keys that the contest file sets or tunes for an arm, by arm.
     against: the arm that an arm is compared with, by arm, where it is not the baseline.
+    smallest: nats; arms that differ by less are equivalent. 0: none are.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Study:
     problems: list[str] = field(default_factory=list)
     declared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     against: dict[str, str] = field(default_factory=dict)
+    smallest: float = SMALLEST
 
     def of(self, arm: str, role: Role = "report") -> list[Run]:
         """The runs of one arm in one role, by their seeds."""
@@ -96,6 +98,7 @@ def merge(studies: Sequence[Study]) -> Study:
         problems=problems,
         declared={arm: keys for study in named for arm, keys in study.declared.items()},
         against={arm: other for study in named for arm, other in study.against.items()},
+        smallest=min(study.smallest for study in named),
     )
 
 

@@ -1,4 +1,4 @@
-"""The verdict on each arm: better, worse, no evidence, or why there is none.
+"""The verdict on each arm: better, worse, equivalent, undecided, or why there is none.
 
 An arm is compared with the baseline by a paired t-test where both have the same seeds, else by
 Welch's. Its p value is adjusted by Holm over all arms tested; below ALPHA the sign of the
@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from scipy import stats
+
 from report.comparable import cautions, refusal
 from report.run import Pair
-from report.statistics import ALPHA, bca, holm, paired_t, welch_t
-from report.study import Study
+from report.statistics import ALPHA, Interval, bca, holm, paired_t, welch_t
+from report.study import Study, without_length
 
 Values = dict[Pair, float]  # the metric of each run that has ended, by its seeds
-Call = Literal["better", "worse", "no evidence", "no verdict", "refused", "diverged"]
+Call = Literal["better", "worse", "equivalent", "undecided", "no verdict", "refused", "diverged"]
 
 METRICS = (  # lower is better in all of them
     "final_val_loss",
@@ -46,16 +48,29 @@ class Comparison:
     difference: float | None = None
     low: float | None = None  # 95 % t interval
     high: float | None = None
+    joint_low: float | None = None  # of 95 % intervals of all arms together, as the call has it
+    joint_high: float | None = None
     bca_low: float | None = None  # 95 % BCa bootstrap
     bca_high: float | None = None
+    error: float | None = None  # standard error of the difference, and the degrees of freedom
+    df: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    # tuned keys whose best value lies at the edge of the grid; of the baseline: "key of baseline"
+    edges: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
-        """The call, and the reason where there is one."""
-        return f"{self.call}: {self.why}" if self.why else self.call
+        """The call, the reason where there is one, and the edges of the grid."""
+        said = f"{self.call}: {self.why}" if self.why else self.call
+        edges = f"best at the edge of the grid in {', '.join(self.edges)}"
+        return f"{said}, {edges}" if self.edges and self.tested else said
+
+    @property
+    def tested(self) -> bool:
+        """Whether a test was made."""
+        return self.p is not None
 
 
 def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Values:
@@ -75,13 +90,29 @@ def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Val
     return found
 
 
-def compare(study: Study, values: Mapping[str, Values]) -> dict[str, Comparison]:
+def compare(
+    study: Study, values: Mapping[str, Values], smallest: float = 0.0
+) -> dict[str, Comparison]:
     """Every arm but the baseline against its baseline, p values adjusted over all of them.
 
-    values: `values_of` every arm of the study.
+    values: `values_of` every arm of the study. smallest: see `adjusted`.
     """
     found = {arm: _against_baseline(study, arm, values) for arm in study.arms}
-    return adjusted({arm: comparison for arm, comparison in found.items() if comparison})
+    known = {arm: _with_edges(study, arm, comparison) for arm, comparison in found.items()}
+    return adjusted({arm: c for arm, c in known.items() if c}, smallest)
+
+
+def _with_edges(study: Study, arm: str, comparison: Comparison | None) -> Comparison | None:
+    """The comparison with the edges of its arm and of its baseline."""
+    if comparison is None or study.tuning is None:
+        return comparison
+    mine, theirs = (
+        tuned.edges if (tuned := study.tuning.arms.get(without_length(name))) else ()
+        for name in (arm, comparison.baseline)
+    )
+    return replace(
+        comparison, edges=(*mine, *(f"{key} of {comparison.baseline}" for key in theirs))
+    )
 
 
 def _against_baseline(study: Study, arm: str, values: Mapping[str, Values]) -> Comparison | None:
@@ -139,7 +170,7 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
         notes = (*notes, "all pairs are equal to the last bit: the same computation")
     return Comparison(
         baseline=base,
-        call="no evidence",
+        call="undecided",
         method="paired t" if paired else "Welch",
         differences=gaps,
         difference=test.difference,
@@ -147,23 +178,48 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
         high=test.high,
         bca_low=bootstrap and bootstrap.low,
         bca_high=bootstrap and bootstrap.high,
+        error=test.error,
+        df=test.df,
         p=test.p,
         notes=notes,
     )
 
 
-def adjusted(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-    """Holm over the arms that were tested, and the call that follows from each p value."""
+def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str, Comparison]:
+    """Holm over the arms that were tested, and the call that follows from each p value.
+
+    smallest: in the metric's unit; a difference that is surely within it is equivalent. 0: none is.
+    """
     tests = {arm: c.p for arm, c in comparisons.items() if c.p is not None}
     found = dict(comparisons)
     for arm, p in zip(tests, holm(list(tests.values())), strict=True):
-        call = _call(p, found[arm].difference)
-        found[arm] = replace(found[arm], p_holm=p, call=call)
+        c = found[arm]
+        call = _call(p, c.difference)
+        if call == "undecided" and smallest and _within(c, smallest):
+            call = "equivalent"
+        steps = sum(q >= c.p for q in tests.values() if c.p is not None)  # of Holm, from the last
+        low, high = _interval(c, ALPHA / steps)
+        found[arm] = replace(c, p_holm=p, call=call, joint_low=low, joint_high=high)
     return found
 
 
+def _interval(c: Comparison, alpha: float) -> Interval:
+    """Two-sided t interval of the difference of a tested comparison."""
+    assert c.difference is not None
+    assert c.error is not None
+    assert c.df is not None
+    half = float(stats.t.isf(alpha / 2, c.df)) * c.error
+    return Interval(c.difference - half, c.difference + half)
+
+
+def _within(c: Comparison, smallest: float) -> bool:
+    """Two one-sided tests at ALPHA: is the difference surely within +-smallest?"""
+    low, high = _interval(c, 2 * ALPHA)
+    return -smallest < low and high < smallest
+
+
 def _call(p: float, difference: float | None) -> Call:
-    """better or worse below ALPHA, by the sign of the difference; else no evidence."""
+    """better or worse below ALPHA, by the sign of the difference; else undecided."""
     if p >= ALPHA or not difference:
-        return "no evidence"
+        return "undecided"
     return "better" if difference < 0 else "worse"

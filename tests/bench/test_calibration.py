@@ -28,7 +28,7 @@ def test_contest_by_contest_the_report_calls_the_same(pool, paired, monkeypatch)
     for contest in losses:
         compared = {str(arm): verdict.tested("0", values(contest, arm), values(contest, 0), ())
                     for arm in (1, 2)}  # fmt: skip
-        judged = verdict.adjusted(compared).values()
+        judged = verdict.adjusted(compared, 0.0).values()
         assert {c.method for c in judged} == {"paired t" if paired else "Welch"}
         theirs.append(any(c.call in ("better", "worse") for c in judged))
     assert ours.tolist() == theirs

@@ -78,7 +78,7 @@ def test_comparisons_are_paired_differences_with_holms_correction(contest):
         assert c.p == pytest.approx(test.pvalue, rel=1e-9)
         assert c.p_holm == pytest.approx(holm[arm], rel=1e-9)
         sure = "better" if gaps.mean() < 0 else "worse"
-        assert c.call == (sure if holm[arm] < 0.05 else "no evidence")
+        assert c.call == (sure if holm[arm] < 0.05 else "undecided")
     assert rows["base"].comparison is None
 
 

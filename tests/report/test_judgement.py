@@ -59,26 +59,25 @@ def test_headline_says_every_call_in_one_sentence():
         a=("better", -0.01234),
         b=("better", -0.005),
         c=("worse", 0.25),
-        d=("no evidence", 0.001),
+        d=("undecided", 0.001),
         e=("diverged", None),
         f=("no verdict", None),
         g=("refused", None),
     )
     assert headline("base", rows, "final_val_loss") == (
         "Against base, by final val loss: a (−0.0123) and b (−0.0050) are better; "
-        "c (+0.2500) is worse; d shows no evidence of a difference; e diverged; "
+        "c (+0.2500) is worse; d is undecided; e diverged; "
         "f has no verdict yet; g cannot be compared."
     )
 
 
 def test_headline_speaks_of_several_arms_and_counts_those_beyond_six():
-    rows = lines(**{f"arm{i}": ("no evidence", 0.0) for i in range(7)})
+    rows = lines(**{f"arm{i}": ("undecided", 0.0) for i in range(7)})
     assert headline("base", rows, "avg_loss") == (
-        "Against base, by avg loss: arm0, arm1, arm2, arm3, arm4, arm5 and 1 more "
-        "show no evidence of a difference."
+        "Against base, by avg loss: arm0, arm1, arm2, arm3, arm4, arm5 and 1 more are undecided."
     )
     six = headline("base", rows[:-1], "avg_loss")
-    assert "arm3, arm4 and arm5 show" in six
+    assert "arm3, arm4 and arm5 are" in six
     several = {
         "worse": "are worse",
         "diverged": "diverged",

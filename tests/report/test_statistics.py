@@ -57,7 +57,7 @@ def test_welch_is_the_closed_form():
 
 @pytest.mark.parametrize(("d", "p"), [([0.0] * 3, 1.0), ([0.5] * 3, 0.0)])
 def test_differences_without_spread(d, p):
-    assert paired_t(d) == (d[0], d[0], d[0], p)
+    assert paired_t(d) == (d[0], d[0], d[0], p, 0.0, 2)
     assert bca([d]) is None
     assert welch_t([1 + d[0]] * 3, [1.0] * 3).p == p
 
@@ -179,11 +179,11 @@ def test_difference_is_the_mean_of_the_pairs():
 
 def test_a_side_without_spread_is_tested_and_two_are_not():
     flat, spread = [1.0, 1.0, 1.0], [1.0, 2.0, 3.0]
-    difference, low, high, p = welch_t(flat, spread)
+    difference, low, high, p, *_ = welch_t(flat, spread)
     half = stats.t.ppf(0.975, 2) / math.sqrt(3)  # the variance and the freedom of the other side
     assert (difference, low, high) == pytest.approx((-1, -1 - half, -1 + half))
     assert p == pytest.approx(2 * stats.t.sf(math.sqrt(3), 2))
-    assert welch_t([2.5] * 2, flat) == (1.5, 1.5, 1.5, 0.0)
+    assert welch_t([2.5] * 2, flat) == (1.5, 1.5, 1.5, 0.0, 0.0, 3)
 
 
 def test_single_precision_is_computed_in_double():

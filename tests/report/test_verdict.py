@@ -1,5 +1,6 @@
 """Verdicts: what is called, by which test, and the numbers beside it."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from record.contest import Ledger
 from report import verdict
 from report.judgement import judge
 from report.study import Study
@@ -14,10 +16,10 @@ from report.verdict import Comparison, adjusted, compare, values_of
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
 
 
-def test_better_worse_and_no_evidence_with_paired_t_and_holm():
+def test_better_worse_and_undecided_with_paired_t_and_holm():
     found = rows(a_study(FIVE))
     assert {arm: row.comparison and row.comparison.words for arm, row in found.items()} == {
-        "base": None, "good": "better", "bad": "worse", "same": "no evidence",
+        "base": None, "good": "better", "bad": "worse", "same": "undecided",
     }  # fmt: skip
     p = {}
     for arm in ("good", "bad", "same"):
@@ -56,9 +58,9 @@ def test_one_seed_gives_no_verdict_in_words():
     assert "no verdict" in judgement.headline
 
 
-def test_identical_runs_are_no_evidence():
+def test_identical_runs_are_equivalent():
     c = rows(a_study({"base": BASE, "again": BASE}))["again"].comparison
-    assert (c.words, c.p, c.difference) == ("no evidence", 1.0, 0.0)
+    assert (c.words, c.p, c.difference) == ("equivalent", 1.0, 0.0)
     assert any("equal to the last bit" in note for note in c.notes)
 
 
@@ -218,16 +220,15 @@ def test_note_only_if_all_pairs_are_equal():
     [
         (0.0499, -0.1, "better"),
         (0.0499, 0.1, "worse"),
-        (0.05, -0.1, "no evidence"),
-        (0.01, 0.0, "no evidence"),
-        (0.01, None, "no evidence"),
+        (0.05, -0.1, "undecided"),
+        (0.01, 0.0, "undecided"),
     ],
 )
 def test_the_call_is_the_sign_of_a_difference_with_p_below_a_twentieth(p, difference, call):
-    open_call = Comparison("base", "no evidence", difference=difference, p=p)
+    open_call = Comparison("base", "undecided", difference=difference, p=p, error=0.1, df=2)
     silent = Comparison("base", "refused", "why")
-    found = adjusted({"arm": open_call, "other": silent})
-    assert found["arm"] == replace(open_call, p_holm=p, call=call)
+    found = adjusted({"arm": open_call, "other": silent}, 0.0)
+    assert (found["arm"].p_holm, found["arm"].call) == (p, call)
     assert found["other"] is silent
     assert open_call.p_holm is None  # the given ones stay as they are
 
@@ -253,7 +254,7 @@ def test_cautions_go_with_every_comparison():
 def test_tested_leaves_the_call_open():
     pairs = {(1, 1): 3.0, (2, 2): 3.2}
     c = verdict.tested("base", pairs, {pair: x + 1 for pair, x in pairs.items()}, ("a note",))
-    assert (c.baseline, c.call, c.words, c.p_holm) == ("base", "no evidence", "no evidence", None)
+    assert (c.baseline, c.call, c.words, c.p_holm) == ("base", "undecided", "undecided", None)
     assert c.notes == ("a note",)
 
 
@@ -266,3 +267,54 @@ def test_an_arm_without_a_baseline_of_its_length_says_which_one_is_missing():
         "refused",
         "refused: a was not trained for the same number of updates",
     )
+
+
+# ------------------------------------------------------------------------------- second edition
+
+
+def test_equivalent_is_a_difference_surely_within_the_smallest_that_matters():
+    """By hand: mean 0.0002, std 0.0002, n = 3: the 90 % interval reaches 0.00054."""
+    gaps = {1: 0.0000, 2: 0.0002, 3: 0.0004}
+    study = a_study({"base": BASE, "arm": {seed: BASE[seed] + gap for seed, gap in gaps.items()}})
+    half = stats.t.ppf(0.95, 2) * 0.0002 / math.sqrt(3)
+    assert 0.0002 + half == pytest.approx(0.000537, abs=1e-6)
+    for smallest, call in ((0.00054, "equivalent"), (0.00053, "undecided"), (0.0, "undecided")):
+        assert rows(replace(study, smallest=smallest))["arm"].comparison.call == call
+    seconds = [replace(r, summary=r.summary | {"train_seconds": r.final_loss}) for r in study.runs]
+    timed = rows(replace(study, runs=seconds), metric="train_seconds")
+    assert timed["arm"].comparison.call == "undecided"  # nats say nothing of seconds
+
+
+def test_joint_interval_excludes_zero_just_where_an_arm_is_better_or_worse():
+    for row in rows(a_study(FIVE)).values():
+        if c := row.comparison:
+            assert (c.joint_low > 0 or c.joint_high < 0) == (c.call in ("better", "worse"))
+            assert c.joint_low <= c.low < c.high <= c.joint_high
+
+
+def test_edges_of_both_grids_are_in_the_words():
+    tuned = {"trials": [], "best": None, "best_loss": None, "default": {}, "default_loss": None,
+             "gap": None}  # fmt: skip
+    edges = {"base": ["optimizer.lr"], "good": ["optimizer.lr", "optimizer.beta"], "bad": []}
+    ledger = Ledger.model_validate_json(
+        json.dumps({"contest": "c", "method": "grid", "sampler": None, "trials_per_arm": 3,
+                    "seeds": [101], "arms": {a: tuned | {"edges": e} for a, e in edges.items()}})
+    )  # fmt: skip
+    found = rows(a_study(FIVE, tuning=ledger))
+    assert found["good"].comparison.words == (
+        "better, best at the edge of the grid in optimizer.lr, optimizer.beta, optimizer.lr of base"
+    )
+    assert found["bad"].comparison.edges == ("optimizer.lr of base",)
+    assert found["same"].comparison.words == (
+        "undecided, best at the edge of the grid in optimizer.lr of base"
+    )
+
+
+def test_ranks_count_the_arms_shown_better_and_worse():
+    judgement = judge(a_study(FIVE))
+    placed = {row.arm: row.ranks for row in judgement.rows}
+    assert placed == {"good": (1, 2), "base": (2, 3), "same": (1, 3), "bad": (4, 4)}
+    assert judgement.best == ("good", "same")
+    diverged = changed(a_study(FIVE), "good", 2, status="diverged")
+    placed = {row.arm: row.ranks for row in judge(diverged).rows}
+    assert placed == {"good": None, "base": (1, 2), "same": (1, 2), "bad": (3, 3)}
