@@ -24,6 +24,7 @@ from contest import estimate, local, slurm, watch
 from contest import file as contests
 from contest.attempts import attempts
 from contest.file import Contest
+from contest.history import note
 from contest.job import state
 from contest.plan import check, check_data, make, written
 from contest.slots import Slot, slots, visible_gpus
@@ -103,6 +104,7 @@ def _carry_out(options: argparse.Namespace) -> int:
         return 0
     check_data(plan)
     with _hold(home):
+        note(plan)
         if cluster:
             return _submit(contest, options, cluster)
         return _run(contest, options, places, console)

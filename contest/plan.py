@@ -16,6 +16,7 @@ from contest import branches, tuning
 from contest.attempts import attempts
 from contest.file import Arm, Contest, Seeds
 from contest.job import Job, build, schedule_factors
+from record import history
 from record.contest import PendingRun, PlanFile, PlannedRun
 from record.runlog import flat
 from storage import write_atomically
@@ -65,6 +66,7 @@ class Plan:
             problems=tuple(self.problems),
             declared={arm.name: _declared(arm) for arm in self.contest.arms},
             against={arm.name: arm.against for arm in self.contest.arms if arm.against},
+            history=next((e.check for e in reversed(history.read(self.home)[0])), ""),
         )
 
 

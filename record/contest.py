@@ -100,6 +100,8 @@ class PlanFile(_ContestFile):
     against: dict[str, str] = Field({})  # by arm, the one that it is compared with: not `baseline`
     # nats per token: arms that differ by less are equivalent; 0: none are
     smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)
+    # check of the last entry of history.jsonl (record/history.py); "" in older files
+    history: str = ""
 
 
 class LedgerTrial(Strict):

@@ -81,7 +81,7 @@ def judge(
         target=target,
         headline=headline(study.baseline, rows, metric),
         best=tuple(r.arm for r in rows if r.ranks and r.ranks[0] == 1),
-        provisional="",
+        provisional=study.provisional,
         smallest=smallest,
         rows=rows,
         planner=plan(values, comparisons, wanted),

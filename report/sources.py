@@ -20,6 +20,7 @@ from typing import TypeVar
 from record.contest import Ledger, PlanFile
 from record.hardware import usable_cores
 from record.runlog import RecordError
+from report import history
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
 from report.study import Study, by_length, merge, study_of, without_copies
@@ -171,6 +172,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
     """What plan.json and tuning.json say of a contest; without its runs."""
     plan = home.plan
     assert plan is not None
+    past = history.read(home.folder, plan)
     pending = Counter(entry.arm for entry in plan.pending)
     waiting = [
         f"{plan.contest}: runs of {arm} that wait for its tuning: {n}" for arm, n in pending.items()
@@ -182,10 +184,12 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         target=plan.target,
         arms=list(plan.arms),
         tuning=_contest_file(Ledger, home.folder, problems),
-        problems=[*waiting, *plan.problems],
+        problems=[*waiting, *plan.problems, *past.late],
         declared=plan.declared,
         against=plan.against,
         smallest=plan.smallest,
+        pending=len(plan.pending),
+        history=list(past.lines),
     )
 
 

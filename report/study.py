@@ -26,6 +26,8 @@ class Study:
     declared: dotted keys that the contest file sets or tunes for an arm, by arm.
     against: the arm that an arm is compared with, by arm, where it is not the baseline.
     smallest: nats; arms that differ by less are equivalent. 0: none are.
+    pending: planned reporting runs that wait for the tuning of their arm.
+    history: what was planned when, and what was changed, one line each.
     """
 
     name: str
@@ -38,6 +40,19 @@ class Study:
     declared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     against: dict[str, str] = field(default_factory=dict)
     smallest: float = SMALLEST
+    pending: int = 0
+    history: list[str] = field(default_factory=list)
+
+    @property
+    def provisional(self) -> str:
+        """Why the verdicts may still change; "" when every planned reporting run has ended."""
+        runs = [run for run in self.runs if run.role == "report"]
+        missing = self.pending + sum(not run.done for run in runs)
+        failed = sum(run.status == "failed" for run in runs)
+        if not missing:
+            return ""
+        more = f", {failed} of them failed" if failed else ""
+        return f"{missing} of {len(runs) + self.pending} planned runs have not ended{more}"
 
     def of(self, arm: str, role: Role = "report") -> list[Run]:
         """The runs of one arm in one role, by their seeds."""
@@ -99,6 +114,8 @@ def merge(studies: Sequence[Study]) -> Study:
         declared={arm: keys for study in named for arm, keys in study.declared.items()},
         against={arm: other for study in named for arm, other in study.against.items()},
         smallest=min(study.smallest for study in named),
+        pending=sum(study.pending for study in named),
+        history=[f"{study.name}: {line}" for study in named for line in study.history],
     )
 
 

@@ -19,7 +19,7 @@ from report.formats import (
 )
 from report.judgement import Judgement
 from report.leaderboard import COSTS, SCORES, Row
-from report.provenance import provenance, runs_table
+from report.provenance import plan_history, provenance, runs_table
 from report.sections import Cell, Line, Section, Table
 from report.speedups import AXES
 from report.statistics import RESAMPLES
@@ -44,6 +44,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         _tuning(study, judgement),
         _costs(judgement),
         _scores(judgement),
+        plan_history(study),
         runs_table(study),
         provenance(study, command),
     ]
