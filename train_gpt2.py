@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import optim
-from configs import Batch, Config, ConfigError, Model, load, usage
+from configs import Batch, Config, ConfigError, Model, load, origins, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
 from launch import session
 from launch.process import Process, print_once, run_main
@@ -184,6 +184,7 @@ class Run:
     """What stays the same from the first step to the last."""
 
     config: Config
+    origins: dict[str, str]  # of hyperparameters: dotted key -> file, or "flag"
     process: Process
     batch: Batch
     schedule: optim.Schedule
@@ -208,7 +209,7 @@ class State:
 # ----------------------------------------------------------------------------------- preparation
 
 
-def prepare(config: Config) -> Run:
+def prepare(config: Config, origins: dict[str, str]) -> Run:
     """Check all that can be checked before a GPU is touched (ConfigError, DataError)."""
     process, shape = Process.from_environment(config.train.device), config.model
     batch = Batch.divide(config, process.world_size)
@@ -222,7 +223,7 @@ def prepare(config: Config) -> Run:
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(train_tokens, batch_size=batch.size, data_seed=config.data_seed, **ranks)
     validation = Validation(val_tokens, num_tokens=config.eval.tokens, **ranks)
-    return Run(config, process, batch, schedule, loader, validation)
+    return Run(config, origins, process, batch, schedule, loader, validation)
 
 
 # ------------------------------------------------------------------------------- build and save
@@ -288,10 +289,8 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
         if step == 0:
             hashes["weights"] = checkpoints.weights_hash(state.model)
         n, epochs = state.model.num_parameters(), run.loader.epoch(config.train.total_steps)
-        print(f"run    {config.directory}{f', from step {step}' if step else ''}")
-        print(f"model  {n:,} parameters, {state.dtype}, on {process.device_name}")
-        print(f"batch  {run.batch}")
-        print(f"data   {config.data.dir}: {epochs:.2f} epochs", flush=True)
+        model = f"{n:,} parameters, {state.dtype}, on {process.device_name}"
+        print(screen.opening(config, run.origins, step, model, str(run.batch), epochs), flush=True)
         if conflict := state.optimizer.check_schedule(run.schedule):
             print(f"warning: {conflict}", flush=True)
     session.record_launch(process, log, hashes, facts)
@@ -458,10 +457,11 @@ def command(argv: list[str]) -> int:
     """What a command line asks for; returns the exit code."""
     if "--help" in argv or "-h" in argv:
         return print_once(usage())
-    config = optim.resolve(load([word for word in argv if word != "--print-config"]))
-    if "--print-config" in argv:
+    words = [word for word in argv if word not in ("--print-config", "--print_config")]
+    config = optim.resolve(load(words))
+    if len(words) < len(argv):
         return print_once(f"# folder: {config.directory}\n{config.toml()}")
-    run = prepare(config)
+    run = prepare(config, origins(words))
     if (ended := session.already_ended(config)) is not None:
         return ended
     with run.process.joined(config) as signals:

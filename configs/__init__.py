@@ -1,7 +1,8 @@
 """The whole configuration of a run: typed tables, TOML files merged left to right, overrides."""
 
 from configs.loading import load, usage
+from configs.origin import origins
 from configs.schema import Batch, Config, Model
 from configs.validation import ConfigError
 
-__all__ = ["Batch", "Config", "ConfigError", "Model", "load", "usage"]
+__all__ = ["Batch", "Config", "ConfigError", "Model", "load", "origins", "usage"]

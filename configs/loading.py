@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from configs.nanogpt import NAMES
 from configs.schema import Config, Named
-from configs.validation import ConfigError, nearest, validate
+from configs.validation import ConfigError, guess, nearest, validate
 
 PRESETS = Path(__file__).parent
-DEFAULT = PRESETS / "gpt2_124m.toml"
+DEFAULT = PRESETS / "gpt2_124m.toml"  # read if no file is given
 
 
 def load(argv: Sequence[str]) -> Config:
@@ -25,16 +27,26 @@ def load(argv: Sequence[str]) -> Config:
     Raises:
         ConfigError: a file, key or value is wrong; one line.
     """
-    files, overrides = _split(argv)
     table: dict[str, Any] = {}
-    for layer in [*map(_read, files or [DEFAULT]), overrides]:
+    read = layers(argv)
+    for _, layer in read:
         table = merge(table, layer)
     if missing := [key for key in ("model", "train", "data") if key not in table]:
         raise ConfigError(
-            f"no [{missing[0]}] table in {', '.join(map(str, files))}; begin with a whole "
-            f"configuration such as configs/{DEFAULT.name} and put overlays after it"
+            f"no [{missing[0]}] table in {', '.join(str(path) for path, _ in read if path)}; begin "
+            f"with a whole configuration such as configs/{DEFAULT.name} and put overlays after it"
         )
     return validate(Config, table)
+
+
+def layers(argv: Sequence[str]) -> list[tuple[Path | None, dict[str, Any]]]:
+    """The tables of a command line in the order in which they are merged; None: the flags.
+
+    Raises:
+        ConfigError: a file cannot be read, or a flag is wrong; one line.
+    """
+    files, overrides = _split(argv)
+    return [*((path, _read(path)) for path in files or [DEFAULT]), (None, overrides)]
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,10 +96,10 @@ def _split(argv: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
     files: list[Path] = []
     overrides: dict[str, Any] = {}
     kinds = {key: kind for key, kind, _ in _keys()}
-    words = iter(argv)
+    words, key = iter(argv), ""
     for word in words:
         if not word.startswith("--"):
-            files.append(_file(word))
+            files.append(_file(word, after=key))
             continue
         key, equals, text = word[2:].partition("=")
         if not equals:
@@ -99,15 +111,17 @@ def _split(argv: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
     return files, overrides
 
 
-def _file(word: str) -> Path:
+def _file(word: str, after: str) -> Path:
+    """The file that `word` names. after: the last flag before it."""
     path = Path(word)
     if path.suffix != ".toml":
+        hint = f"; a list is one word, as --{after} 1,2" if after and _number(word) else ""
         raise ConfigError(
-            f"unexpected argument '{word}'; give TOML files and --key value overrides"
+            f"unexpected argument '{word}'{hint}; give TOML files and --key value overrides"
         )
     if not path.is_file():
         known = [str(p.relative_to(PRESETS.parent)) for p in PRESETS.rglob("*.toml")]
-        near = nearest(word, known).partition("(valid")[0].strip()
+        near = guess(word, known)
         raise ConfigError(f"no configuration file '{word}'; {near or f'presets lie in {PRESETS}'}")
     return path
 
@@ -120,11 +134,23 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A TOML value; any other text is a string, so that names need no quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    """A TOML value, or what people also write: `0.9,0.99`, `(0.9, 0.99)`, `1e3` for 1000, `.5`,
+    `True`. Any other text is a string, so that names need no quotes.
+    """
+    bracketed = re.sub(r"(?<!\d)\.(?=\d)", "0.", text.replace("(", "[").replace(")", "]"))
+    for form in (text, bracketed, *([f"[{bracketed}]"] if "," in text else []), text.lower()):
+        try:
+            value = tomllib.loads(f"value = {form}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+        # 1e3 is meant as a whole number. Where a float is needed, 1000 is the same.
+        scientific = isinstance(value, float) and "e" in form.lower()
+        return int(value) if scientific and value.is_integer() else value
+    return text
+
+
+def _number(word: str) -> bool:
+    return isinstance(_value(word), int | float | list)
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
@@ -166,6 +192,8 @@ def _check_key(key: str) -> None:
         return
     if any(k.startswith(f"{head}.") for k in known):
         known = [k for k in known if k.startswith(f"{head}.")]
+    if key in NAMES:
+        raise ConfigError(f"unknown key '{key}'; {NAMES[key]}")
     same_end = [k for k in [*known, "optimizer.lr"] if k.rpartition(".")[2] == key]
     hint = f"did you mean '{same_end[0]}'? (--help)" if same_end else nearest(key, known)
     raise ConfigError(f"unknown key '{key}'; {hint}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -27,48 +29,104 @@ class Strict(BaseModel):
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Hint for a misspelt `word`: the nearest valid spelling, if any, and all valid ones."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    guess = f"did you mean '{near[0]}'? " if near else ""
-    return f"{guess}(valid: {', '.join(valid)})"
+    near = guess(word, valid)
+    return f"{near}{' ' if near else ''}valid: {', '.join(valid)}"
 
 
-def validate(model: type[M], table: Mapping[str, Any], prefix: str = "") -> M:
-    """`model` built from `table`.
+def guess(word: str, valid: Iterable[str]) -> str:
+    """A question such as "did you mean 'adamw'?", or "" if no valid spelling is near.
+
+    Capitals, - and _ count for nothing here. Yet a name has one spelling, since folders, presets
+    and arms are named by it.
+    """
+    spelt = {_bare(name): name for name in sorted(valid, reverse=True)}
+    near = difflib.get_close_matches(_bare(word), spelt, n=1, cutoff=0.5)
+    return f"did you mean '{spelt[near[0]]}'?" if near else ""
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"[^a-z0-9./]", "", word.casefold())
+
+
+def validate(
+    model: type[M], table: Mapping[str, Any], prefix: str = "", beside: Sequence[str] = ()
+) -> M:
+    """`model` built from `table`. beside: valid keys of the same table that are not in the model.
+
+    The word "none" stands for None where the type has None, since TOML has no such value.
 
     Raises:
         ConfigError: a key or value is wrong; the message names the first such key as `prefix.key`.
     """
     try:
-        return model.model_validate(_tuples(table))
+        return model.model_validate(_converted(model, table))
     except ValidationError as error:
-        raise ConfigError(_describe(error, model, table, prefix)) from None
+        raise ConfigError(_describe(error, model, table, prefix, beside)) from None
 
 
-def _tuples(value: Any) -> Any:
-    """TOML has only lists; ours are immutable."""
+def _converted(hint: Any, value: Any) -> Any:
+    """`value` with tuples for lists (ours are fixed), and None for "none" where `hint` has it."""
     if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+        fields = hint.model_fields if _is_model(hint) else {}
+        hints = {key: fields[key].annotation if key in fields else None for key in value}
+        return {key: _converted(hints[key], item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_converted(None, item) for item in value)
+    if isinstance(value, str) and value.lower() == "none":
+        branches = _branches(hint)
+        return None if type(None) in branches and value not in branches else value
+    return value
+
+
+def _branches(hint: Any) -> list[Any]:
+    """The types of a union and the words of a Literal, at any depth."""
+    return [hint, *(branch for part in get_args(hint) for branch in _branches(part))]
+
+
+def _is_model(hint: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)
 
 
 def _describe(
-    error: ValidationError, model: type[BaseModel], table: Mapping[str, Any], prefix: str
+    error: ValidationError,
+    model: type[BaseModel],
+    table: Mapping[str, Any],
+    prefix: str,
+    beside: Sequence[str],
 ) -> str:
     errors = error.errors(include_url=False)
     keys, owner = _keys(model, errors[0]["loc"])
     key = ".".join(filter(None, [prefix, *keys]))
     if errors[0]["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {nearest(keys[-1], owner.model_fields)}"
+        valid = [*owner.model_fields, *(beside if owner is model else ())]
+        return f"unknown key '{key}'; {nearest(keys[-1], valid)}"
     value: Any = table
     for part in keys:
         if part not in value:
             return f"'{key}' is missing; give it in a TOML file or as --{key} VALUE"
         value = value[part]
     # A union gives one message per branch; together they say what is valid.
-    said = [item["msg"] for item in errors if _keys(model, item["loc"])[0] == keys]
-    said = [text.removeprefix("Input ").removeprefix("Value error, ") for text in said]
+    default = owner.model_fields[keys[-1]].default if keys else None
+    said = [_said(item, default) for item in errors if _keys(model, item["loc"])[0] == keys]
     what = " or ".join(dict.fromkeys(said))
     return f"[{key}] {what}" if isinstance(value, Mapping) else f"{key} = {value!r}: {what}"
+
+
+def _said(error: ErrorDetails, default: Any) -> str:
+    """What pydantic says, with an example where its words are not those of a flag or a file."""
+    kind, given = error["type"], error["input"]
+    if kind in ("tuple_type", "too_long", "missing"):
+        if not isinstance(default, tuple):
+            return "should be a list, such as 1,2"
+        words = str(default).replace("(", "[").replace(")", "]")
+        flag = f"{words[1:-1].replace(' ', '')} or " if "[" not in words[1:] else ""
+        return f"should be a list, such as {flag}{words}"
+    if kind.startswith("int_"):
+        whole = isinstance(given, float) and given.is_integer()
+        return f"should be a whole number, such as {int(given) if whole else 1000}"
+    if kind.startswith("bool_"):
+        return "should be true or false"
+    return error["msg"].removeprefix("Input ").removeprefix("Value error, ")
 
 
 def _keys(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], type[BaseModel]]:
@@ -79,7 +137,7 @@ def _keys(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
     keys: list[str] = []
     owner, current = model, model
     for part in location:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+        if not _is_model(current):
             break
         owner = current
         keys.append(str(part))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from configs import Config
+from configs.origin import settings
 
 
 class Screen:
@@ -58,6 +62,20 @@ class Screen:
         """Leave the bar as it stands."""
         if self.bar:
             self.bar.close()
+
+
+def opening(
+    config: Config, origins: Mapping[str, str], step: int, model: str, batch: str, epochs: float
+) -> str:
+    """What a person wants to know at the start of a run. origins: as configs.origin gives them."""
+    lines = (
+        f"run       {config.directory}{f', from step {step}' if step else ''}",
+        f"model     {model}",
+        f"batch     {batch}",
+        f"data      {config.data.dir}: {epochs:.2f} epochs",
+        *settings(config, origins),
+    )
+    return "\n".join(lines)
 
 
 def closing(summary: dict[str, Any], directory: Path) -> str:

@@ -128,17 +128,19 @@ def test_the_record_says_what_each_launch_runs_on(tiny, tmp_path, capsys):
     assert main(tiny) == 0
     second = capsys.readouterr().out.splitlines()
     directory = only_run(tmp_path / "runs")
-    assert first[0] == f"run    {directory}"
-    assert second[0] == f"run    {directory}, from step 6"
+    assert first[0] == f"run       {directory}"
+    assert second[0] == f"run       {directory}, from step 6"
     assert (
         first[1:3]
         == second[1:3]
         == [
-            "model  34,688 parameters, float32, on cpu",
-            "batch  512 tokens = 1 ranks x 4 micro-batches x 4 sequences x 32",
+            "model     34,688 parameters, float32, on cpu",
+            "batch     512 tokens = 1 ranks x 4 micro-batches x 4 sequences x 32",
         ]
     )
     assert first[3].endswith(": 0.15 epochs")
+    assert first[4].startswith("optimizer adamw: lr 0.003, betas 0.9,0.95, weight_decay 0.1 (")
+    assert first[5].startswith("schedule  cosine: warmup_steps 0.05, min_lr_ratio 0.1 (")
 
     record = read_record(directory)
     for launch, step in zip(record["launches"], (0, 6), strict=True):

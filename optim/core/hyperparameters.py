@@ -23,7 +23,7 @@ from pydantic import (
     create_model,
 )
 
-from configs.validation import Strict, validate
+from configs.validation import ConfigError, Strict, validate
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = PositiveFloat
@@ -81,7 +81,14 @@ def complete(target: Callable[..., Any], given: Mapping[str, Any], prefix: str) 
         ConfigError: unknown key, missing key or wrong type; one line that names `prefix.key`.
     """
     model = _model(target)
-    values = {name: getattr(validate(model, given, prefix), name) for name in model.model_fields}
+    valid = validate(model, given, prefix, beside=("name",))
+    values = {name: getattr(valid, name) for name in model.model_fields}
+    for name in given:
+        if not _writable(values[name]) and values[name] != model.model_fields[name].default:
+            raise ConfigError(
+                f"{prefix}.{name} = none: the record cannot say so, since TOML has no such value;"
+                " none is valid only where it is the default"
+            )
     return {name: value for name, value in values.items() if _writable(value)}
 
 

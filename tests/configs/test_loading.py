@@ -1,11 +1,13 @@
 """From files and flags to one configuration."""
 
+import re
 import tomllib
 
 import pytest
 
 from configs import ConfigError, load, usage
-from configs.loading import DEFAULT, PRESETS, merge
+from configs.loading import DEFAULT, PRESETS, _check_key, merge
+from configs.nanogpt import NAMES
 from configs.schema import Batch
 
 BASES = sorted(PRESETS.glob("*.toml"))
@@ -49,10 +51,48 @@ def test_another_name_drops_the_earlier_ones_hyperparameters():
         (["--optimizer.lr", "3e-4"], 3e-4),
         (["--optimizer.lr=3e-4"], 3e-4),
         (["--optimizer.lr", "-1"], -1),
+        (["--optimizer.lr", ".5"], 0.5),
+        (["--optimizer.lr", "0.9,0.99"], (0.9, 0.99)),
+        (["--optimizer.lr", "(0.9, .99)"], (0.9, 0.99)),
+        (["--optimizer.lr", "((0, 1), (1, 0))"], ((0, 1), (1, 0))),
+        (["--optimizer.lr", "True"], True),
+        (["--optimizer.lr", "1,000"], "1,000"),
+        (["--optimizer.lr", '"1e3"'], "1e3"),
+        (["--optimizer.lr", "a.b,c"], "a.b,c"),
     ],
 )
-def test_flag_values_are_toml(flags, value):
-    assert load(flags).optimizer.hyperparameters["lr"] == value
+def test_flag_values_are_toml_or_what_people_also_write(flags, value):
+    read = load(flags).optimizer.hyperparameters["lr"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(("text", "steps"), [("1e3", 1000), ("1.5E+3", 1500), ("2_000", 2000)])
+def test_whole_numbers_may_be_scientific(text, steps):
+    assert load(["--train.total_steps", text]).train.total_steps == steps
+
+
+def test_none_and_python_booleans():
+    config = load(["--log.entity", "none", "--train.compile=False", "--log.project", "none"])
+    assert config.log.entity is None
+    assert config.train.compile is False
+    assert config.log.project == "none"  # a word like any other where None is not valid
+
+
+def test_every_key_of_the_table_for_nanogpt_exists():
+    for name, hint in NAMES.items():
+        with pytest.raises(ConfigError, match=f"^unknown key '{name}'; "):
+            load([f"--{name}", "1"])
+        named = re.findall(r"--([\w.]+)", hint)
+        assert named or hint.startswith(("there is none", "none is needed")), hint
+        for key in named:
+            _check_key(key)
+
+
+@pytest.mark.parametrize("name", ["block_size", "n_layer", "grad_clip", "device", "dtype", "lr"])
+def test_last_part_of_a_key_is_enough_for_a_hint(name):
+    with pytest.raises(ConfigError, match=rf"did you mean '\w+\.{name}'"):
+        load([f"--{name}", "1"])
 
 
 def test_words_need_no_quotes_and_lists_work():

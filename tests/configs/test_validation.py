@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from configs.validation import ConfigError, Strict, nearest, validate
+from configs.validation import ConfigError, Strict, guess, nearest, validate
 
 
 class Inner(Strict):
@@ -14,6 +14,8 @@ class Inner(Strict):
     pair: tuple[float, float] = (0.0, 1.0)
     kind: Literal["a", "b"] = "a"
     steps: int | float = 0
+    on: bool | None = None
+    word: Literal["none", "other"] | None = "other"
 
 
 class Outer(Strict):
@@ -34,17 +36,26 @@ def test_union_keeps_int_and_float_apart(steps):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"count": True}, "x.inner.count = True: should be a valid integer"),
-        ({"count": 1.0}, "x.inner.count = 1.0: should be a valid integer"),
-        ({"count": "1"}, "x.inner.count = '1': should be a valid integer"),
+        ({"count": True}, "x.inner.count = True: should be a whole number, such as 1000"),
+        ({"count": 1.0}, "x.inner.count = 1.0: should be a whole number, such as 1"),
+        ({"count": 1.5}, "x.inner.count = 1.5: should be a whole number, such as 1000"),
+        ({"count": "1"}, "x.inner.count = '1': should be a whole number, such as 1000"),
         ({"count": 0}, "x.inner.count = 0: should be greater than 0"),
         ({"count": 1, "rate": True}, "x.inner.rate = True: should be a valid number"),
         ({"count": 1, "rate": float("inf")}, "x.inner.rate = inf: should be a finite number"),
-        ({"count": 1, "pair": [1]}, "x.inner.pair = [1]: "),
+        (
+            {"count": 1, "pair": [1]},
+            "x.inner.pair = [1]: should be a list, such as 0.0,1.0 or [0.0, 1.0]",
+        ),
+        ({"count": 1, "pair": "1;2"}, "x.inner.pair = '1;2': should be a list, such as 0.0,1.0 or"),
+        ({"count": 1, "on": 1}, "x.inner.on = 1: should be true or false"),
         ({"count": 1, "pair": ["1", 2]}, "x.inner.pair = ['1', 2]: should be a valid number"),
         ({"count": 1, "kind": "c"}, "x.inner.kind = 'c': should be 'a' or 'b'"),
-        ({"count": 1, "steps": "x"}, "x.inner.steps = 'x': should be a valid integer or should be"),
-        ({"count": 1, "rat": 2}, "unknown key 'x.inner.rat'; did you mean 'rate'? (valid: count,"),
+        (
+            {"count": 1, "steps": "x"},
+            "x.inner.steps = 'x': should be a whole number, such as 1000 or ",
+        ),
+        ({"count": 1, "rat": 2}, "unknown key 'x.inner.rat'; did you mean 'rate'? valid: count,"),
         ({}, "'x.inner.count' is missing; give it in a TOML file or as --x.inner.count VALUE"),
     ],
 )
@@ -59,4 +70,21 @@ def test_nearest_guesses_only_what_is_near():
     assert nearest("weight_decya", ["lr", "weight_decay"]).startswith(
         "did you mean 'weight_decay'?"
     )
-    assert nearest("zzz", ["lr", "weight_decay"]) == "(valid: lr, weight_decay)"
+    assert nearest("zzz", ["lr", "weight_decay"]) == "valid: lr, weight_decay"
+
+
+@pytest.mark.parametrize("word", ["AdamW", "adam-w", "ADAMW", "Adam_W"])
+def test_capitals_and_hyphens_do_not_mislead_the_guess(word):
+    assert guess(word, ["adam", "nadamw", "adamw"]) == "did you mean 'adamw'?"
+
+
+def test_none_is_a_value_where_the_type_has_it_and_no_word_is_spelt_so():
+    inner = validate(Inner, {"count": 1, "on": "None", "word": "none"})
+    assert (inner.on, inner.word) == (None, "none")
+    with pytest.raises(ConfigError, match=r"^rate = 'none': should be a valid number$"):
+        validate(Inner, {"count": 1, "rate": "none"})
+
+
+def test_keys_beside_the_model_are_guessed_too():
+    with pytest.raises(ConfigError, match=r"'o.nam'; did you mean 'name'\? valid: count, .*name"):
+        validate(Inner, {"count": 1, "nam": 2}, "o", beside=("name",))

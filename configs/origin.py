@@ -1,0 +1,77 @@
+"""Where the hyperparameters of a run come from: a flag, a file, or the default of the code."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.loading import PRESETS, layers, merge
+from configs.schema import Config, Named
+
+FLAG, DEFAULT = "flag", "default"
+
+
+def origins(argv: Sequence[str]) -> dict[str, str]:
+    """The last layer that gives each key of [optimizer] and [schedule]: "flag", or a file.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    found: dict[str, dict[str, str]] = {"optimizer": {}, "schedule": {}}
+    merged: dict[str, Any] = {}
+    for path, layer in layers(argv):
+        merged = merge(merged, layer)
+        for table, keys in found.items():
+            keys |= dict.fromkeys(layer.get(table, ()), _shown(path) if path else FLAG)
+            for dropped in keys.keys() - merged.get(table, {}).keys():  # with an earlier name
+                del keys[dropped]
+    return {
+        f"{table}.{key}": origin for table, keys in found.items() for key, origin in keys.items()
+    }
+
+
+def settings(config: Config, origins: Mapping[str, str]) -> list[str]:
+    """One line each for the optimizer and the schedule of a resolved configuration.
+
+    Hyperparameters stand together by origin. If a flag chose the name, and a preset of that name
+    has other values than the defaults in use, the line says so.
+    """
+    tables = (("optimizer", config.optimizer), ("schedule", config.schedule))
+    return [f"{key:<9} {_line(key, named, origins)}" for key, named in tables]
+
+
+def _line(table: str, named: Named, origins: Mapping[str, str]) -> str:
+    groups: dict[str, dict[str, Any]] = {}
+    for key, value in named.hyperparameters.items():
+        groups.setdefault(origins.get(f"{table}.{key}", DEFAULT), {})[key] = value
+    order = sorted(groups, key=lambda origin: (origin != FLAG, origin == DEFAULT))
+    parts = [f"{_words(groups[origin])} ({origin})" for origin in order]
+    preset = PRESETS / table / f"{named.name}.toml"
+    if origins.get(f"{table}.name") == FLAG and preset.is_file():
+        given = tomllib.loads(preset.read_text(encoding="utf-8"))[table]
+        unused = groups.get(DEFAULT, {})
+        other = {k: v for k, v in given.items() if k in unused and _text(v) != _text(unused[k])}
+        if other:
+            parts.append(f"preset {_shown(preset)} has {_words(other)}")
+    return f"{named.name}{': ' if parts else ''}{'; '.join(parts)}"
+
+
+def _shown(path: Path) -> str:
+    """As typed; a preset as it is typed from the project's folder."""
+    return str(path.relative_to(PRESETS.parent) if path.is_relative_to(PRESETS) else path)
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_text(value)}" for key, value in values.items())
+
+
+def _text(value: Any) -> str:
+    """As a flag takes it: 0.9,0.99."""
+    if isinstance(value, list | tuple):
+        items = [f"[{_text(i)}]" if isinstance(i, list | tuple) else _text(i) for i in value]
+        return ",".join(items)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
