@@ -40,7 +40,7 @@ def refused(arguments, capsys, *words):
         (["--optimizer.name", "no.such.Class"], ["no.such.Class"]),
         (["--train.total_steps", "1e-3"], ["train.total_steps = 0.001", "whole number"]),
         (["--optimizer.name", "AdamW"], ["AdamW", "did you mean 'adamw'"]),
-        (["--optimizer.nam", "adam"], ["'optimizer.nam'; did you mean 'name'? valid: "]),
+        (["--optimizer.nme", "adam"], ["'optimizer.nme'; did you mean 'name'? valid: "]),
         (["--optimizer.betas", "0.9", "0.99"], ["'0.99'; a list is one word", "--optimizer.betas"]),
         (["--optimizer.betas", "0.9;0.99"], ["such as 0.9,0.999 or [0.9, 0.999]"]),
         (["--max_iters", "5"], ["--train.total_steps"]),

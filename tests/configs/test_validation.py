@@ -86,5 +86,5 @@ def test_none_is_a_value_where_the_type_has_it_and_no_word_is_spelt_so():
 
 
 def test_keys_beside_the_model_are_guessed_too():
-    with pytest.raises(ConfigError, match=r"'o.nam'; did you mean 'name'\? valid: count, .*name"):
-        validate(Inner, {"count": 1, "nam": 2}, "o", beside=("name",))
+    with pytest.raises(ConfigError, match=r"'o.nme'; did you mean 'name'\? valid: count, .*name"):
+        validate(Inner, {"count": 1, "nme": 2}, "o", beside=("name",))
