@@ -1,0 +1,97 @@
+"""Runs that share seeds: variances against statsmodels and simulations, the level of the test."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from report.crossed import grid, is_crossed, mean_test, split, table, two_way_t
+from report.statistics import paired_t
+
+
+def tables(shape, stds, count, rng):
+    """Tables of losses with known std of seeds, data and rest, shape (count, a, b)."""
+    a, b = shape
+    return (
+        stds[0] * rng.standard_normal((count, a, 1))
+        + stds[1] * rng.standard_normal((count, 1, b))
+        + stds[2] * rng.standard_normal((count, a, b))
+    )
+
+
+def test_mean_squares_are_those_of_an_analysis_of_variance():
+    x = np.random.default_rng(0).normal(3, 1, (4, 3))
+    i, j = np.indices(x.shape)
+    frame = pd.DataFrame({"x": x.ravel(), "i": i.ravel(), "j": j.ravel()})
+    squares = anova_lm(ols("x ~ C(i) + C(j)", frame).fit())["mean_sq"]
+    rest = squares["Residual"]
+    found = split(x)
+    assert found == pytest.approx(
+        ((squares["C(i)"] - rest) / 3, (squares["C(j)"] - rest) / 4, rest)
+    )
+
+
+@pytest.mark.parametrize("stds", [(3.0, 1.0, 0.5), (0.0, 2.0, 1.0), (1.0, 1.0, 0.0)])
+def test_variances_are_found_again_in_a_simulation(stds):
+    each = [split(x) for x in tables((4, 3), stds, 3000, np.random.default_rng(1))]
+    assert np.mean(each, axis=0) == pytest.approx(np.square(stds), abs=0.04 * sum(stds) ** 2)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 2)])
+@pytest.mark.parametrize("stds", [(1, 0, 1e-6), (0, 1, 0.3), (1, 1, 1)])
+def test_no_more_than_one_in_twenty_tables_without_a_difference_is_called(shape, stds):
+    count = 1000
+    drawn = tables(shape, stds, count, np.random.default_rng(2))
+    called = np.mean([two_way_t(x).p < 0.05 for x in drawn])
+    assert called <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / count)
+
+
+def test_cells_taken_for_independent_would_call_far_more():
+    """What the test is for."""
+    drawn = tables((3, 3), (1, 1, 0.3), 500, np.random.default_rng(3))
+    assert np.mean([stats.ttest_1samp(x.ravel(), 0).pvalue < 0.05 for x in drawn]) > 0.2
+
+
+def test_interval_and_p_agree_and_are_those_of_the_formula():
+    x = np.array([[1.0, 2.0, 4.0], [2.0, 2.5, 5.5], [0.0, 1.5, 3.0]])
+    test = two_way_t(x)
+    rows, columns = x.mean(1), x.mean(0)
+    a, b = 3 * rows.var(ddof=1), 3 * columns.var(ddof=1)
+    rest = ((x - rows[:, None] - columns + x.mean()) ** 2).sum() / 4
+    assert test.error == pytest.approx(np.sqrt((a + b - rest) / 9))
+    assert test.p == pytest.approx(2 * stats.t.sf(x.mean() / test.error, 2))
+    ends = x.mean() + test.error * stats.t.ppf([0.025, 0.975], 2)
+    assert (test.low, test.high) == pytest.approx(tuple(ends))
+
+
+def test_variance_is_no_less_than_that_of_one_source():
+    """Where seeds and data seem to cancel, the estimate would be near zero, or below it."""
+    x = np.array([[1.0, -1.0], [-1.0, 1.0]]) + 3
+    assert two_way_t(x).error == pytest.approx(np.sqrt(4 / 4))
+
+
+def test_pairs_of_seeds_that_all_differ_are_an_ordinary_paired_t():
+    for pairs in ([(1, 1), (2, 2), (3, 3)], [(1, 1), (2, 1), (3, 1)], [(1, 1), (1, 2), (1, 3)]):
+        assert not is_crossed(pairs)
+        assert mean_test(dict(zip(pairs, [0.1, 0.2, 0.4], strict=True))) == paired_t(
+            [0.1, 0.2, 0.4]
+        )
+    assert is_crossed([(1, 1), (1, 2), (2, 1)])
+    assert is_crossed([(1, 1), (2, 2), (2, 3)])
+
+
+def test_hole_in_the_table_costs_as_little_as_it_can():
+    pairs = [(i, j) for i in (1, 2, 3) for j in (7, 8)]
+    values = {pair: float(n) for n, pair in enumerate(pairs)}
+    assert grid(values) == ([1, 2, 3], [7, 8])
+    del values[2, 8]
+    assert grid(values) == ([1, 3], [7, 8])
+    assert table(values).tolist() == [[0, 1], [4, 5]]
+    assert mean_test(values) == two_way_t(np.array([[0.0, 1.0], [4.0, 5.0]]))
+
+
+def test_nothing_to_test_with():
+    assert two_way_t(np.zeros((2, 2))).p == 1
+    assert mean_test({(1, 1): 0.5}) is None
