@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from record.contest import TunedArm
+from report.crossed import is_crossed, mean_test
 from report.run import Run
 from report.speedups import Speedup, speedups, to_target
 from report.statistics import t_interval
@@ -82,7 +83,9 @@ def row(
     """One arm's numbers. target: val loss in nats whose cost is measured. ranks: best, worst."""
     runs, base, numbers = study.of(arm), study.baseline_of(arm), list(values.values())
     finite = bool(numbers) and all(map(math.isfinite, numbers))
-    interval = t_interval(numbers) if finite else None
+    interval = (
+        (mean_test(values) if is_crossed(values) else t_interval(numbers)) if finite else None
+    )
     comparable = base and comparison and comparison.call != "refused"
     return Row(
         arm=arm,

@@ -12,7 +12,8 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from report.statistics import ALPHA, paired_t, welch_t
+from report.crossed import mean_test
+from report.statistics import ALPHA, welch_t
 from report.study import Study
 from report.verdict import Comparison, Values
 
@@ -42,7 +43,7 @@ def _of_family(arms: list[str], values: Mapping[str, Values]) -> dict[str, tuple
         mine, theirs = values[a], values[b]
         paired = mine.keys() == theirs.keys()
         test = (
-            paired_t([mine[pair] - theirs[pair] for pair in mine])
+            mean_test({pair: mine[pair] - theirs[pair] for pair in mine})
             if paired
             else welch_t([*mine.values()], [*theirs.values()])
         )

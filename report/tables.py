@@ -24,6 +24,7 @@ from report.sections import Cell, Line, Section, Table
 from report.speedups import AXES
 from report.statistics import RESAMPLES
 from report.study import Study
+from report.variance import variances
 from report.verdict import Comparison
 
 SHOWN_PROBLEMS = 200  # lines; more are counted, and those of runs are in results.csv
@@ -40,6 +41,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         _comparisons(judgement),
         _speedups(judgement),
         _target(judgement),
+        variances(judgement),
         _planner(judgement),
         _tuning(study, judgement),
         _costs(judgement),

@@ -15,8 +15,9 @@ from typing import Literal
 from scipy import stats
 
 from report.comparable import cautions, refusal
+from report.crossed import grid, is_crossed, mean_test
 from report.run import Pair
-from report.statistics import ALPHA, Interval, bca, holm, paired_t, welch_t
+from report.statistics import ALPHA, Interval, bca, holm, welch_t
 from report.study import Study, without_length
 
 Values = dict[Pair, float]  # the metric of each run that has ended, by its seeds
@@ -43,7 +44,7 @@ class Comparison:
     baseline: str
     call: Call
     why: str = ""  # nothing was tested
-    method: Literal["paired t", "Welch"] | None = None
+    method: Literal["paired t", "two-way t", "Welch"] | None = None
     differences: Values = field(default_factory=dict)  # of the pairs
     difference: float | None = None
     low: float | None = None  # 95 % t interval
@@ -160,9 +161,11 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
     gaps = _differences(mine, theirs)
     paired = mine.keys() == theirs.keys()
     sides = [list(gaps.values())] if paired else [list(mine.values()), list(theirs.values())]
-    test = paired_t(*sides) if paired else welch_t(*sides)
+    test = mean_test(gaps) if paired else welch_t(*sides)
     assert test is not None
-    bootstrap = bca(sides)
+    crossed = paired and is_crossed(gaps)
+    bootstrap = None if crossed else bca(sides)
+    notes = (*notes, *_notes_on_seeds(gaps))
     if not paired:
         note = f"{len(mine)} and {len(theirs)} runs, {len(gaps)} pairs: compared unpaired"
         notes = (*notes, note)
@@ -171,7 +174,7 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
     return Comparison(
         baseline=base,
         call="undecided",
-        method="paired t" if paired else "Welch",
+        method=("two-way t" if crossed else "paired t") if paired else "Welch",
         differences=gaps,
         difference=test.difference,
         low=test.low,
@@ -183,6 +186,22 @@ def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> C
         p=test.p,
         notes=notes,
     )
+
+
+def _notes_on_seeds(gaps: Values) -> list[str]:
+    """What pairs that share a seed mean for the verdict."""
+    if len(gaps) < 2:
+        return []
+    if is_crossed(gaps):
+        seeds, data = grid(gaps)
+        size, lost = f"{len(seeds)} seeds x {len(data)} data seeds", len(gaps)
+        lost -= len(seeds) * len(data)
+        used = f"; {lost} pairs outside this table are left out" if lost else ""
+        return [f"{size}, crossed: runs that share one are not independent{used}"]
+    for number, what in enumerate(("initial weights", "data, in one order")):
+        if len({pair[number] for pair in gaps}) == 1:
+            return [f"all runs have the same {what}: the verdict is for these"]
+    return []
 
 
 def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str, Comparison]:

@@ -1,5 +1,7 @@
 """Runs that share seeds: variances against statsmodels and simulations, the level of the test."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,11 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from report.crossed import grid, is_crossed, mean_test, split, table, two_way_t
+from report.judgement import judge
 from report.statistics import paired_t
+from report.study import Study
+from report.variance import variances
+from tests.report.studies import a_run, a_study
 
 
 def tables(shape, stds, count, rng):
@@ -95,3 +101,22 @@ def test_hole_in_the_table_costs_as_little_as_it_can():
 def test_nothing_to_test_with():
     assert two_way_t(np.zeros((2, 2))).p == 1
     assert mean_test({(1, 1): 0.5}) is None
+
+
+def test_section_splits_the_spread_of_losses_and_of_differences():
+    """The seeds' part is shared by both arms, so it is in their losses and in no difference."""
+    rng, runs = np.random.default_rng(4), []
+    seeds, data = rng.normal(0, 0.05, 20), rng.normal(0, 0.02, 20)
+    own = rng.normal(0, 0.01, (2, 20))  # what the data does to one arm only
+    for (i, j), (k, arm) in product(product(range(20), repeat=2), enumerate(("base", "arm"))):
+        final = 3.3 + seeds[i] + data[j] + own[k, j]
+        hashes = {"weights": f"w{i}", "batches": f"b{j}"}
+        runs.append(a_run(arm, i, final, data_seed=j, hashes=hashes))
+    section = variances(judge(Study("c", runs, "base", None, ["base", "arm"])))
+    of_loss, of_difference = section.tables
+    for arm in of_loss.rows:
+        assert [float(x) for x in arm[1:4]] == pytest.approx([0.05, 0.022, 0], abs=0.015)
+        assert arm[4] == "20 x 20"
+    (line,) = of_difference.rows
+    assert [float(x) for x in line[1:4]] == pytest.approx([0, 0.014, 0], abs=0.006)
+    assert variances(judge(a_study({"base": {1: 3.0, 2: 3.1}, "arm": {1: 3.0, 2: 3.2}}))) is None
