@@ -6,9 +6,7 @@
     python train_gpt2.py configs/quickstart.toml                  # one process, CPU or GPU
 
 Kill it at any moment: the same command resumes from the last whole checkpoint, to the same bits.
-Exit codes: 0 finished, or stopped by a signal after a checkpoint; 2 the run cannot start or go on
-(one line says why); 3 diverged (a loss or gradient that is not finite); 1 another rank was lost
-(one line names it). torchrun itself turns every code but 0 into 1.
+Exit codes: 0 finished or stopped, 2 user error, 3 diverged, 1 a rank was lost (docs/launch.md).
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from configs import Batch, Config, ConfigError, Model, load, origins, usage
 from data import DataError, Loader, Validation, first_batches_hash, open_split
 from launch import session
 from launch.process import Process, print_once, run_main
-from record import checkpoints, hardware, runlog, screen
+from record import checkpoints, hardware, parents, runlog, screen
 from record.metrics import StreamMetrics
 
 # ------------------------------------------------------------------------------------ the model
@@ -190,6 +188,7 @@ class Run:
     schedule: optim.Schedule
     loader: Loader
     validation: Validation
+    parent: checkpoints.Checkpoint | None  # whose weights it starts from
 
 
 @dataclass
@@ -223,7 +222,7 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(train_tokens, batch_size=batch.size, data_seed=config.data_seed, **ranks)
     validation = Validation(val_tokens, num_tokens=config.eval.tokens, **ranks)
-    return Run(config, origins, process, batch, schedule, loader, validation)
+    return Run(config, origins, process, batch, schedule, loader, validation, parents.opened(config))
 
 
 # ------------------------------------------------------------------------------- build and save
@@ -233,6 +232,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     """Model and optimizer on their device: before step 0, or as the checkpoint left them."""
     settings, process = run.config.train, run.process
     model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
+    parents.put_weights(run.config, run.parent, model, optim.optimizer_of)
     optimizer = optim.optimizer_of(run.config, model.parameter_groups())
     optimizer.check_gradients = False  # the loop checks their norm before every step
     compiled: nn.Module = model
@@ -248,6 +248,8 @@ def build(run: Run, checkpoint: Path | None) -> State:
     if checkpoint:
         saved = checkpoints.load(checkpoint, run.config.run_name)
         state.progress = checkpoints.restore(saved, metrics, model, optimizer)
+    else:
+        parents.put_state(run.config, run.parent, optimizer)
     return state
 
 
@@ -281,8 +283,7 @@ def warm_up(run: Run, state: State) -> float:
 def begin(run: Run, state: State, log: runlog.Log) -> None:
     """Warm up; rank 0 prints and records what this launch runs on (RunError: other data)."""
     config, process, step = run.config, run.process, state.progress.step
-    facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype}
-    facts |= {"world_size": process.world_size, "start_step": step}
+    facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
     hashes = {}
     if process.rank == 0:
         hashes["batches"] = first_batches_hash(run.loader)
@@ -323,8 +324,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
     config, process, settings = run.config, run.process, run.config.train
     model, optimizer, progress = state.model, state.optimizer, state.progress
     prints, start_step, parameters = process.rank == 0, progress.step, list(model.parameters())
-    precision = "tf32" if state.dtype == "float32" else state.dtype
-    peak = hardware.peak_flops(process.device_name, precision)
+    peak = hardware.peak_flops(process.device_name, state.dtype)
     arm = f"{config.optimizer.name} and {config.schedule.name}"
     bar = screen.Screen(settings.total_steps, start_step, config.log.print_every, prints)
     with bar, run.loader.batches(start_step, pin_memory=process.device.type == "cuda") as batches:
@@ -458,7 +458,7 @@ def command(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         return print_once(usage())
     words = [word for word in argv if word not in ("--print-config", "--print_config")]
-    config = optim.resolve(load(words))
+    config = parents.resolved(optim.resolve(load(words)))
     if len(words) < len(argv):
         return print_once(f"# folder: {config.directory}\n{config.toml()}")
     run = prepare(config, origins(words))

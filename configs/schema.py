@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from configs.validation import ConfigError, Strict
 
@@ -122,6 +123,13 @@ class Config(Strict):
 
     seed: int = Field(1, ge=0, lt=2**31, description="of initialisation and sampling")
     data_seed: int = Field(1, ge=0, lt=2**63, description="of the order of data")
+    init: str | None = Field(
+        None,
+        description="weights to start from: run:FOLDER[@STEP] of another run; else those of seed",
+    )
+    init_optimizer: bool | None = Field(
+        None, description="start also with the state of that run's optimizer"
+    )
     model: Model
     data: Data
     optimizer: Named
@@ -131,6 +139,20 @@ class Config(Strict):
     checkpoint: Checkpoint = Checkpoint()  # type: ignore[call-arg]
     launch: Launch = Launch()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
+
+    @field_validator("init")
+    @classmethod
+    def _init_is_a_run(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("run:.+", value):
+            raise ValueError("should be run:FOLDER or run:FOLDER@STEP, FOLDER that of another run")
+        return value
+
+    @field_validator("init_optimizer")
+    @classmethod
+    def _state_needs_weights(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value and not info.data.get("init"):
+            raise ValueError("needs init as well: the run that the state comes from")
+        return value or None  # one spelling, so that the run has one identity
 
     def resolved(self, optimizer: Resolve, schedule: Resolve) -> Config:
         """The same run with complete hyperparameters: optim.resolve_optimizer, resolve_schedule."""
@@ -154,6 +176,8 @@ class Config(Strict):
         """8 hex digits: a hash of everything that can change the result."""
         outside = ("log", "checkpoint", "launch")
         table = {k: v for k, v in self.table().items() if k not in outside}
+        if self.init:
+            table["init"] = self.init.rpartition("#")[2]  # the content, wherever it lies
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from configs import Config, ConfigError, load
 from contest.attempts import Attempts, attempts, tail
 from contest.file import Arm, Contest, Seeds, Setting
-from record import runlog
+from record import parents, runlog
 from record.contest import Role, group
 from storage import is_locked
 
@@ -83,7 +83,7 @@ def resolved(arguments: tuple[str, ...]) -> Config:
     """
     import optim  # imports torch, which takes seconds: `--status` does without
 
-    return optim.resolve(load(arguments))
+    return parents.resolved(optim.resolve(load(arguments)))
 
 
 def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:

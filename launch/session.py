@@ -11,7 +11,7 @@ from torch import nn
 
 from configs import Config
 from launch.process import Process, print_once
-from record import checkpoints, runlog
+from record import checkpoints, parents, runlog
 from record.hardware import environment
 from record.metrics import StreamMetrics, summarize
 from record.resume import open_run
@@ -46,7 +46,10 @@ def open_record(process: Process, config: Config) -> tuple[runlog.Log, Path | No
     if checkpoint and not checkpoint.exists():
         problem = f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
     process.agree(problem)
-    return opened[0] if opened else runlog.NoLog(), checkpoint
+    log = opened[0] if opened else runlog.NoLog()
+    if parent := parents.facts(config):
+        log.record(parent=parent)
+    return log, checkpoint
 
 
 def record_launch(
@@ -57,7 +60,10 @@ def record_launch(
     Raises:
         RunError: the batches are not those that the run began with; on all ranks.
     """
-    _on_rank_0(process, lambda: log.begin(hashes, environment() | dict(facts)))
+    _on_rank_0(
+        process,
+        lambda: log.begin(hashes, environment() | {"world_size": process.world_size, **facts}),
+    )
 
 
 def save_checkpoint(

@@ -78,14 +78,14 @@ PEAKS: tuple[tuple[str, Peak], ...] = (
     (r"RTX 5090", Peak(209.5, 104.8, 104.8)),
     (r"RTX 5080", Peak(112.6, 56.3, 56.3)),
 )
-DTYPES = ("bfloat16", "float16", "tf32", "float32")
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 def peak_flops(device_name: str, dtype: str) -> float | None:
     """Dense peak FLOP/s of one device, or None where it is not known (CPU, unknown names).
 
     device_name: torch.cuda.get_device_name(). dtype: of the matrix products' inputs: "bfloat16",
-    "float16", "float32" (ordinary cores), or "tf32" (float32 with TF32 allowed).
+    "float16", or "float32", whose products a GPU with TF32 rounds to it.
 
     Raises:
         ValueError: another dtype.
@@ -105,8 +105,7 @@ def _tera(peak: Peak, dtype: str) -> float | None:
     value = {
         "bfloat16": peak.half if peak.bfloat16 else None,
         "float16": peak.half,
-        "tf32": peak.tf32,
-        "float32": peak.fp32,
+        "float32": peak.tf32 or peak.fp32,
     }[dtype]
     return None if value is None else value * 1e12
 

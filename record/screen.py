@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from configs import Config
 from configs.origin import settings
+from record import parents
 
 
 class Screen:
@@ -69,7 +70,7 @@ def opening(
 ) -> str:
     """What a person wants to know at the start of a run. origins: as configs.origin gives them."""
     lines = (
-        f"run       {config.directory}{f', from step {step}' if step else ''}",
+        f"run       {config.directory}{f', from step {step}' if step else parents.words(config)}",
         f"model     {model}",
         f"batch     {batch}",
         f"data      {config.data.dir}: {epochs:.2f} epochs",

@@ -17,7 +17,7 @@ from report.study import Study, without_length
 START_TOLERANCE = 0.02  # nats; the same weights on another device differ by less
 # hash: (its name in messages, configuration keys that change it)
 STARTS = {
-    "weights": ("initial weights", ("model.",)),
+    "weights": ("initial weights", ("model.", "init")),
     "batches": ("first batches", ("train.batch_tokens", "model.block_size", "data.")),
 }
 # Keys that arms may differ in without a caution: the subject of the comparison, and keys that do
@@ -107,8 +107,8 @@ def _other_loss(study: Study, run: Run, twin: Run) -> str | None:
 
 
 def _carried_over(study: Study, runs: Sequence[Run]) -> str | None:
-    """A run that begins where another one ended."""
-    found = ((run.name, _inherited(study, run)) for run in runs)
+    """A run that begins where another one ended, and was not asked to by its `init`."""
+    found = ((run.name, _inherited(study, run)) for run in runs if not run.config.get("init"))
     return next((f"{name}{where}" for name, where in found if where), None)
 
 

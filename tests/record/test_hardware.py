@@ -13,25 +13,26 @@ from record.hardware import environment, git_state, peak_flops
     ("name", "dtype", "tera"),
     [
         ("NVIDIA A100-SXM4-80GB", "bfloat16", 312),
-        ("NVIDIA A100-PCIE-40GB", "float32", 19.5),
-        ("NVIDIA A100 80GB PCIe", "tf32", 156),
+        ("NVIDIA A100-PCIE-40GB", "float32", 156),
+        ("NVIDIA A100 80GB PCIe", "bfloat16", 312),
         ("NVIDIA H100 80GB HBM3", "bfloat16", 989.4),
         ("NVIDIA H100 PCIe", "bfloat16", 756),
         ("NVIDIA H100 NVL", "bfloat16", 835.5),
         ("NVIDIA GH200 480GB", "bfloat16", 989.4),
         ("NVIDIA H200", "bfloat16", 989.4),
-        ("NVIDIA H200", "float32", 66.9),
+        ("NVIDIA H200", "float32", 494.7),
         ("NVIDIA B200", "bfloat16", 2250),
         ("NVIDIA L40S", "bfloat16", 362.05),
         ("NVIDIA L4", "bfloat16", 121),
         ("NVIDIA A10G", "bfloat16", 70),
         ("Tesla V100-SXM2-16GB", "float16", 125),
         ("Tesla V100-SXM2-16GB", "bfloat16", None),
-        ("Tesla T4", "tf32", None),
+        ("Tesla T4", "float32", 8.1),
+        ("Tesla V100-SXM2-16GB", "float32", 15.7),
         ("NVIDIA GeForce RTX 3090", "bfloat16", 71),
         ("NVIDIA GeForce RTX 4090", "bfloat16", 165.2),
         ("NVIDIA GeForce RTX 4080", "bfloat16", 97.5),
-        ("NVIDIA GeForce RTX 5090", "tf32", 104.8),
+        ("NVIDIA GeForce RTX 5090", "float32", 104.8),
         ("NVIDIA RTX A6000", "bfloat16", 154.8),
         # what is not known has no peak, rather than a neighbour's
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16", None),
@@ -48,7 +49,7 @@ def test_peak_is_the_dense_figure_of_the_datasheet(name, dtype, tera):
 
 
 def test_unknown_dtype_is_named_with_the_valid_ones():
-    with pytest.raises(ValueError, match=r"'fp8'.*bfloat16, float16, tf32, float32"):
+    with pytest.raises(ValueError, match=r"'fp8'.*bfloat16, float16, float32"):
         peak_flops("NVIDIA H100 PCIe", "fp8")
 
 

@@ -1,0 +1,159 @@
+"""A run that starts from the weights of another run: `--init run:FOLDER` or `run:FOLDER@STEP`.
+
+The child is a new run, with its own name, schedule, clock and step 0. Its configuration names the
+parent's checkpoint by step and content, `run:FOLDER@STEP#HASH`: other weights make another run, and
+a parent that has moved on or has been moved makes none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from configs import Config, ConfigError
+from configs.validation import validate
+from record import checkpoints
+from record.checkpoints import Checkpoint
+from record.runlog import RecordError
+from storage import is_locked
+
+SOURCE = re.compile(r"run:(?P<folder>.+?)(@(?P<step>\d+)(#(?P<hash>[0-9a-f]{16}))?)?")
+
+
+def resolved(config: Config) -> Config:
+    """The same configuration with `init` naming one checkpoint by its step and its content.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or which one is meant is not clear; one line.
+    """
+    source = _parsed(config)
+    if source is None or source["hash"]:
+        return config
+    folder = Path(source["folder"]).absolute()
+    given = f"init = '{config.init}'"
+    found = checkpoints.found(folder / "checkpoints")
+    if not found:
+        what = "holds no checkpoint" if folder.is_dir() else "does not exist"
+        raise ConfigError(f"{given}: {folder} {what}; give the folder of a run that has trained")
+    steps = [checkpoints.step_of(path) for path in found]
+    if source["step"] is None and is_locked(folder):
+        raise ConfigError(
+            f"{given}: that run still trains; name one of its checkpoints, {_named(steps)}"
+        )
+    step = steps[0] if source["step"] is None else int(source["step"])
+    if step not in steps:
+        raise ConfigError(f"{given}: that run has no checkpoint of step {step}; {_named(steps)}")
+    path = found[steps.index(step)]
+    return config.model_copy(update={"init": f"run:{folder}@{step}#{path.stem[-16:]}"})
+
+
+def _parsed(config: Config) -> dict[str, Any] | None:
+    """Folder, step and hash of `init`; None without it."""
+    if config.init is None:
+        return None
+    source = SOURCE.fullmatch(config.init)
+    assert source, "the schema has checked it"
+    return source.groupdict()
+
+
+def _named(steps: list[int]) -> str:
+    return "it has " + ", ".join(f"@{step}" for step in sorted(steps))
+
+
+def opened(config: Config) -> Checkpoint | None:
+    """The checkpoint that a resolved configuration starts from; None if it does not, or resumes.
+
+    Raises:
+        ConfigError: the checkpoint is gone or damaged, or does not fit this run; one line.
+    """
+    source = _parsed(config)
+    if source is None or checkpoints.found(config.directory / "checkpoints"):
+        return None
+    folder, step, content = source["folder"], int(source["step"]), source["hash"]
+    path = Path(folder) / "checkpoints" / f"step-{step:08d}-{content}.pt"
+    if not path.is_file():
+        raise ConfigError(f"init: {path} is gone; bring it back, or start from another checkpoint")
+    with path.open("rb") as file:
+        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(content):
+            raise ConfigError(f"init: {path} is torn or corrupt; start from another checkpoint")
+    try:
+        saved = checkpoints.load(path, mmap=True)
+    except RecordError as error:
+        raise ConfigError(f"init: {error}") from None
+    _check(config, configuration(saved), folder)
+    return saved
+
+
+def _check(config: Config, parent: Config, folder: str) -> None:
+    """Raise ConfigError unless a run of `config` can begin where `parent` stands."""
+    shapes = config.model.model_dump(), parent.model.model_dump()
+    if other := [key for key, value in shapes[0].items() if shapes[1][key] != value]:
+        differ = ", ".join(f"model.{k} = {shapes[0][k]}, not {shapes[1][k]}" for k in other)
+        raise ConfigError(f"init: {folder} has another model than this run ({differ})")
+    names = config.optimizer.name, parent.optimizer.name
+    if config.init_optimizer and names[0] != names[1]:
+        raise ConfigError(
+            f"init_optimizer = true: {folder} was trained with {names[1]}, whose state {names[0]} "
+            f"cannot use; leave init_optimizer out, or give --optimizer.name {names[1]}"
+        )
+
+
+def configuration(saved: Checkpoint) -> Config:
+    """The configuration of the run that a checkpoint is of.
+
+    Raises:
+        ConfigError: it does not fit this version's schema.
+    """
+    return validate(Config, tomllib.loads(saved.config))
+
+
+def put_weights(
+    config: Config, saved: Checkpoint | None, model: Any, optimizer_of: Callable[..., Any]
+) -> None:
+    """Give `model` the weights that the parent's evaluations used; without a parent, nothing.
+
+    An optimizer that averages (schedule-free) trains other weights than it evaluates. With
+    init_optimizer the model gets the former, so that training goes on where it stood.
+    """
+    if saved is None:
+        return
+    model.load_state_dict(saved.model)
+    if not config.init_optimizer:
+        optimizer = optimizer_of(configuration(saved), model.parameter_groups())
+        optimizer.load_state_dict(saved.optimizer)
+        optimizer.eval_mode()
+
+
+def put_state(config: Config, saved: Checkpoint | None, optimizer: Any) -> None:
+    """With init_optimizer, give `optimizer` the parent's state; hyperparameters stay this run's."""
+    if saved is None or not config.init_optimizer:
+        return
+    own = optimizer.state_dict()["param_groups"]
+    groups = [
+        theirs | ours for theirs, ours in zip(saved.optimizer["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({**saved.optimizer, "param_groups": groups})
+
+
+def facts(config: Config) -> dict[str, Any] | None:
+    """What record.json says of the parent; None without one."""
+    source = _parsed(config)
+    return source and {
+        "run": Path(source["folder"]).name,
+        "step": int(source["step"]),
+        "checkpoint": source["hash"],
+        "optimizer_state": bool(config.init_optimizer),
+    }
+
+
+def words(config: Config) -> str:
+    """For the opening lines: from which weights the run starts; empty without a parent."""
+    parent = facts(config)
+    if not parent:
+        return ""
+    state = " and its optimizer's state" if parent["optimizer_state"] else ""
+    return f", from the weights of {parent['run']} at step {parent['step']}{state}"
