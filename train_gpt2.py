@@ -222,7 +222,7 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(train_tokens, batch_size=batch.size, data_seed=config.data_seed, **ranks)
     validation = Validation(val_tokens, num_tokens=config.eval.tokens, **ranks)
-    return Run(config, origins, process, batch, schedule, loader, validation, parents.opened(config))
+    return Run(config, origins, process, batch, schedule, loader, validation, parents.of(config))
 
 
 # ------------------------------------------------------------------------------- build and save

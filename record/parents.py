@@ -64,7 +64,7 @@ def _named(steps: list[int]) -> str:
     return "it has " + ", ".join(f"@{step}" for step in sorted(steps))
 
 
-def opened(config: Config) -> Checkpoint | None:
+def of(config: Config) -> Checkpoint | None:
     """The checkpoint that a resolved configuration starts from; None if it does not, or resumes.
 
     Raises:

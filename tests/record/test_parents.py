@@ -59,7 +59,7 @@ def child_of(shards, parent, *flags):
     model = GPT.initialised(config.model, config.seed)
     return (
         config,
-        parents.opened(config),
+        parents.of(config),
         model,
         optim.optimizer_of(config, model.parameter_groups()),
     )

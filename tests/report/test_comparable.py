@@ -304,3 +304,20 @@ def test_refusal_names_the_run_where_the_baseline_began():
         "initial weights differ for seed 1 (base x1, good w1): it begins at val loss 5.5, where "
         "other (seed 9) ended"
     )
+
+
+def test_children_of_one_checkpoint_are_compared_beside_their_parent():
+    """Their first val loss is the parent's last one, as their `init` says."""
+    study = a_study(FIVE)
+    init = {"init": "run:parent@100#0123456789abcdef"}
+    runs = [a_run("parent", 1, 3.5)]
+    for run in study.runs:
+        summary = run.summary | {"initial_val_loss": 3.5}
+        hashes = run.hashes | {"weights": "the parent's"}
+        runs.append(replace(run, config=run.config | init, summary=summary, hashes=hashes))
+    children = replace(study, runs=runs)
+    assert rows(children)["good"].comparison.call == "better"
+    unsaid = [
+        replace(run, config={k: v for k, v in run.config.items() if k != "init"}) for run in runs
+    ]
+    assert rows(replace(study, runs=unsaid))["good"].comparison.call == "refused"
