@@ -19,6 +19,7 @@ ALPHA = 0.05
 POWER = 0.8
 RESAMPLES = 10_000
 LARGEST_N = 10_000  # seeds; nobody runs more
+ROUNDING = 1e-9  # a spread below this share of the mean is rounding
 
 Floats = NDArray[np.float64]
 
@@ -56,14 +57,15 @@ def t_interval(values: ArrayLike) -> Interval | None:
 def paired_t(differences: ArrayLike) -> Test | None:
     """Student's t of paired differences against 0; None below two of them.
 
-    Differences that are all the same have no spread to test with: p is 1 when they are 0, else 0.
+    Differences that are all 0 have p = 1. Others that are all the same, but for rounding, have no
+    spread to test with: None.
     """
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2:
         return None
     mean = float(d.mean())
-    if np.ptp(d) == 0:
-        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0, 0.0, len(d) - 1)
+    if np.ptp(d) <= ROUNDING * abs(mean):
+        return Test(mean, mean, mean, 1.0, 0.0, len(d) - 1) if mean == 0 else None
     result = stats.ttest_1samp(d, 0.0)
     low, high = result.confidence_interval(1 - ALPHA)
     p, error = float(result.pvalue), float(stats.sem(d))
@@ -71,13 +73,16 @@ def paired_t(differences: ArrayLike) -> Test | None:
 
 
 def welch_t(arm: ArrayLike, baseline: ArrayLike) -> Test | None:
-    """Welch's t of mean(arm) - mean(baseline); None below two values on a side."""
+    """Welch's t of mean(arm) - mean(baseline); None below two values on a side.
+
+    Without any spread p is 1 when the means are equal; otherwise nothing can be tested: None.
+    """
     a, b = np.asarray(arm, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if min(len(a), len(b)) < 2:
         return None
     mean = float(a.mean() - b.mean())
     if np.ptp(a) == 0 and np.ptp(b) == 0:
-        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0, 0.0, len(a) + len(b) - 2)
+        return Test(mean, mean, mean, 1.0, 0.0, len(a) + len(b) - 2) if mean == 0 else None
     result = stats.ttest_ind(a, b, equal_var=False)
     low, high = result.confidence_interval(1 - ALPHA)
     p, error = float(result.pvalue), math.hypot(stats.sem(a), stats.sem(b))

@@ -145,8 +145,8 @@ def _comparisons(judgement: Judgement) -> Section | None:
         "notes",
     )
     text = (
-        "Student's t-test on pairs of equal (seed, data_seed); Welch's t-test where pairs are "
-        f"missing. The BCa bootstrap ({RESAMPLES:,} resamples) is there to compare and decides "
+        "Student's t-test on the complete pairs of equal (seed, data_seed); Welch's t-test below "
+        f"two of them. The BCa bootstrap ({RESAMPLES:,} resamples) is there to compare and decides "
         "nothing: with few seeds its interval is too narrow."
     )
     return Section("comparisons", "Comparisons", text, [Table(columns, rows)])

@@ -1,8 +1,8 @@
 """The verdict on each arm: better, worse, equivalent, undecided, or why there is none.
 
-An arm is compared with the baseline by a paired t-test where both have the same seeds, else by
-Welch's. Its p value is adjusted by Holm over all arms tested; below ALPHA the sign of the
-difference decides. docs/report.md says what each number means.
+An arm is compared with the baseline by a paired t-test on the seeds that both have, if there are at
+least two, else by Welch's. Its p value is adjusted by Holm over all arms tested; below ALPHA the
+sign of the difference decides. docs/report.md says what each number means.
 """
 
 from __future__ import annotations
@@ -154,23 +154,20 @@ def _differences(mine: Values, theirs: Values) -> Values:
 
 
 def tested(base: str, mine: Values, theirs: Values, notes: tuple[str, ...]) -> Comparison:
-    """Paired t if every run has its pair, else Welch's t; the BCa bootstrap beside it.
+    """Paired t on the complete pairs, Welch's t below two of them; the BCa bootstrap beside it.
 
     mine, theirs: at least two finite values each. The call is still open: see `adjusted`.
     """
     gaps = _differences(mine, theirs)
-    paired = mine.keys() == theirs.keys()
+    paired = len(gaps) > 1
     sides = [list(gaps.values())] if paired else [list(mine.values()), list(theirs.values())]
+    notes = (*notes, *_notes_on_seeds(gaps), *_notes_on_pairs(mine, theirs, gaps))
     test = mean_test(gaps) if paired else welch_t(*sides)
-    assert test is not None
+    if test is None:
+        why = "all differences are equal, so that there is no spread to test them with"
+        return Comparison(base, "no verdict", why, differences=gaps, notes=notes)
     crossed = paired and is_crossed(gaps)
     bootstrap = None if crossed else bca(sides)
-    notes = (*notes, *_notes_on_seeds(gaps))
-    if not paired:
-        note = f"{len(mine)} and {len(theirs)} runs, {len(gaps)} pairs: compared unpaired"
-        notes = (*notes, note)
-    elif not any(gaps.values()):
-        notes = (*notes, "all pairs are equal to the last bit: the same computation")
     return Comparison(
         baseline=base,
         call="undecided",
@@ -202,6 +199,19 @@ def _notes_on_seeds(gaps: Values) -> list[str]:
         if len({pair[number] for pair in gaps}) == 1:
             return [f"all runs have the same {what}: the verdict is for these"]
     return []
+
+
+def _notes_on_pairs(mine: Values, theirs: Values, gaps: Values) -> list[str]:
+    """Which runs count, where some have no pair, and whether the pairs differ at all."""
+    runs = f"{len(mine)} and {len(theirs)} runs"
+    if len(gaps) < 2:
+        return [f"{runs}, pairs: {len(gaps)}: compared unpaired"]
+    notes = []
+    if mine.keys() != theirs.keys():
+        notes.append(f"{runs}, {len(gaps)} complete pairs: only these are compared")
+    if not any(gaps.values()):
+        notes.append("all pairs are equal to the last bit: the same computation")
+    return notes
 
 
 def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str, Comparison]:

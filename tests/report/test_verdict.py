@@ -46,10 +46,30 @@ def test_pairs_see_what_unpaired_runs_do_not():
     assert c.p == pytest.approx(test.pvalue)
 
 
-def test_missing_pair_means_welch_and_says_so():
-    c = rows(a_study({"base": BASE, "arm": {1: 3.281, 2: 3.290}}))["arm"].comparison
+def test_a_missing_run_leaves_the_complete_pairs_and_their_number_is_told():
+    c = rows(a_study({"base": BASE, "arm": {1: 3.281, 2: 3.295, 9: 9.9}}))["arm"].comparison
+    test = stats.ttest_rel([3.281, 3.295], [BASE[1], BASE[2]])
+    assert c.method == "paired t"
+    assert (c.p, c.difference) == pytest.approx((test.pvalue, -0.017))
+    assert list(c.differences) == [(1, 1), (2, 2)]
+    assert "3 and 3 runs, 2 complete pairs: only these are compared" in c.notes
+
+
+def test_one_complete_pair_is_no_pairing():
+    c = rows(a_study({"base": BASE, "arm": {1: 3.281, 9: 3.290}}))["arm"].comparison
     assert c.method == "Welch"
-    assert "2 and 3 runs, 2 pairs: compared unpaired" in c.notes
+    assert "2 and 3 runs, pairs: 1: compared unpaired" in c.notes
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (8, 9)])  # paired, unpaired
+def test_equal_differences_of_a_counted_metric_give_no_verdict_instead_of_certainty(seeds):
+    """Two runs without a spike against two with 1 % each: no p can follow from that."""
+    study = a_study({"base": {1: 3.0, 2: 3.0}, "arm": dict.fromkeys(seeds, 3.0)})
+    for run in study.runs:
+        run.summary["spike_score"] = 1.0 if run.arm == "arm" else 0.0
+    c = rows(study, metric="spike_score")["arm"].comparison
+    assert (c.call, c.p, c.p_holm) == ("no verdict", None, None)
+    assert "no spread" in c.words
 
 
 def test_one_seed_gives_no_verdict_in_words():
@@ -206,7 +226,7 @@ def test_two_seeds_on_each_side_are_tested_with_all_numbers_of_the_test():
         rng=np.random.default_rng(0),
     )
     assert unpaired.method == "Welch"
-    assert unpaired.notes == ("3 and 2 runs, 1 pairs: compared unpaired",)
+    assert unpaired.notes == ("3 and 2 runs, pairs: 1: compared unpaired",)
     assert (unpaired.bca_low, unpaired.bca_high) == pytest.approx(tuple(boot.confidence_interval))
 
 
@@ -255,7 +275,7 @@ def test_cautions_go_with_every_comparison():
 
 def test_tested_leaves_the_call_open():
     pairs = {(1, 1): 3.0, (2, 2): 3.2}
-    c = verdict.tested("base", pairs, {pair: x + 1 for pair, x in pairs.items()}, ("a note",))
+    c = verdict.tested("base", pairs, {pair: 2 * x for pair, x in pairs.items()}, ("a note",))
     assert (c.baseline, c.call, c.words, c.p_holm) == ("base", "undecided", "undecided", None)
     assert c.notes == ("a note",)
 
