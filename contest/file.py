@@ -56,6 +56,12 @@ class Arm:
     ranges: dict[str, Range]  # {} without a search
     against: str | None  # the arm that it is compared with; None: the contest's baseline
 
+    @property
+    def numbers(self) -> list[str]:
+        """Tuned keys that can be extended: ranges, and lists of at least two numbers."""
+        lists = [key for key, values in self.grid.items() if _are_numbers(values)]
+        return lists or [*self.ranges]
+
     def settings(self) -> list[Setting]:
         """All trials of the grid, in its order."""
         return [
@@ -89,6 +95,11 @@ class Contest:
         if self.table.search:
             return self.table.search.trials
         return math.prod(map(len, self.arms[0].grid.values())) if self.tuned else 0
+
+    @property
+    def extend(self) -> int:
+        """Rounds of further trials at most; 0 if an arm can have none, since trials stay equal."""
+        return self.table.extend if self.tuned and all(arm.numbers for arm in self.arms) else 0
 
     def seeds(self, arm: Arm) -> list[Seeds]:
         """The seeds of the arm's reporting runs, in their order."""
@@ -221,6 +232,12 @@ def _values(value: Any, key: str, arm: str) -> Sequence[Any]:
     return value
 
 
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether they are at least two numbers."""
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return numbers and len(set(values)) > 1
+
+
 def _check_reserved(keys: Mapping[str, Any], where: str) -> None:
     if taken := [key for key in keys if key in RESERVED]:
         remedy = "seeds are given as `seeds` under [contest], or of one arm under its [[arm]]"
@@ -242,8 +259,15 @@ def _check_head(head: Table) -> None:
     if head.tuning_seeds and not (head.tune or head.search):
         problem = "contest.tuning_seeds is given, but nothing is tuned"
         raise ConfigError(f"{problem}; give [contest.tune] or [contest.search], or remove it")
-    for name in ("seeds", "data_seeds", "tuning_seeds"):
+    for name in ("extend", "tie_seeds"):
+        if name in head.model_fields_set and not (head.tune or head.search):
+            problem = f"contest.{name} is given, but nothing is tuned"
+            raise ConfigError(f"{problem}; give [contest.tune] or [contest.search], or remove it")
+    for name in ("seeds", "data_seeds", "tuning_seeds", "tie_seeds"):
         _check_seeds(getattr(head, name), f"contest.{name}")
+    if both := sorted({*head.tuning_seeds} & {*head.tie_seeds}):
+        problem = f"seed {both[0]} is in contest.tuning_seeds and in contest.tie_seeds"
+        raise ConfigError(f"{problem}; a tie is run on further seeds")
     if head.data_seeds and min(len(head.data_seeds), len(head.seeds)) < 2:
         problem = "contest.data_seeds crosses seeds of initial weights with seeds of the data"
         raise ConfigError(f"{problem}; give at least two in data_seeds and in seeds")
@@ -274,10 +298,12 @@ def _check_arms(head: Table, arms: Sequence[Arm]) -> None:
         if head.data_seeds and set(arm.seeds) != set(head.seeds):
             problem = f"arm '{arm.name}' has seeds of its own"
             raise ConfigError(f"{problem}; with contest.data_seeds all arms share contest.seeds")
-        if both := sorted({*arm.seeds, *head.data_seeds} & {*head.tuning_seeds}):
+        if both := sorted({*arm.seeds, *head.data_seeds} & {*head.tuning_seeds, *head.tie_seeds}):
             problem = f"seed {both[0]} is used for tuning and for reporting (arm '{arm.name}')"
             reason = "a setting looks better than it is on the seeds that it was tuned on"
-            raise ConfigError(f"{problem}; {reason}: make contest.tuning_seeds disjoint")
+            raise ConfigError(
+                f"{problem}; {reason}: make contest.tuning_seeds and contest.tie_seeds disjoint"
+            )
     _check_opponents(head.baseline, {arm.name: arm.against for arm in arms})
     if head.tune:
         counts = {arm.name: math.prod(map(len, arm.grid.values())) for arm in arms}
@@ -325,6 +351,11 @@ def _notices(head: Table, arms: Sequence[Arm]) -> list[str]:
         notices.append(f"one seed gives no verdict, since {reason}; give at least 3 seeds")
     if len(arms) == 1:
         notices.append("one arm: there is nothing to compare it with")
+    fixed = [arm.name for arm in arms if not arm.numbers]
+    asked = len(fixed) < len(arms) or "extend" in head.model_fields_set
+    if (head.tune or head.search) and head.extend and fixed and asked:
+        reason = f"{', '.join(fixed)} tunes no list of numbers, and trials stay equal"
+        notices.append(f"no grid is extended at its edge, since {reason}")
     own = [arm.name for arm in arms if set(arm.seeds) != set(head.seeds)]
     if own:
         notices.append(f"seeds of their own: {', '.join(own)}; these arms are compared unpaired")

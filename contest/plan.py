@@ -165,10 +165,10 @@ def _report(plan: Plan, arm: Arm, seeds: Seeds, ready: list[branches.Start]) -> 
     tuned, contest = plan.tuned.get(arm.name), plan.contest
     lengths = contest.table.branches.lengths if contest.table.branches else [None]
     labels = [f"{arm.name}@{length}" if length else arm.name for length in lengths]
-    if tuned and not tuned.complete:
+    if tuned and not tuned.settled:
         plan.pending += [PendingRun(arm=label, seed=seeds[0]) for label in labels]
     elif tuned and tuned.best is None:
-        problem = f"arm '{arm.name}': all {plan.contest.trials} trials failed or diverged"
+        problem = f"arm '{arm.name}': all {tuned.budget} trials failed or diverged"
         problem += "; it has no setting to report with"
         plan.problems += [problem] if problem not in plan.problems else []
     else:

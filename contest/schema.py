@@ -49,6 +49,8 @@ class Table(Strict):
     seeds: tuple[int, ...] = Field(min_length=1)
     data_seeds: tuple[int, ...] = ()
     tuning_seeds: tuple[int, ...] = ()
+    tie_seeds: tuple[int, ...] = ()  # more tuning seeds, for settings that are about as good
+    extend: int = Field(1, ge=0, description="rounds of further trials while a best is at an edge")
     target: float | None = None
     smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)  # nats; 0: nothing is equivalent
     settings: dict[str, Any] = Field({})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from contest.file import Arm, Setting
+from contest.rounds import Ranges
 from contest.schema import Search
 from record.contest import TrialStatus
 
@@ -24,10 +25,11 @@ class Study:
     def __init__(self, search: Search, arm: Arm, home: Path) -> None:
         self.search, self.arm, self.journal = search, arm, home / "optuna.log"
 
-    def settings(self, status: Status, ask: int) -> list[Setting]:
+    def settings(self, status: Status, ask: int, further: Sequence[Ranges] = ()) -> list[Setting]:
         """Settings of all trials begun; tells optuna which have ended, and asks for new ones.
 
-        ask: how many may be open at once; 0 changes nothing.
+        ask: how many may be open at once; 0 changes nothing. further: the ranges of each trial
+        after the search's own.
         """
         if not ask and not self.journal.exists():
             return []
@@ -42,19 +44,12 @@ class Study:
                 else:
                     study.tell(old.number, loss)
         begun = len(study.trials)
-        for number in range(begun, min(self.search.trials, begun + max(0, ask - open_trials))):
-            self._open(number).ask(self._distributions())
+        every = self.search.trials + len(further)
+        for number in range(begun, min(every, begun + max(0, ask - open_trials))):
+            beyond = number - self.search.trials
+            ranges = self.arm.ranges if beyond < 0 else further[beyond]
+            self._open(number).ask(_distributions(ranges))
         return [dict(trial.params) for trial in study.get_trials()]
-
-    def _distributions(self) -> dict[str, Any]:
-        """The ranges, in optuna's classes."""
-        kinds = _optuna().distributions
-        return {
-            key: kinds.IntDistribution(r.low, r.high, r.log)
-            if isinstance(r.low, int) and isinstance(r.high, int)
-            else kinds.FloatDistribution(r.low, r.high, r.log)
-            for key, r in self.arm.ranges.items()
-        }
 
     def _open(self, number: int) -> Any:
         """The study, with a sampler for its trial `number`.
@@ -84,6 +79,17 @@ class Study:
                 sampler=samplers[search.sampler](),
                 load_if_exists=True,
             )
+
+
+def _distributions(ranges: Ranges) -> dict[str, Any]:
+    """Ranges in optuna's classes."""
+    kinds = _optuna().distributions
+    return {
+        key: kinds.IntDistribution(r.low, r.high, r.log)
+        if isinstance(r.low, int) and isinstance(r.high, int)
+        else kinds.FloatDistribution(r.low, r.high, r.log)
+        for key, r in ranges.items()
+    }
 
 
 def _optuna() -> Any:

@@ -4,92 +4,29 @@ A trial is one setting, run with every tuning seed. Its loss is the mean of thei
 losses, infinite if one of them diverged. No trial is ended early: the loss at 30 % of a run says
 little about its end. If a grid does not hold the arm's own, untuned setting, that setting is run
 beside the grid, so that the ledger shows what tuning has gained; it is not a candidate then.
+
+After the grid or the search, rounds of one further trial for every arm follow while an arm's best
+lies at an edge (contest/rounds.py). Then settings that are about as good as the best one are run
+with the tie seeds. All of it follows from the contest file and the losses on disk.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 from configs import ConfigError
+from contest import rounds
 from contest.attempts import Attempts
 from contest.file import Arm, Contest, Setting
-from contest.job import ENDED, Job, build, final_loss, resolved, state
+from contest.job import Job, build, resolved
+from contest.schema import Range
 from contest.search import Study
-from record.contest import Ledger, LedgerTrial, TrialStatus, TunedArm
+from contest.trials import Trial, Tuned
+from record.contest import Ledger, TrialStatus, pair_std
 from record.runlog import flat
-
-EDGE = 0.05  # of a searched range, at either end
-
-
-@dataclass
-class Trial:
-    """One setting of one arm, and its runs."""
-
-    setting: Setting
-    jobs: list[Job]
-    default: bool  # the arm's own setting
-    candidate: bool  # may win
-
-    def status(self, past: Attempts) -> tuple[TrialStatus, float]:
-        """How it stands, and its mean loss, infinite unless it has finished."""
-        states = [state(job, past) for job in self.jobs]
-        if "failed" in states:
-            return "failed", math.inf
-        if any(s not in ENDED for s in states):
-            return "missing", math.inf
-        loss = fmean(map(final_loss, self.jobs))
-        return ("finished", loss) if math.isfinite(loss) else ("diverged", math.inf)
-
-
-@dataclass
-class Tuned:
-    """How the tuning of one arm stands."""
-
-    trials: list[Trial]
-    results: list[tuple[TrialStatus, float]]
-    default: Setting
-    budget: int  # candidates, when all are known
-    best: Setting | None = None
-    best_loss: float = math.inf
-    edges: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every candidate has ended, well or not."""
-        pairs = zip(self.trials, self.results, strict=True)
-        ended = [status != "missing" for trial, (status, _) in pairs if trial.candidate]
-        return len(ended) == self.budget and all(ended)
-
-    def row(self) -> TunedArm:
-        """The arm's part of the ledger."""
-        pairs = list(zip(self.trials, self.results, strict=True))
-        default_loss = next((loss for trial, (_, loss) in pairs if trial.default), math.inf)
-        gap = default_loss - self.best_loss if self.best is not None else math.inf
-        trials = [
-            LedgerTrial(
-                setting=trial.setting,
-                runs=tuple(job.id for job in trial.jobs),
-                loss=_finite(loss),
-                status=status,
-                default=trial.default,
-                candidate=trial.candidate,
-            )
-            for trial, (status, loss) in pairs
-        ]
-        return TunedArm(
-            trials=tuple(trials),
-            best=self.best,
-            best_loss=_finite(self.best_loss),
-            edges=tuple(self.edges),
-            default=self.default,
-            default_loss=_finite(default_loss),
-            gap=_finite(gap),
-        )
 
 
 def tune(contest: Contest, home: Path, past: Attempts, ask: int) -> dict[str, Tuned]:
@@ -100,27 +37,160 @@ def tune(contest: Contest, home: Path, past: Attempts, ask: int) -> dict[str, Tu
     Raises:
         ConfigError: an arm does not have a key that is tuned.
     """
-    return {arm.name: _tune_arm(contest, home, arm, past, ask) for arm in contest.arms}
+    return _Tuning(contest, home, past, ask).arms()
 
 
-def _tune_arm(contest: Contest, home: Path, arm: Arm, past: Attempts, ask: int) -> Tuned:
-    def trial(setting: Setting, default: bool, candidate: bool) -> Trial:
-        seeds = contest.table.tuning_seeds
-        jobs = [build(contest, home, arm, (s, s), "tuning", setting) for s in seeds]
-        return Trial(setting, jobs, default, candidate)
+@dataclass
+class _Tuning:
+    """Finds the trials of all arms, in the order in which they follow from each other."""
 
-    default = own_setting(contest, arm)
-    if search := contest.table.search:
-        study = Study(search, arm, home)
-        known = study.settings(lambda setting: trial(setting, False, True).status(past), ask)
-    else:
-        known = arm.settings()
-    trials = [trial(setting, setting == default, True) for setting in known]
-    if not any(t.default for t in trials):
-        trials.append(trial(default, True, False))
-    tuned = Tuned(trials, [t.status(past) for t in trials], default, contest.trials)
-    _choose(tuned, arm)
-    return tuned
+    contest: Contest
+    home: Path
+    past: Attempts
+    ask: int
+
+    def arms(self) -> dict[str, Tuned]:
+        """Grid or search, then rounds, then ties; as far as the runs have come."""
+        found = [self._begun(arm) for arm in self.contest.arms]
+        for number in range(1, self.contest.extend + 1):
+            if not all(tuned.complete for tuned in found) or not self._round(found, number):
+                break
+        if all(tuned.complete for tuned in found):
+            self._ties(found)
+        alone = not self.contest.extend and not self.contest.table.tie_seeds
+        every = all(tuned.complete for tuned in found)
+        for tuned in found:
+            tuned.settled = tuned.complete and (alone or every)
+        return {tuned.arm.name: tuned for tuned in found}
+
+    def _begun(self, arm: Arm) -> Tuned:
+        """The arm's trials of the grid or the search, and its untuned setting."""
+        default = own_setting(self.contest, arm)
+        tuned = Tuned(arm, default, [], self.contest.trials)
+        for setting in self._searched(tuned) if arm.ranges else arm.settings():
+            tuned.trials.append(self._trial(tuned, setting))
+        if not any(trial.default for trial in tuned.trials):
+            tuned.trials.append(self._trial(tuned, default, candidate=False))
+        return tuned
+
+    def _searched(self, tuned: Tuned) -> list[Setting]:
+        """The settings that optuna has proposed for an arm, up to the round that is looked at."""
+        search = self.contest.table.search
+        assert search
+        study = Study(search, tuned.arm, self.home)
+
+        def status(setting: Setting) -> tuple[TrialStatus, float]:
+            trial = self._trial(tuned, setting)
+            return trial.status, trial.loss
+
+        return study.settings(status, self.ask, tuned.further)[: tuned.budget]
+
+    def _trial(
+        self, tuned: Tuned, setting: Setting, number: int = 0, candidate: bool = True
+    ) -> Trial:
+        """A setting with the tuning seeds, as it stands. number: of its round."""
+        seeds = self.contest.table.tuning_seeds
+        jobs = [self._job(tuned.arm, seed, setting) for seed in seeds]
+        default = setting == tuned.default
+        return Trial(setting, jobs, default, candidate, number, len(seeds)).look(self.past)
+
+    def _job(self, arm: Arm, seed: int, setting: Setting) -> Job:
+        """A tuning run."""
+        return build(self.contest, self.home, arm, (seed, seed), "tuning", setting)
+
+    # ------------------------------------------------------------------------------------- rounds
+
+    def _round(self, arms: Sequence[Tuned], number: int) -> bool:
+        """Give every arm that has a best setting one further trial, if one is at an edge.
+
+        Returns whether it did. An edge beyond which the trainer takes no value asks for no round.
+        """
+        arms = [tuned for tuned in arms if tuned.ranking]
+        if self.contest.table.search:
+            return self._search_round(arms, number)
+        outward = [self._first_new(t, rounds.outward(*_place(t))) for t in arms]
+        if not any(outward):
+            return False
+        inward = [self._first_new(t, rounds.inward(*_place(t), number)) for t in arms]
+        settings = [out or between for out, between in zip(outward, inward, strict=True)]
+        if not all(settings):
+            return False  # an arm has no other setting, and trials stay equal
+        for tuned, setting in zip(arms, settings, strict=True):
+            self._add(tuned, setting or {}, number)
+        return True
+
+    def _search_round(self, arms: Sequence[Tuned], number: int) -> bool:
+        """The same with optuna: beyond the edge, or once more in the arm's ranges."""
+        strips = [self._strip(tuned) for tuned in arms]
+        if not any(strips):
+            return False
+        for tuned, strip in zip(arms, strips, strict=True):
+            tuned.further.append({**tuned.ranges, **strip})
+            tuned.budget += 1
+            for setting in self._searched(tuned)[tuned.budget - 1 :]:
+                tuned.trials.append(self._trial(tuned, setting, number))
+        return True
+
+    def _strip(self, tuned: Tuned) -> dict[str, Range]:
+        """The first edge's key, and the range beyond it; {} without one."""
+        best = tuned.ranking[0].setting
+        for key in tuned.edges:
+            strip = rounds.strip(tuned.ranges[key], best[key])
+            if all(self._valid(tuned, best | {key: end}) for end in (strip.low, strip.high)):
+                return {key: strip}
+        return {}
+
+    def _first_new(self, tuned: Tuned, settings: Iterable[Setting]) -> Setting | None:
+        """The first setting that was not tried, and that the trainer takes."""
+        known = [trial.setting for trial in tuned.candidates]
+        fit = (s for s in settings if s not in known and self._valid(tuned, s))
+        return next(fit, None)
+
+    def _valid(self, tuned: Tuned, setting: Setting) -> bool:
+        """Whether the trainer takes a setting."""
+        try:
+            self._job(tuned.arm, self.contest.table.tuning_seeds[0], setting)
+        except ConfigError:
+            return False
+        return True
+
+    def _add(self, tuned: Tuned, setting: Setting, number: int) -> None:
+        """One further candidate; the untuned setting, run beside the grid, may become one."""
+        tuned.budget += 1
+        for trial in tuned.trials:
+            if trial.setting == setting:
+                trial.candidate, trial.round = True, number
+                return
+        tuned.trials.append(self._trial(tuned, setting, number))
+
+    # --------------------------------------------------------------------------------------- ties
+
+    def _ties(self, arms: Sequence[Tuned]) -> None:
+        """Run settings about as good as an arm's best one with the tie seeds too.
+
+        That is: within one standard deviation of the difference between two trials, pooled over
+        all arms. One tuning seed tells of no deviation: the best two are run then.
+        """
+        table = self.contest.table
+        losses = [[t.losses for t in a.trials if t.status == "finished"] for a in arms]
+        one_seed = pair_std(losses) if table.tie_seeds else None
+        for tuned in arms if table.tie_seeds else ():
+            good = tuned.ranking
+            if one_seed is None:
+                tied = good[:2]
+            else:
+                limit = one_seed / math.sqrt(len(table.tuning_seeds))
+                tied = [trial for trial in good if trial.loss - good[0].loss <= limit]
+            for trial in tied if len(tied) > 1 else ():
+                trial.jobs += [
+                    self._job(tuned.arm, seed, trial.setting) for seed in table.tie_seeds
+                ]
+                trial.look(self.past)
+
+
+def _place(tuned: Tuned) -> tuple[rounds.Tried, Setting, list[str]]:
+    """What was tried, the best of it, and the keys that can be extended."""
+    return tuned.tried, tuned.ranking[0].setting, tuned.arm.numbers
 
 
 def own_setting(contest: Contest, arm: Arm) -> Setting:
@@ -129,8 +199,8 @@ def own_setting(contest: Contest, arm: Arm) -> Setting:
     Raises:
         ConfigError: the arm does not have such a key.
     """
+    seed = contest.table.tuning_seeds[0]
     try:
-        seed = contest.table.tuning_seeds[0]
         config = resolved(tuple(contest.arguments(arm, (seed, seed))))
     except ConfigError as error:
         raise ConfigError(f"arm '{arm.name}': {error}") from None
@@ -142,41 +212,18 @@ def own_setting(contest: Contest, arm: Arm) -> Setting:
     return {key: values[key] for key in tuned}
 
 
-def _choose(tuned: Tuned, arm: Arm) -> None:
-    """Fill in the best candidate, and whether it lies at the edge of what was tried."""
-    pairs = zip(tuned.trials, tuned.results, strict=True)
-    candidates = [(loss, trial) for trial, (_, loss) in pairs if trial.candidate]
-    loss, trial = min(candidates, key=lambda pair: pair[0], default=(math.inf, None))
-    if trial is None or not math.isfinite(loss):
-        return
-    tuned.best, tuned.best_loss = trial.setting, loss
-    tuned.edges = [key for key, value in trial.setting.items() if at_edge(arm, key, value)]
-
-
-def at_edge(arm: Arm, key: str, value: Any) -> bool:
-    """Whether a better value may lie outside: an end of the grid, or 5 % of the range from one."""
-    if key in arm.ranges:
-        r = arm.ranges[key]
-        low, high, x = map(math.log, (r.low, r.high, value)) if r.log else (r.low, r.high, value)
-        return not low + EDGE * (high - low) < x < high - EDGE * (high - low)
-    values = arm.grid[key]
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return numbers and len(values) > 1 and value in (min(values), max(values))
-
-
-def _finite(value: float) -> float | None:
-    """None for infinity, which JSON lacks."""
-    return value if math.isfinite(value) else None
-
-
 def ledger(contest: Contest, tuned: Mapping[str, Tuned]) -> Ledger:
     """tuning.json."""
     search = contest.table.search
+    number = max((t.round for arm in tuned.values() for t in arm.candidates), default=0)
     return Ledger(
         contest=contest.name,
         method="optuna" if search else "grid",
         sampler=search.sampler if search else None,
-        trials_per_arm=contest.trials,
+        trials_per_arm=contest.trials + number,
         seeds=contest.table.tuning_seeds,
         arms={name: arm.row() for name, arm in tuned.items()},
+        tie_seeds=contest.table.tie_seeds,
+        extend=contest.extend,
+        rounds=number,
     )

@@ -10,7 +10,10 @@ with its loss. A file that does not fit these models is a RecordError of one lin
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
@@ -113,6 +116,9 @@ class LedgerTrial(Strict):
     status: TrialStatus
     default: bool  # the setting that the arm has without tuning
     candidate: bool  # may win
+    losses: tuple[float | None, ...] = ()  # of each run, as `loss`; absent from older files
+    round: int = 0  # 0: of the grid or the search; else the round of further trials
+    tied: bool = False  # run with the tie seeds too
 
 
 class TunedArm(Strict):
@@ -124,7 +130,9 @@ class TunedArm(Strict):
     edges: tuple[str, ...]  # keys whose best value lies at the end of what was tried
     default: dict[str, Any]
     default_loss: float | None
-    gap: float | None  # default_loss - best_loss
+    gap: float | None  # default_loss - best_loss, both on the tuning seeds
+    runner_up: dict[str, Any] | None = None  # the second best of those that could win
+    runner_up_gap: float | None = None  # its loss - best_loss
 
 
 class Ledger(_ContestFile):
@@ -138,6 +146,38 @@ class Ledger(_ContestFile):
     trials_per_arm: int
     seeds: tuple[int, ...]
     arms: dict[str, TunedArm]
+    tie_seeds: tuple[int, ...] = ()
+    extend: int = 0  # rounds of further trials at most
+    rounds: int = 0  # that were begun
+
+    @property
+    def pair_std(self) -> float | None:
+        """Std of the difference between two settings with one seed, nats; None if not known."""
+        return pair_std(
+            [[x for x in trial.losses if x is not None] for trial in arm.trials if trial.losses]
+            for arm in self.arms.values()
+        )
+
+
+def pair_std(arms: Iterable[Sequence[Sequence[float]]]) -> float | None:
+    """Std of the difference between two settings with one seed, nats, pooled over arms.
+
+    arms: for each, the losses of its settings, by seed. What a seed does to all settings of an arm
+    is taken out; settings with as many seeds belong together. None below two settings and seeds.
+    """
+    squares, freedom = 0.0, 0
+    for settings in arms:
+        for seeds in {len(losses) for losses in settings}:
+            rows = [losses for losses in settings if len(losses) == seeds]
+            if len(rows) < 2 or seeds < 2:
+                continue
+            middle = fmean(map(fmean, rows))
+            of_seed = [fmean(column) - middle for column in zip(*rows, strict=True)]
+            for row in rows:
+                own = fmean(row)
+                squares += sum((x - own - s) ** 2 for x, s in zip(row, of_seed, strict=True))
+            freedom += (len(rows) - 1) * (seeds - 1)
+    return math.sqrt(2 * squares / freedom) if freedom else None
 
 
 def group(contest: str, role: Role) -> str:
