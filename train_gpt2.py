@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import optim
 from configs import Batch, Config, ConfigError, Model, load, origins, usage
-from data import DataError, Loader, Validation, first_batches_hash, open_split
+from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
 from launch import session
 from launch.process import Process, print_once, run_main
 from record import checkpoints, hardware, parents, runlog, screen
@@ -122,17 +122,19 @@ class GPT(nn.Module):
             x = block(x)
         return F.linear(self.ln_f(x), self.wte.weight)[..., : self.shape.vocab_size]
 
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor, by_sequence: bool = False) -> Tensor:
         """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
 
-        Floating-point `targets` are uniform numbers: with them the model's predictions are sampled.
+        by_sequence: (B,), a mean each. Floating-point `targets` are uniform: they sample labels.
         """
         logits = self.logits(tokens)
         if targets.is_floating_point():
             cumulative = logits.detach().float().softmax(-1).cumsum(-1)  # ends near 1, not at it
             drawn = torch.searchsorted(cumulative, targets[..., None], right=True)
             targets = drawn.clamp(max=self.shape.vocab_size - 1)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        reduction = "none" if by_sequence else "mean"
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+        return loss.view_as(tokens).mean(1) if by_sequence else loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """By role: hidden matrices, embeddings (the head is tied), vectors (no decay)."""
@@ -159,19 +161,16 @@ class GPT(nn.Module):
 # ------------------------------------------------------------------------------------ evaluation
 
 
-def evaluate(model: nn.Module, validation: Validation, rows: int, process: Process) -> float:
-    """Mean loss, nats per token, over the same tokens for any number of ranks or `rows` a pass."""
+def evaluate(model: nn.Module, text: HeldOut, rows: int, process: Process) -> Tensor:
+    """Loss of each sequence, nats per token, (sequences,), on all ranks; `rows` in one pass."""
     model.eval()
-    loss_sum, tokens = torch.zeros((), dtype=torch.float64, device=process.device), 0
+    losses = torch.zeros(text.sequences, device=process.device)
     with torch.no_grad():
-        for batch in validation.batches(rows):
+        for place, batch in text.batches(rows):
             chunk = batch.to(process.device, non_blocking=True)
-            loss = model(chunk[:, :-1], chunk[:, 1:])
-            loss_sum += loss.double() * (chunk.numel() - len(chunk))
-            tokens += chunk.numel() - len(chunk)
+            losses[place] = model(chunk[:, :-1], chunk[:, 1:], by_sequence=True)
     model.train()
-    total = process.sum(torch.stack([loss_sum, loss_sum.new_tensor(tokens)]))
-    return (total[0] / total[1]).item()
+    return process.sum(losses).cpu()
 
 
 # --------------------------------------------------------------------------------- what a run is
@@ -187,7 +186,7 @@ class Run:
     batch: Batch
     schedule: optim.Schedule
     loader: Loader
-    validation: Validation
+    held_out: dict[str, HeldOut]  # val, and test where the data have it
     parent: checkpoints.Checkpoint | None  # whose weights it starts from
 
 
@@ -215,14 +214,11 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
     schedule = optim.schedule_of(config)
     with torch.device("meta"):
         optim.optimizer_of(config, GPT(shape).parameter_groups())  # refuses what it cannot train
-    train_tokens, val_tokens = (
-        open_split(config.data.dir, split, vocab_size=shape.vocab_size, format=config.data.format)
-        for split in ("train", "val")
-    )
+    splits = open_splits(config.data.dir, vocab_size=shape.vocab_size, format=config.data.format)
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
-    loader = Loader(train_tokens, batch_size=batch.size, data_seed=config.data_seed, **ranks)
-    validation = Validation(val_tokens, num_tokens=config.eval.tokens, **ranks)
-    return Run(config, origins, process, batch, schedule, loader, validation, parents.of(config))
+    loader = Loader(splits["train"], batch_size=batch.size, data_seed=config.data_seed, **ranks)
+    texts = held_out(splits, num_tokens=config.eval.tokens, **ranks)
+    return Run(config, origins, process, batch, schedule, loader, texts, parents.of(config))
 
 
 # ------------------------------------------------------------------------------- build and save
@@ -239,10 +235,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     if settings.compile is True or (settings.compile == "auto" and process.device.type == "cuda"):
         compiled = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     ddp_model = process.distribute(compiled)
-    dtype = process.dtype(settings.dtype)
-    if dtype == "float32":
-        torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
-    autocast = torch.autocast(process.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    dtype, autocast = process.precision(settings.dtype)
     metrics = StreamMetrics(settings.total_steps)
     state = State(model, compiled, ddp_model, optimizer, dtype, autocast, metrics)
     if checkpoint:
@@ -283,15 +276,17 @@ def warm_up(run: Run, state: State) -> float:
 def begin(run: Run, state: State, log: runlog.Log) -> None:
     """Warm up; rank 0 prints and records what this launch runs on (RunError: other data)."""
     config, process, step = run.config, run.process, state.progress.step
+    tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
-    hashes = {}
+    facts["eval_tokens"] = tokens
+    hashes = data_hashes(run.loader, run.held_out) if process.rank == 0 else {}
     if process.rank == 0:
-        hashes["batches"] = first_batches_hash(run.loader)
         if step == 0:
             hashes["weights"] = checkpoints.weights_hash(state.model)
         n, epochs = state.model.num_parameters(), run.loader.epoch(config.train.total_steps)
         model = f"{n:,} parameters, {state.dtype}, on {process.device_name}"
-        print(screen.opening(config, run.origins, step, model, str(run.batch), epochs), flush=True)
+        lines = model, str(run.batch), epochs, tokens
+        print(screen.opening(config, run.origins, step, *lines), flush=True)
         if conflict := state.optimizer.check_schedule(run.schedule):
             print(f"warning: {conflict}", flush=True)
     session.record_launch(process, log, hashes, facts)
@@ -319,6 +314,19 @@ def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None
     return total
 
 
+def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
+    """The val loss; after the last update also the test loss, and each sequence's in a file."""
+    began, last = time.perf_counter(), step == run.config.train.total_steps
+    texts = run.held_out if last else {"val": run.held_out["val"]}
+    rows, process = run.batch.micro, run.process
+    state.optimizer.eval_mode()
+    with state.autocast:
+        losses = {s: evaluate(state.compiled, x, rows, process) for s, x in texts.items()}
+    state.optimizer.train_mode()
+    state.progress.evaluated, seconds = step, time.perf_counter() - began
+    return session.record_losses(process, run.config, log, step, losses, seconds)
+
+
 def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.Status:
     """The loop, in seven steps. `signals` grows when the run is asked to stop."""
     config, process, settings = run.config, run.process, run.config.train
@@ -332,13 +340,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
             last = step == settings.total_steps
             # ---- 1. evaluate
             if (last or step % config.eval.every == 0) and progress.evaluated != step:
-                began = time.perf_counter()
-                optimizer.eval_mode()
-                with state.autocast:
-                    val_loss = evaluate(state.compiled, run.validation, run.batch.micro, process)
-                optimizer.train_mode()
-                progress.evaluated, seconds = step, time.perf_counter() - began
-                log.log(step, {"val/loss": val_loss, "time/eval_seconds": seconds})
+                val_loss = measure(run, state, log, step)
                 bar.evaluated(step, val_loss)
                 if not math.isfinite(val_loss):
                     bar.say(f"diverged: val loss {val_loss} after {step} updates with {arm}")

@@ -25,7 +25,7 @@ import optim
 import train_gpt2
 from configs import Batch, Config, load
 from contest import file as contests
-from data import Loader, Tokens, Validation, open_split
+from data import HeldOut, Loader, Tokens, open_split
 from launch.process import Process
 
 
@@ -98,12 +98,12 @@ def split(config: Config, name: str) -> Tokens:
 
 def validate(model: train_gpt2.GPT, config: Config) -> float:
     """Mean loss on the contest's validation tokens."""
-    validation = Validation(
+    validation = HeldOut(
         split(config, "val"), num_tokens=config.eval.tokens, block_size=config.model.block_size
     )
     alone = Process(0, 0, 1, torch.device("cpu"))
     rows = Batch.divide(config, 1).micro
-    return train_gpt2.evaluate(model, validation, rows, alone)
+    return train_gpt2.evaluate(model, validation, rows, alone).double().mean().item()
 
 
 def table(found: dict[str, Any]) -> None:

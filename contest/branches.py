@@ -155,6 +155,7 @@ def prepare(source: Path, config: Config) -> None:
             continue  # the evaluation at the segment's own end
         else:
             evaluated = line["step"]
+            line.pop("test/loss", None)  # of the segment's own end
         text += runlog.encode(line) + b"\n"
     (partial / runlog.METRICS).write_bytes(text)
     saved = checkpoints.load(checkpoint)

@@ -8,17 +8,20 @@
 `python -m data` makes them.
 """
 
-from data.loader import Loader, Prefetcher, Validation, first_batches_hash
-from data.shards import FORMATS, DataError, MissingShards, Tokens, open_split
+from data.loader import HeldOut, Loader, Prefetcher, data_hashes, first_batches_hash, held_out
+from data.shards import FORMATS, DataError, MissingShards, Tokens, open_split, open_splits
 
 __all__ = [
     "FORMATS",
     "DataError",
+    "HeldOut",
     "Loader",
     "MissingShards",
     "Prefetcher",
     "Tokens",
-    "Validation",
+    "data_hashes",
     "first_batches_hash",
+    "held_out",
     "open_split",
+    "open_splits",
 ]

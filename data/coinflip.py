@@ -20,7 +20,7 @@ from data.writer import Recipe, opened, write_documents
 
 HELP = "Bernoulli(p) tokens, whose entropy is a known floor for the loss"
 DEFAULT_OUT = "data/tokens/coinflip"
-STREAMS = {"train": 0, "val": 1}
+STREAMS = {"train": 0, "val": 1, "test": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="1M: then the set's own entropy is within 0.001 nats of p's",
     )
+    parser.add_argument("--test-tokens", type=count, metavar="N", help="as --val-tokens")
     parser.add_argument("--seed", type=int, default=1, help="of the flips, 1")
     add_out(parser, DEFAULT_OUT)
 
@@ -50,13 +51,20 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--p {args.p:g} is not the probability of a coin; valid: between 0 and 1")
     if not 0 <= args.seed < 2**64:
         raise DataError(f"--seed {args.seed} is not in 0 ... 2**64 - 1")
-    lengths = {"val": args.val_tokens, "train": args.train_tokens}
+    test_tokens = args.test_tokens or args.val_tokens
+    lengths = {"val": args.val_tokens, "test": test_tokens, "train": args.train_tokens}
     recipe = Recipe(
         source="coinflip",
         tokenizer="coinflip",
         vocab_size=2,
         eot_id=None,
-        arguments={"p": args.p, "seed": args.seed, **lengths},
+        arguments={
+            "p": args.p,
+            "seed": args.seed,
+            "val": args.val_tokens,
+            "train": args.train_tokens,
+            "test_tokens": test_tokens,
+        },
         command=command_line(args),
     )
     with opened(args.out, recipe, shard_tokens=100_000_000) as output:

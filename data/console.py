@@ -77,9 +77,12 @@ def finished(directory: Path, *, was_there: bool) -> None:
     """One line with the sizes of a complete directory."""
     meta = read_json(directory / META)
     assert meta is not None, f"{directory} is called complete, but has no {META}"
-    parts = [_split(split, meta["splits"][split]) for split in SPLITS]
+    splits = {s: meta["splits"][s] for s in SPLITS if s in meta["splits"]}
+    parts = [_split(split, summary) for split, summary in splits.items() if summary["tokens"]]
     verb = "is complete already" if was_there else "written"
     shown(f"{directory} {verb}: {'; '.join(parts)}; vocab_size {meta['vocab_size']}")
+    if "test" not in splits:
+        shown("it has no test split; to get one, remove the folder and give the command again")
 
 
 def _split(split: str, summary: dict[str, int | None]) -> str:

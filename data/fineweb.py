@@ -1,14 +1,16 @@
 """`python -m data fineweb`: FineWeb, or any other text dataset, in GPT-2 tokens.
 
 The dataset is streamed from Hugging Face, or read from local .parquet or .jsonl files, and
-tokenized on all cores. The first documents are for validation, the rest for training. Killed at
-any time, the same command goes on after the last whole shard, to the same bytes.
+tokenized on all cores. The first documents are for validation, the next ones for the test at the
+end of a run, the rest for training. Killed at any time, the same command goes on after the last
+whole shard, to the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -60,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="validation tokens, completed to a whole document, 11M",
     )
     parser.add_argument(
+        "--test-tokens", type=count, metavar="N", help="test tokens, as many as --val-tokens"
+    )
+    parser.add_argument(
         "--shard-tokens", type=count, default=100_000_000, metavar="N", help="per shard, 100M"
     )
     add_workers(parser)
@@ -83,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
             **source.arguments(),
             "tokens": args.tokens,
             "val_tokens": args.val_tokens,
+            "test_tokens": args.test_tokens or args.val_tokens,
             "shard_tokens": args.shard_tokens,
         },
         command=command_line(args),
@@ -94,7 +100,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _go_on(output: Output, source: _Source, tokenizer: GPT2, args: argparse.Namespace) -> None:
-    goals = {"val": args.val_tokens, "train": args.tokens}
+    goals = {
+        "val": args.val_tokens,
+        "test": args.test_tokens or args.val_tokens,
+        "train": args.tokens,
+    }
     place = _Place.of(output.position)
     batches = encoded(source.batches(place.stream), tokenizer, workers=args.workers)
     # Closed here, so that after an error the bar and the workers are gone before it is reported.
@@ -265,7 +275,7 @@ def _with_progress(
 ) -> Generator[tuple[State | None, np.ndarray]]:
     from tqdm import tqdm
 
-    done = output.tokens("val") + output.tokens("train")
+    done = sum(map(output.tokens, goals))
     total = sum(goals.values())
     with tqdm(total=total, initial=done, unit=" tokens", unit_scale=True, delay=1) as bar:
         for state, tokens in batches:
@@ -279,8 +289,8 @@ def _write(
     place: _Place,
     goals: dict[str, int],
 ) -> None:
-    """Fill the shards: first val, to the end of a document, then train, to the last token."""
-    skip = place.skip
+    """Fill the shards: val and test, to the end of a document, then train, to its last token."""
+    skip, following = place.skip, dict(itertools.pairwise(goals))
     for state, tokens in batches:
         while skip < len(tokens) and output.tokens("train") < goals["train"]:
             share, completes = _share(output, tokens[skip:], goals[output.split])
@@ -288,12 +298,13 @@ def _write(
             skip += taken
             ended = completes and taken == len(share)
             if output.full or ended:
-                output.write(_Place(state, skip).position(), next_split="train" if ended else None)
+                then = following.get(output.split) if ended else None
+                output.write(_Place(state, skip).position(), next_split=then)
         place, skip = _Place(state, skip), 0
         if output.tokens("train") == goals["train"]:
             break
     if not output.tokens("train"):
-        raise DataError(_all_for_validation(output, goals["val"]))
+        raise DataError(_none_for_training(output, goals))
     output.write(place.position())  # what is left when the dataset ended early
     output.finish()
 
@@ -308,9 +319,9 @@ def _share(output: Output, rest: np.ndarray, goal: int) -> tuple[np.ndarray, boo
     return (rest[: later[0]], True) if len(later) else (rest, False)
 
 
-def _all_for_validation(output: Output, goal: int) -> str:
-    dataset = output.recipe.arguments["dataset"]
+def _none_for_training(output: Output, goals: dict[str, int]) -> str:
+    dataset, found = output.recipe.arguments["dataset"], sum(map(output.tokens, goals))
     return (
-        f"{dataset} has {output.tokens('val'):,} tokens, and all of them go to --val-tokens"
-        f" {goal:,}; choose fewer, and remove {output.directory} first"
+        f"{dataset} has {found:,} tokens, and all of them go to --val-tokens {goals['val']:,} and"
+        f" --test-tokens {goals['test']:,}; choose fewer, and remove {output.directory} first"
     )

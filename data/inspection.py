@@ -43,21 +43,23 @@ def run(args: argparse.Namespace) -> None:
     """
     meta = read_json(args.directory / META) or {}
     vocab_size = meta.get("vocab_size", MAX_VOCAB_SIZE)
-    splits, missing = [], []
+    splits: list[Tokens] = []
+    missing: dict[str, MissingShards] = {}
     for split in SPLITS:
         try:
             splits.append(
                 open_split(args.directory, split, vocab_size=vocab_size, format=args.format)
             )
         except MissingShards as error:
-            missing.append(error)
+            missing[split] = error
     if not splits:
-        raise missing[0]
+        raise missing["train"]
     _show_origin(args.directory, meta)
     for tokens in splits:
         _show_split(tokens, meta, args.head)
-    for absence in missing:
-        shown(str(absence))
+    for split, absence in missing.items():
+        optional = "test: none, so runs are judged on val"
+        shown(optional if split == "test" else str(absence))
 
 
 def _show_origin(directory: Path, meta: dict[str, Any]) -> None:

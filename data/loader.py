@@ -12,7 +12,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -195,11 +195,12 @@ class Prefetcher:
                 continue
 
 
-class Validation:
+class HeldOut:
     """The first `num_tokens` targets of a split, the same ones for any number of ranks.
 
     They are the split's first `num_tokens / block_size` windows, without shuffling. Each rank has a
-    contiguous share; if the ranks do not divide the windows, shares differ by one.
+    contiguous share, `start` to `stop`; if the ranks do not divide the windows, shares differ by
+    one.
 
     Raises:
         DataError: `num_tokens` is not a multiple of `block_size`, or exceeds the split.
@@ -218,30 +219,68 @@ class Validation:
         available = len(self.windows) * block_size
         if num_tokens < block_size or num_tokens % block_size:
             raise DataError(
-                f"{num_tokens:,} validation tokens are not a multiple of block_size {block_size};"
-                f" {max(1, num_tokens // block_size) * block_size:,} are"
+                f"{num_tokens:,} {tokens.split} tokens are not a multiple of block_size"
+                f" {block_size}; {max(1, num_tokens // block_size) * block_size:,} are"
             )
         if num_tokens > available:
             raise DataError(
-                f"{num_tokens:,} validation tokens were asked for, but split {tokens.split} of"
+                f"{num_tokens:,} {tokens.split} tokens were asked for, but split {tokens.split} of"
                 f" {tokens.directory} has {available:,} in whole sequences of {block_size}; ask"
                 " for at most that many, or make more data"
             )
         if not 0 <= rank < world_size:
             raise DataError(f"rank {rank} is not in 0 ... {world_size - 1}")
-        sequences = num_tokens // block_size
         self.num_tokens = num_tokens
-        self.start = sequences * rank // world_size
-        self.stop = sequences * (rank + 1) // world_size
+        self.sequences = num_tokens // block_size
+        self.start = self.sequences * rank // world_size
+        self.stop = self.sequences * (rank + 1) // world_size
 
-    def batches(self, rows: int) -> Iterator[Tensor]:
-        """This rank's share as int64 tensors (at most `rows`, block_size + 1); the last is short.
+    def batches(self, rows: int) -> Iterator[tuple[slice, Tensor]]:
+        """This rank's share in parts: their place among all sequences, and int64 tensors (at most
+        `rows`, block_size + 1); the last is short.
 
         Nothing is yielded on a rank without a share (fewer sequences than ranks).
         """
         for start in range(self.start, self.stop, rows):
-            indices = np.arange(start, min(start + rows, self.stop))
-            yield _as_tensor(self.windows.take(indices))
+            stop = min(start + rows, self.stop)
+            yield slice(start, stop), _as_tensor(self.windows.take(np.arange(start, stop)))
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of all its sequences: losses on different texts do not compare."""
+        digest = hashlib.sha256()
+        for start in range(0, self.sequences, 4096):
+            indices = np.arange(start, min(start + 4096, self.sequences))
+            digest.update(self.windows.take(indices).tobytes())
+        return digest.hexdigest()
+
+
+def held_out(
+    splits: Mapping[str, Tokens], *, block_size: int, num_tokens: int, **ranks: int
+) -> dict[str, HeldOut]:
+    """`num_tokens` of val; of test, where there is one, as many or all that it has.
+
+    ranks: rank and world_size, as HeldOut takes them.
+
+    Raises:
+        DataError: as HeldOut; test does not hold one sequence.
+    """
+    found = {}
+    for split in [name for name in ("val", "test") if name in splits]:
+        tokens = splits[split]
+        available = len(Windows(tokens, block_size)) * block_size
+        if split == "test" and not available:
+            raise DataError(
+                f"split test of {tokens.directory} has {tokens.num_tokens} tokens, too few for one"
+                f" sequence of {block_size}; remove its shards, or make more data"
+            )
+        wanted = min(num_tokens, available) if split == "test" else num_tokens
+        found[split] = HeldOut(tokens, block_size=block_size, num_tokens=wanted, **ranks)
+    return found
+
+
+def data_hashes(loader: Loader, texts: Mapping[str, HeldOut]) -> dict[str, str]:
+    """Hashes of what a run sees: of its first "batches", and of each held-out text by its split."""
+    return {"batches": first_batches_hash(loader)} | {s: text.hash() for s, text in texts.items()}
 
 
 def first_batches_hash(loader: Loader, steps: int = 3) -> str:

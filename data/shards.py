@@ -31,7 +31,7 @@ TOKEN = np.dtype("<u2")
 MAX_VOCAB_SIZE = 2**16  # what uint16 can hold
 
 FORMATS = ("auto", "nanogpt")
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 
 META = "meta.json"  # what a finished directory holds
 PROGRESS = "progress.json"  # what an unfinished one holds, and how to go on
@@ -63,7 +63,7 @@ class Tokens:
 def open_split(
     directory: str | Path, split: str, *, vocab_size: int, format: str = "auto"
 ) -> Tokens:
-    """Find, check and map the shards of `split` ("train" or "val"), in the order of their names.
+    """Find, check and map the shards of `split`, one of SPLITS, in the order of their names.
 
     `format` is "auto" (llm.c's .bin and .npy, told apart by extension) or "nanogpt".
     Every shard's header, length and dtype are checked, and its largest token id must be below
@@ -84,6 +84,24 @@ def open_split(
     shards = _map_all(paths, format)
     _check_token_ids(directory, paths, shards, vocab_size)
     return Tokens(directory, split, paths, shards)
+
+
+def open_splits(
+    directory: str | Path, *, vocab_size: int, format: str = "auto"
+) -> dict[str, Tokens]:
+    """train and val, and test where there is one: other projects' folders have none.
+
+    Raises:
+        DataError: as `open_split`.
+    """
+    found: dict[str, Tokens] = {}
+    for split in SPLITS:
+        try:
+            found[split] = open_split(directory, split, vocab_size=vocab_size, format=format)
+        except MissingShards:
+            if split != "test":
+                raise
+    return found
 
 
 def find_shards(directory: Path, split: str, format: str = "auto") -> list[Path]:
@@ -137,12 +155,13 @@ def in_pieces(tokens: np.ndarray, size: int = 2**24) -> Iterator[np.ndarray]:
 def _split_of(path: Path) -> str | None:
     """The split in a file name, as a whole word: `a_val_000.bin`, `train.bin`, `x-val.npy`.
 
-    `restrained.bin` has none. A name with both words is refused.
+    `restrained.bin` has none. A name with both train and val is refused; beside one of them, test
+    is a word like any other.
     """
-    words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLITS]
-    if len(set(words)) > 1:
+    words = {word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLITS}
+    if words >= {"train", "val"}:
         raise DataError(f"{path} names both splits; rename it so that it names train or val")
-    return words[0] if words else None
+    return next((split for split in SPLITS if split in words), None)
 
 
 def _missing(directory: Path, split: str, extensions: tuple[str, ...], others: list[Path]) -> str:

@@ -32,7 +32,7 @@ EXCLUDED_FOLDERS = {
     "encodings",
     "pydoc_data",
 }
-VAL_FRACTION = 0.07
+HELD_OUT = 0.07  # of the files: modules are val, files of packages are test
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         tokenizer=tokenizer.name,
         vocab_size=tokenizer.vocab_size,
         eot_id=tokenizer.eot_id,
-        arguments={"python": platform.python_version()},
+        arguments={"python": platform.python_version(), "test_files": "packages"},
         command=command_line(args),
     )
     with opened(args.out, recipe, shard_tokens=100_000_000) as output:
@@ -66,12 +66,17 @@ def _write(output: Output, tokenizer: Bytes) -> None:
     files = list(source_files(root))
     if not files:
         raise DataError(f"no .py files in {root}, this Python's library; use `text` or `coinflip`")
-    for split in ("val", "train"):
-        # By path, so that a file is in the same split on every machine.
-        chosen = [name for name in files if split_by_hash(name, VAL_FRACTION) == split]
+    for split in ("val", "test", "train"):
+        chosen = [name for name in files if split_of(name) == split]
         texts = ((root / name).read_text(encoding="utf-8", errors="replace") for name in chosen)
         write_documents(output, split, (tokenizer.encode([text]) for text in texts))
     output.finish()
+
+
+def split_of(name: str) -> str:
+    """The split of a file, from its path below the library: the same one on every machine."""
+    split = split_by_hash(name, HELD_OUT)
+    return "test" if split == "val" and "/" in name else split
 
 
 def source_files(root: Path) -> Iterator[str]:

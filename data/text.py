@@ -1,8 +1,8 @@
 """`python -m data text PATH...`: your own files and folders of UTF-8 text.
 
-A file is a document. A few files cannot be divided fairly into training and validation, so below
-100 files each is cut at blank lines into documents of some thousand characters (--split-on). A hash
-of its text assigns a document to a split: equal documents are never in both.
+A file is a document. A few files cannot be divided fairly into train, val and test, so below 100
+files each is cut at blank lines into documents of some thousand characters (--split-on). A hash of
+its text assigns a document to a split: equal documents are never in two.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.console import add_out, add_workers, command_line, finished, positive
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="F", help="share of documents, 0.1"
     )
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="share for test, 0.1; 0: none"
+    )
     add_workers(parser)
     add_out(parser, DEFAULT_OUT)
 
@@ -58,13 +62,12 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         DataError: a mistake of the user, or a disk that refuses; one line.
     """
-    if not 0 < args.val_fraction < 1:
-        raise DataError(f"--val-fraction {args.val_fraction:g}; valid: between 0 and 1")
+    shares = Shares(args.val_fraction, args.test_fraction)
     tokenizer = tokenizer_named(args.tokenizer)
     files = find_files(args.paths, args.pattern)
     by_line = args.split_on == "blank-line" or (args.split_on == "auto" and len(files) < FEW_FILES)
     least_chars = args.document_chars if by_line else None
-    corpus = Corpus(files, least_chars, args.val_fraction)
+    corpus = Corpus(files, least_chars, shares)
     recipe = Recipe(
         source="text",
         tokenizer=tokenizer.name,
@@ -74,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
             "files": len(files),
             "text_sha256": corpus.survey(),
             "least_chars": least_chars,
-            "val_fraction": args.val_fraction,
+            "val_fraction": shares.val,
+            "test_fraction": shares.test,
         },
         command=command_line(args),
     )
@@ -106,13 +110,38 @@ def find_files(paths: Sequence[Path], pattern: str) -> list[Path]:
     return list(found)
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the documents that are set aside; the rest is for training.
+
+    Raises:
+        DataError: nothing is left for val or for training.
+    """
+
+    val: float
+    test: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val < 1:
+            raise DataError(f"--val-fraction {self.val:g}; valid: between 0 and 1")
+        if not 0 <= self.test < 1 - self.val:
+            raise DataError(
+                f"--test-fraction {self.test:g}; valid: from 0 to below {1 - self.val:g}, which"
+                " --val-fraction leaves"
+            )
+
+    def split_of(self, document: str) -> str:
+        """The split of a document, from its text alone."""
+        return split_by_hash(document, self.val, self.test)
+
+
 class Corpus:
     """The documents of some files; `least_chars` None means one per file."""
 
-    def __init__(self, files: Sequence[Path], least_chars: int | None, val_fraction: float) -> None:
+    def __init__(self, files: Sequence[Path], least_chars: int | None, shares: Shares) -> None:
         self.files = files
         self.least_chars = least_chars
-        self.val_fraction = val_fraction
+        self.shares = shares
 
     def documents(self, split: str) -> Iterator[str]:
         """The documents of one split, in order.
@@ -120,7 +149,8 @@ class Corpus:
         Raises:
             DataError: a file is not UTF-8, or cannot be read.
         """
-        return (document for document in self._all_documents() if self.split_of(document) == split)
+        split_of = self.shares.split_of
+        return (document for document in self._all_documents() if split_of(document) == split)
 
     def survey(self) -> str:
         """A SHA-256 of all documents, which shows whether a text has changed.
@@ -128,21 +158,23 @@ class Corpus:
         Raises:
             DataError: one of the splits would be empty, or a file is not UTF-8 or cannot be read.
         """
-        digest, counts = hashlib.sha256(), {"train": 0, "val": 0}
+        digest, counts = hashlib.sha256(), dict.fromkeys(self.splits, 0)
         for document in self._all_documents():
             digest.update(hashlib.sha256(document.encode()).digest())
-            counts[self.split_of(document)] += 1
+            counts[self.shares.split_of(document)] += 1
         if not all(counts.values()):
+            listed = ", ".join(f"{count} to {split}" for split, count in counts.items())
             raise DataError(
-                f"{sum(counts.values())} documents are too few: {counts['val']} fall to val,"
-                f" {counts['train']} to train; give more text, or cut it finer with"
-                " --split-on blank-line --document-chars 1000, or change --val-fraction"
+                f"{sum(counts.values())} documents are too few ({listed}); give more text, or cut"
+                " it finer with --split-on blank-line --document-chars 1000, or change"
+                " --val-fraction and --test-fraction"
             )
         return digest.hexdigest()
 
-    def split_of(self, document: str) -> str:
-        """The split of a document, from its text alone."""
-        return split_by_hash(document, self.val_fraction)
+    @property
+    def splits(self) -> list[str]:
+        """Those that are written, in that order."""
+        return ["val", "test", "train"] if self.shares.test else ["val", "train"]
 
     def _all_documents(self) -> Iterator[str]:
         for file in self.files:
@@ -167,7 +199,7 @@ def cut(text: str, least_chars: int | None) -> Iterator[str]:
 
 
 def _write(output: Output, corpus: Corpus, tokenizer: Tokenizer, workers: int | None) -> None:
-    for split in ("val", "train"):
+    for split in corpus.splits:
         batches = (
             (None, batch) for batch in in_batches(corpus.documents(split), DOCUMENTS_PER_BATCH)
         )

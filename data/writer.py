@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,8 +36,8 @@ from storage import LockedError, lock, read_json, remove_leftovers, write_json
 class Recipe:
     """Everything that the bytes of a directory depend on.
 
-    `arguments` must be JSON and complete: equal recipes give equal bytes. `command` is what the
-    user types to go on.
+    `arguments` must be JSON and complete: equal recipes give equal bytes. Those of the test split
+    have names that begin with "test_". `command` is what the user types to go on.
     """
 
     source: str
@@ -72,7 +72,7 @@ class Output:
     directory: Path
     recipe: Recipe
     shard_tokens: int
-    split: str = "val"
+    split: str = "val"  # val and test are written before train
     shards: dict[str, list[_Written]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     position: dict[str, Any] | None = None
     _parts: list[np.ndarray] = field(default_factory=list)
@@ -182,10 +182,12 @@ def opened(directory: Path, recipe: Recipe, *, shard_tokens: int) -> Iterator[Ou
         yield None if _is_complete(directory, recipe) else _resumed(directory, recipe, shard_tokens)
 
 
-def split_by_hash(text: str, val_fraction: float) -> str:
+def split_by_hash(text: str, val_fraction: float, test_fraction: float = 0.0) -> str:
     """The split of a document or file, from a hash of its text or name alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return "val" if int.from_bytes(digest[:8], "big") < val_fraction * 2**64 else "train"
+    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    if place < val_fraction * 2**64:
+        return "val"
+    return "test" if place < (val_fraction + test_fraction) * 2**64 else "train"
 
 
 def write_documents(output: Output, split: str, encoded: Iterable[np.ndarray]) -> None:
@@ -216,9 +218,10 @@ def _is_complete(directory: Path, recipe: Recipe) -> bool:
     meta = read_json(directory / META)
     if meta is None:
         return False
-    _require_same(directory, {key: meta.get(key) for key in recipe.key()}, recipe)
-    for split in SPLITS:
-        for shard in meta["splits"][split]["shards"]:
+    there = {key: meta.get(key) for key in recipe.key()}
+    _require_same(directory, there, recipe, splits=meta["splits"])
+    for summary in meta["splits"].values():
+        for shard in summary["shards"]:
             _require_whole(directory, _Written(**shard))
     return True
 
@@ -233,17 +236,23 @@ def _resumed(directory: Path, recipe: Recipe, shard_tokens: int) -> Output:
                 " choose another directory with --out"
             )
         return output
-    _require_same(directory, progress["recipe"], recipe)
+    _require_same(directory, progress["recipe"], recipe, splits=progress["shards"])
     output.split, output.position = progress["split"], progress["position"]
-    output.shards = {s: [_Written(**shard) for shard in progress["shards"][s]] for s in SPLITS}
-    for shard in [*output.shards["val"], *output.shards["train"]]:
-        _require_whole(directory, shard)
+    for split, shards in progress["shards"].items():
+        output.shards[split] = [_Written(**shard) for shard in shards]
+        for shard in output.shards[split]:
+            _require_whole(directory, shard)
     remove_leftovers(directory)
     return output
 
 
-def _require_same(directory: Path, there: dict[str, Any], recipe: Recipe) -> None:
+def _require_same(
+    directory: Path, there: dict[str, Any], recipe: Recipe, splits: Collection[str]
+) -> None:
     here = recipe.key()
+    if "test" not in splits:  # made before there were test splits, and still valid
+        kept = {k: v for k, v in recipe.arguments.items() if not k.startswith("test_")}
+        here |= {"arguments": kept}
     if there == here:
         return
     old, new = _flat(there), _flat(here)

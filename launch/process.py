@@ -73,13 +73,19 @@ class Process:
         cuda = self.device.type == "cuda"
         return torch.cuda.get_device_name(self.device) if cuda else "cpu"
 
-    def dtype(self, setting: str) -> str:
-        """`setting`; "auto" is "bfloat16" where a GPU has it natively, else "float32"."""
-        if setting != "auto":
-            return setting
-        cuda = self.device.type == "cuda"
-        native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bfloat16" if native else "float32"
+    def precision(self, setting: str) -> tuple[str, torch.autocast]:
+        """The type of matrix products, and the context in which they have it.
+
+        setting: a type, or "auto": "bfloat16" where a GPU has it natively, else "float32".
+        """
+        dtype, cuda = setting, self.device.type == "cuda"
+        if setting == "auto":
+            native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+            dtype = "bfloat16" if native else "float32"
+        if dtype == "float32":
+            torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
+        bfloat16 = dtype == "bfloat16"
+        return dtype, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
     def join(self, config: Config) -> None:
         """Meet the other ranks, and connect to them.

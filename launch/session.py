@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from configs import Config
 from launch.process import Process, print_once
-from record import checkpoints, parents, runlog
+from record import checkpoints, parents, runlog, sequences
 from record.hardware import environment
 from record.metrics import StreamMetrics, summarize
 from record.resume import open_run
@@ -87,6 +87,29 @@ def save_checkpoint(
     _on_rank_0(
         process, lambda: checkpoints.save(folder, keep, checkpoints.capture(log, *parts)), problem
     )
+
+
+def record_losses(
+    process: Process,
+    config: Config,
+    log: runlog.Log,
+    step: int,
+    losses: Mapping[str, Tensor],
+    seconds: float,
+) -> float:
+    """Log the mean of each split's `losses` (by sequence, nats per token); returns that of val.
+
+    After the last update the losses of all sequences go to a file of the run.
+
+    Raises:
+        RunError: the file cannot be written; on all ranks.
+    """
+    if step == config.train.total_steps:
+        arrays = {split: values.numpy() for split, values in losses.items()}
+        _on_rank_0(process, lambda: sequences.write(config.directory, arrays))
+    means = {f"{split}/loss": values.double().mean().item() for split, values in losses.items()}
+    log.log(step, {**means, "time/eval_seconds": seconds})
+    return means["val/loss"]
 
 
 def close_record(

@@ -238,13 +238,18 @@ def quantile(records: Sequence[Record], name: str, q: float) -> float | None:
 
 
 def validation(val: Sequence[Record], total_steps: int) -> dict[str, Any]:
-    """First, best and last val loss; initial is before update 0, final after the last update."""
+    """First, best and last val loss; initial is before update 0, final after the last update.
+
+    The test loss is measured with the final val loss, where the data have a test split.
+    """
+    tested = {line["step"]: line.get("test/loss") for line in val}
     at = {line["step"]: float(line["val/loss"]) for line in val}
     finite = {step: loss for step, loss in at.items() if math.isfinite(loss)}
     best = min(finite, key=lambda step: (finite[step], step)) if finite else None
     return {
         "initial_val_loss": at.get(0),
         "final_val_loss": at.get(total_steps),
+        "final_test_loss": tested.get(total_steps),
         "best_val_loss": None if best is None else finite[best],
         "best_val_step": best,
     }

@@ -66,14 +66,24 @@ class Screen:
 
 
 def opening(
-    config: Config, origins: Mapping[str, str], step: int, model: str, batch: str, epochs: float
+    config: Config,
+    origins: Mapping[str, str],
+    step: int,
+    model: str,
+    batch: str,
+    epochs: float,
+    held_out: Mapping[str, int],
 ) -> str:
-    """What a person wants to know at the start of a run. origins: as configs.origin gives them."""
+    """What a person wants to know at the start of a run.
+
+    origins: as configs.origin gives them. held_out: tokens to evaluate on, by split.
+    """
+    texts = ", ".join(f"{tokens:,} {split} tokens" for split, tokens in held_out.items())
     lines = (
         f"run       {config.directory}{f', from step {step}' if step else parents.words(config)}",
         f"model     {model}",
         f"batch     {batch}",
-        f"data      {config.data.dir}: {epochs:.2f} epochs",
+        f"data      {config.data.dir}: {epochs:.2f} epochs; {texts}",
         *settings(config, origins),
     )
     return "\n".join(lines)
@@ -82,8 +92,9 @@ def opening(
 def closing(summary: dict[str, Any], directory: Path) -> str:
     """What a person wants to know at the end of a run, and where to look."""
     s = summary
+    test = "" if s["final_test_loss"] is None else f"test loss {s['final_test_loss']:.4f}, "
     return (
-        f"finished  val loss {s['final_val_loss']:.4f} (best {s['best_val_loss']:.4f}, "
+        f"finished  {test}val loss {s['final_val_loss']:.4f} (best {s['best_val_loss']:.4f}, "
         f"at the start {s['initial_val_loss']:.4f}); stability {s['stability_score']:.4f}, "
         f"spikes {s['spike_score']:.2f} %\n"
         f"time      {s['train_seconds']:.1f} s of training, {s['step_ms_median']:.1f} ms a step "

@@ -77,7 +77,7 @@ def test_flips_come_in_pieces_that_join():
     assert pieces[1][:20].tolist() != first[:20].tolist()
 
 
-def test_the_directory_holds_the_recipe_and_both_streams(tmp_path, capsys):
+def test_the_directory_holds_the_recipe_and_all_streams(tmp_path, capsys):
     words = ["coinflip", "--out", str(tmp_path), "--train-tokens", "3K", "--val-tokens", "2K"]
     assert main(words) == 0
     floor = -0.666 * math.log(0.666) - 0.334 * math.log(0.334)
@@ -88,10 +88,10 @@ def test_the_directory_holds_the_recipe_and_both_streams(tmp_path, capsys):
         "tokenizer": "coinflip",
         "vocab_size": 2,
         "eot_id": None,
-        "arguments": {"p": 0.666, "seed": 1, "val": 2000, "train": 3000},
+        "arguments": {"p": 0.666, "seed": 1, "val": 2000, "train": 3000, "test_tokens": 2000},
     }
     assert {name: meta[name] for name in expected} == expected
-    for split, stream, length in (("train", 0, 3000), ("val", 1, 2000)):
+    for split, stream, length in (("train", 0, 3000), ("val", 1, 2000), ("test", 2, 2000)):
         assert meta["splits"][split]["documents"] is None
         tokens = read(tmp_path, split, vocab_size=2)
         assert tokens.tolist() == by_hand(0.666, length, 1, stream)

@@ -73,12 +73,13 @@ def undisturbed(tmp_path_factory, parquet, vocabulary_folder) -> Path:
 @pytest.mark.usefixtures("gpt2_vocabulary")
 def test_fineweb_shards_are_the_documents_in_order(undisturbed, real_documents):
     expected = GPT2().encode(real_documents)
-    val, train = read(undisturbed, "val"), read(undisturbed, "train")
-    assert np.array_equal(np.concatenate([val, train]), expected[: len(val) + len(train)])
+    val, test, train = (read(undisturbed, split) for split in ("val", "test", "train"))
+    together = np.concatenate([val, test, train])
+    assert np.array_equal(together, expected[: len(together)])
     assert len(train) == 1_500_000
-    assert expected[len(val)] == EOT  # the splits change between two documents
-    ends = np.flatnonzero(expected == EOT)
+    ends = np.flatnonzero(expected == EOT)  # the splits change between two documents
     assert len(val) == ends[ends >= 60_000][0]  # and at the first such place
+    assert len(val) + len(test) == ends[ends >= len(val) + 60_000][0]
     sizes = [len(shard) for shard in open_split(undisturbed, "train", vocab_size=EOT + 1).shards]
     assert sizes == [200_000] * 7 + [100_000]
 
@@ -151,11 +152,11 @@ def test_dataset_smaller_than_asked_says_so_and_is_complete(cli, tmp_path, real_
     options = ("--dataset", tmp_path / "d.jsonl", "--out", tmp_path / "out", "--workers", 1)
     result = cli("fineweb", *options, "--val-tokens", "400K")
     assert result.returncode == 2
-    assert "--val-tokens 400,000" in result.stderr
+    assert "--val-tokens 400,000 and --test-tokens 400,000" in result.stderr
     result = cli("fineweb", *options, "--val-tokens", "5K", "--shard-tokens", "10K")
     assert result.returncode == 0, result.stderr
     assert "ended before 1,000,000,000 training tokens" in result.stdout
-    splits = [read(tmp_path / "out", split) for split in ("val", "train")]
+    splits = [read(tmp_path / "out", split) for split in ("val", "test", "train")]
     assert np.array_equal(np.concatenate(splits), GPT2().encode(few))
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import DataError, Loader, Prefetcher, Validation, first_batches_hash, open_split
+from data import DataError, HeldOut, Loader, Prefetcher, first_batches_hash, open_split
 from data.loader import Windows
 from data.shards import write_shard
 
@@ -181,23 +181,26 @@ def test_shares_of_all_ranks_are_the_first_targets_once(
 ):
     tokens = _counting(tmp_path_factory)
     shares = [
-        list(Validation(tokens, block_size=7, num_tokens=7 * sequences, **rank).batches(rows))
+        list(HeldOut(tokens, block_size=7, num_tokens=7 * sequences, **rank).batches(rows))
         for rank in ({"rank": r, "world_size": world_size} for r in range(world_size))
     ]
-    batches = [batch for share in shares for batch in share]
+    places, batches = zip(*(part for share in shares for part in share), strict=True)
+    assert [i for place in places for i in range(place.start, place.stop)] == [*range(sequences)]
+    assert [len(batch) for batch in batches] == [p.stop - p.start for p in places]
     assert all(1 <= len(batch) <= rows and batch.dtype == torch.int64 for batch in batches)
     together = torch.cat(batches)
     expected = Windows(tokens, 7).take(np.arange(sequences))
     assert together.numel() - len(together) == 7 * sequences
     assert np.array_equal(together.numpy(), expected)
-    sizes = [sum(map(len, share)) for share in shares]
+    sizes = [sum(len(batch) for _, batch in share) for share in shares]
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_validation_runs_through_the_split_without_gaps(make_tokens):
-    validation = Validation(make_tokens(101, split="val"), block_size=10, num_tokens=100)
+    validation = HeldOut(make_tokens(101, split="val"), block_size=10, num_tokens=100)
     for _ in range(2):  # every pass is the same
-        (rows,) = validation.batches(64)
+        ((place, rows),) = validation.batches(64)
+        assert place == slice(0, 10)
         assert rows[:, 1:].flatten().tolist() == list(range(1, 101))
     assert all(a[-1] == b[0] for a, b in pairwise(rows))
 
@@ -207,7 +210,7 @@ def test_validation_runs_through_the_split_without_gaps(make_tokens):
 )
 def test_impossible_validation_is_refused_with_what_is_available(make_tokens, num_tokens, reason):
     with pytest.raises(DataError, match=reason):
-        Validation(make_tokens(101, 99, split="val"), block_size=10, num_tokens=num_tokens)
+        HeldOut(make_tokens(101, 99, split="val"), block_size=10, num_tokens=num_tokens)
 
 
 # ---- limits ----
@@ -224,7 +227,7 @@ def test_the_smallest_and_largest_of_everything_are_allowed(make_tokens):
         loader = Loader(tokens, **options)
         share = options["batch_size"] // options.get("world_size", 1)
         assert loader.rank_batch(0).shape == (share, options["block_size"] + 1)
-    assert Validation(tokens, block_size=40, num_tokens=40).num_tokens == 40
+    assert HeldOut(tokens, block_size=40, num_tokens=40).num_tokens == 40
 
 
 @pytest.mark.parametrize(
@@ -272,20 +275,21 @@ def test_windows_of_shards_shorter_than_one_are_none(make_tokens):
 @pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 2)])
 def test_validation_refuses_a_rank_that_is_not_there(make_tokens, rank, world_size):
     with pytest.raises(DataError, match=f"rank {rank} is not in 0 ... 1"):
-        Validation(
-            make_tokens(101), block_size=10, num_tokens=100, rank=rank, world_size=world_size
-        )
+        HeldOut(make_tokens(101), block_size=10, num_tokens=100, rank=rank, world_size=world_size)
 
 
 def test_ranks_share_validation_in_contiguous_parts(make_tokens):
     tokens = make_tokens(111, split="val")
     shares = [
-        Validation(tokens, block_size=10, num_tokens=110, rank=r, world_size=3) for r in range(3)
+        HeldOut(tokens, block_size=10, num_tokens=110, rank=r, world_size=3) for r in range(3)
     ]
     assert [(v.start, v.stop) for v in shares] == [(0, 3), (3, 7), (7, 11)]
-    assert [len(rows) for rows in shares[1].batches(3)] == [3, 1]
-    few = [Validation(tokens, block_size=10, num_tokens=10, rank=r, world_size=3) for r in range(3)]
-    assert [[len(rows) for rows in v.batches(3)] for v in few] == [[], [], [1]]
+    assert [(place, len(rows)) for place, rows in shares[1].batches(3)] == [
+        (slice(3, 6), 3),
+        (slice(6, 7), 1),
+    ]
+    few = [HeldOut(tokens, block_size=10, num_tokens=10, rank=r, world_size=3) for r in range(3)]
+    assert [[len(rows) for _, rows in v.batches(3)] for v in few] == [[], [], [1]]
 
 
 def test_two_batches_are_prepared_ahead_and_no_more():

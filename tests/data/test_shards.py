@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import data.shards
-from data import DataError, MissingShards, open_split
-from data.shards import find_shards, write_shard
+from data import DataError, MissingShards, open_split, open_splits
+from data.shards import SPLITS, find_shards, write_shard
 from tests.data.reading import read, refusal
 
 TOKENS = np.array([50256, 15496, 995, 0, 1, 2, 3, 50255], dtype=np.uint16)
@@ -177,6 +177,31 @@ def test_name_with_both_splits_is_refused(tmp_path):
     assert "names both splits" in refusal(tmp_path)
 
 
+def test_beside_train_or_val_test_is_a_word_like_any_other(tmp_path):
+    for name in ("test_train_0.bin", "val_test.bin", "a_test_0.bin", "tested.bin"):
+        write_shard(tmp_path / name, TOKENS)
+    found = {split: [p.name for p in find_shards(tmp_path, split)] for split in SPLITS}
+    assert found == {
+        "train": ["test_train_0.bin"],
+        "val": ["val_test.bin"],
+        "test": ["a_test_0.bin"],
+    }
+
+
+def test_only_the_test_split_may_be_absent(tmp_path):
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    with pytest.raises(MissingShards, match="no shards for split val"):
+        open_splits(tmp_path, vocab_size=50257)
+    write_shard(tmp_path / "x_val_0.bin", TOKENS)
+    assert list(open_splits(tmp_path, vocab_size=50257)) == ["train", "val"]
+    write_shard(tmp_path / "x_test_0.bin", TOKENS)
+    splits = open_splits(tmp_path, vocab_size=50257)
+    assert {split: tokens.split for split, tokens in splits.items()} == {s: s for s in SPLITS}
+    write_shard(tmp_path / "x_test_0.bin", np.array([50257], np.uint16))
+    with pytest.raises(DataError, match=r"x_test_0\.bin: holds token id 50257"):
+        open_splits(tmp_path, vocab_size=50257)
+
+
 def test_same_split_in_two_formats_is_refused(tmp_path):
     write_shard(tmp_path / "x_train_0.bin", TOKENS)
     np.save(tmp_path / "x_train_0", TOKENS)
@@ -207,7 +232,7 @@ def test_more_shards_than_the_soft_limit_of_open_files(tmp_path):
 
 
 def test_unknown_split_and_format_are_told_the_valid_ones(tmp_path):
-    assert refusal(tmp_path, "test") == "split 'test' is unknown; valid: train, val"
+    assert refusal(tmp_path, "dev") == "split 'dev' is unknown; valid: train, val, test"
     assert refusal(tmp_path, format="csv") == ("data.format 'csv' is unknown; valid: auto, nanogpt")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data import DataError
-from data.text import Corpus, cut, find_files
+from data import DataError, open_splits
+from data.text import Corpus, Shares, cut, find_files
 from data.vocabulary import Bytes
 from tests.data.reading import documents, read
 
@@ -34,13 +36,13 @@ def test_one_file_is_split_at_blank_lines_without_loss(cli, tmp_path):
     (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
     options = ("--tokenizer", "bytes", "--document-chars", 1, "--out", tmp_path / "out")
     assert cli("text", tmp_path / "book.txt", *options, "--workers", 1).returncode == 0
-    splits = [read(tmp_path / "out", split, vocab_size=257) for split in ("val", "train")]
+    splits = [read(tmp_path / "out", s, vocab_size=257) for s in ("val", "test", "train")]
     found = [d for split in splits for d in documents(split, 256)]
     assert {Bytes().decode(np.frombuffer(d, np.uint16)[1:].tolist()).strip() for d in found} == {
         paragraph.strip() for paragraph in paragraphs
     }
     assert len(found) == 200
-    assert len(documents(splits[0], 256)) > 5
+    assert min(len(documents(split, 256)) for split in splits) > 5
 
 
 def test_text_documents_are_in_one_split_whole_and_in_order(cli, tmp_path):
@@ -51,9 +53,11 @@ def test_text_documents_are_in_one_split_whole_and_in_order(cli, tmp_path):
     assert result.returncode == 0, result.stderr
     train = documents(read(out, "train", vocab_size=257), 256)
     val = documents(read(out, "val", vocab_size=257), 256)
-    assert not set(train) & set(val)  # not even the copies
+    test = documents(read(out, "test", vocab_size=257), 256)
+    for one, other in itertools.combinations((train, val, test), 2):
+        assert not {*one} & {*other}  # not even the copies
     expected = [Bytes().encode([text]).tobytes() for text in [*texts, texts[3], texts[4]]]
-    assert sorted(train + val) == sorted(expected)
+    assert sorted(train + val + test) == sorted(expected)
     assert [d for d in expected if d in set(train)] == train
     meta = json.loads((out / "meta.json").read_text())
     assert meta["splits"]["val"]["documents"] == len(val)
@@ -100,10 +104,28 @@ def test_hidden_files_stay_out_and_patterns_choose(tmp_path):
         find_files([tmp_path / "nowhere"], "*")
 
 
-def test_share_of_validation_documents_is_as_asked():
-    corpus = Corpus([], None, 0.1)
-    val = sum(corpus.split_of(f"document {i}") == "val" for i in range(5000))
-    assert 400 < val < 600
+def test_shares_of_documents_are_as_asked():
+    shares = Shares(val=0.1, test=0.3)
+    found = Counter(shares.split_of(f"document {i}") for i in range(5000))
+    assert 400 < found["val"] < 600
+    assert 1350 < found["test"] < 1650
+
+
+def test_a_test_split_changes_no_document_of_val():
+    texts = [f"document {i}" for i in range(1000)]
+    val = [{t for t in texts if Shares(0.1, test).split_of(t) == "val"} for test in (0, 0.1)]
+    assert val[0] == val[1]
+
+
+def test_without_a_share_for_test_there_is_no_test_split(cli, tmp_path):
+    write_files(tmp_path / "in", [f"Text {i}" for i in range(150)])
+    command = ("text", tmp_path / "in", "--tokenizer", "bytes", "--out", tmp_path / "out")
+    result = cli(*command, "--test-fraction", 0, "--workers", 1)
+    assert result.returncode == 0
+    assert "; test" not in result.stdout
+    assert list(open_splits(tmp_path / "out", vocab_size=257)) == ["train", "val"]
+    result = cli(*command)
+    assert "(test_fraction 0.0, now 0.1)" in result.stderr
 
 
 def metadata(out: Path) -> dict:
@@ -119,12 +141,13 @@ def test_defaults_are_those_of_the_help(cli, tmp_path):
     recorded = metadata(out)
     assert recorded["source"] == "text"
     arguments = recorded["arguments"]
-    assert list(arguments) == ["files", "text_sha256", "least_chars", "val_fraction"]
-    assert (arguments["files"], arguments["least_chars"], arguments["val_fraction"]) == (
-        1,
-        4096,
-        0.1,
-    )
+    assert arguments.pop("text_sha256")
+    assert arguments == {
+        "files": 1,
+        "least_chars": 4096,
+        "val_fraction": 0.1,
+        "test_fraction": 0.1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -140,7 +163,8 @@ def test_defaults_are_those_of_the_help(cli, tmp_path):
 def test_documents_end_at_blank_lines_or_with_the_file(cli, tmp_path, count, flags, least_chars):
     write_files(tmp_path / "in", [f"Text {i}.\n\n" * 900 for i in range(count)])
     out = tmp_path / "out"
-    options = ("--tokenizer", "bytes", "--val-fraction", 0.5, "--out", out, "--workers", 1)
+    options = ("--tokenizer", "bytes", "--val-fraction", 0.5, "--test-fraction", 0)
+    options += ("--out", out, "--workers", 1)
     assert cli("text", tmp_path / "in", *options, *flags).returncode == 0
     assert metadata(out)["arguments"]["least_chars"] == least_chars
 
@@ -151,6 +175,15 @@ def test_share_of_validation_lies_between_0_and_1(cli, tmp_path, fraction):
     result = cli("text", tmp_path / "in", "--val-fraction", fraction, "--out", tmp_path / "out")
     assert result.returncode == 2
     assert f"--val-fraction {fraction:g}; valid: between 0 and 1" in result.stderr
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.75, 1])
+def test_share_of_test_leaves_something_for_training(cli, tmp_path, fraction):
+    write_files(tmp_path / "in", ["a", "b"])
+    options = ("--val-fraction", 0.25, "--test-fraction", fraction, "--out", tmp_path / "out")
+    result = cli("text", tmp_path / "in", *options)
+    assert result.returncode == 2
+    assert f"--test-fraction {fraction:g}; valid: from 0 to below 0.75" in result.stderr
 
 
 def test_a_written_directory_is_told_from_one_that_was_complete(cli, tmp_path):
@@ -171,14 +204,18 @@ def test_files_of_several_paths_are_all_taken_once(tmp_path):
 def test_survey_counts_documents_and_refuses_an_empty_split(tmp_path):
     write_files(tmp_path / "in", [f"Text {i}.\n" for i in range(20)])
     files = find_files([tmp_path / "in"], "*")
-    none = Corpus(files, None, 1e-9)
-    with pytest.raises(DataError, match=r"^20 documents are too few: 0 fall to val, 20 to train; "):
-        none.survey()
-    with pytest.raises(DataError, match=r"^20 documents are too few: 20 fall to val, 0 to train; "):
-        Corpus(files, None, 1 - 1e-9).survey()
-    half = Corpus(files, None, 0.5)
+    for val, test, message in (
+        (1e-9, 0, "0 to val, 20 to train"),
+        (1 - 1e-9, 0, "20 to val, 0 to train"),
+        (0.5, 1e-9, "12 to val, 0 to test, 8 to train"),
+    ):
+        with pytest.raises(DataError) as caught:
+            Corpus(files, None, Shares(val, test)).survey()
+        assert str(caught.value).startswith(f"20 documents are too few ({message}); ")
+    half = Corpus(files, None, Shares(0.5, 0))
     splits = {split: list(half.documents(split)) for split in ("train", "val")}
-    assert all(half.split_of(d) == split for split, found in splits.items() for d in found)
+    split_of = half.shares.split_of
+    assert all(split_of(d) == split for split, found in splits.items() for d in found)
     assert sorted(splits["train"] + splits["val"]) == sorted(f"Text {i}.\n" for i in range(20))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data import DataError, Tokens, open_split
-from data.shards import write_shard
+from data.shards import SPLITS, write_shard
 from data.writer import Recipe, opened, recorded_arguments, split_by_hash, write_documents
 from storage import lock
 from tests.data.reading import read
@@ -54,8 +54,8 @@ def test_small_source_that_was_interrupted_starts_again(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="python -m data coinflip --out"):
         open_split(tmp_path, "train", vocab_size=2)
     assert main(command) == 0
-    sizes = {split: len(read(tmp_path, split, vocab_size=2)) for split in ("train", "val")}
-    assert sizes == {"train": 1000, "val": 2000}
+    sizes = {split: len(read(tmp_path, split, vocab_size=2)) for split in SPLITS}
+    assert sizes == {"train": 1000, "val": 2000, "test": 2000}
 
 
 def test_two_writers_of_one_directory_are_refused(cli, tmp_path):
@@ -136,6 +136,7 @@ def test_a_shard_takes_what_it_has_room_for(tmp_path):
                 "documents": 2,
                 "shards": [{"name": "x_train_000000.bin", "tokens": 2, "documents": 2}],
             },
+            "test": {"tokens": 0, "documents": None, "shards": []},
         },
     }
     assert not (tmp_path / "progress.json").exists()
@@ -161,6 +162,7 @@ def test_the_place_is_on_disk_before_the_first_shard_and_after_each(tmp_path, mo
         "split": "val",
         "shards": {
             "train": [],
+            "test": [],
             "val": [{"name": f"x_val_00000{i}.bin"} | shard for i in range(2)],
         },
         "position": {"place": 2},
@@ -202,6 +204,42 @@ def test_other_arguments_are_named_with_both_values(begun, finished):
         f"{begun} was made with other arguments (vocab_size 257, now 50257, seed 1, now 2,"
         " p None, now 0.5); choose another directory with --out, or remove that one"
     )
+
+
+# ---- folders that were made before there was a test split ----
+
+
+def without_test(file):
+    """Rewrite meta.json or progress.json as it was then."""
+    content = json.loads(file.read_text())
+    for part in ("splits", "shards"):
+        content.get(part, {}).pop("test", None)
+    arguments = content.get("recipe", content)["arguments"]
+    arguments.pop("test_tokens", None)
+    file.write_text(json.dumps(content))
+
+
+def test_a_complete_directory_without_a_test_split_stays_valid(cli, tmp_path):
+    command = ("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
+    assert cli(*command).returncode == 0
+    (tmp_path / "coinflip_test_000000.bin").unlink()
+    without_test(tmp_path / "meta.json")
+    result = cli(*command)
+    assert result.returncode == 0
+    assert "complete already: train 1,000 tokens; val 1,000 tokens; vocab_size 2\n" in result.stdout
+    assert "no test split; to get one, remove the folder and give the command again" in (
+        result.stdout
+    )
+    other = cli(*command, "--p", 0.5)
+    assert "made with other arguments (p 0.666, now 0.5)" in other.stderr
+    assert "test: none, so runs are judged on val" in cli("inspect", tmp_path).stdout
+
+
+def test_a_begun_directory_without_a_test_split_goes_on(begun):
+    without_test(begun / "progress.json")
+    recipe = a_recipe(arguments={"seed": 1, "test_tokens": 5})
+    with opened(begun, recipe, shard_tokens=3) as output:
+        assert (output.split, output.tokens("val"), output.tokens("test")) == ("val", 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -337,4 +375,4 @@ def test_an_output_of_nothing_can_be_finished(tmp_path):
         output.finish()
     meta = json.loads((tmp_path / "meta.json").read_text())
     nothing = {"tokens": 0, "documents": None, "shards": []}
-    assert meta["splits"] == {"val": nothing, "train": nothing}
+    assert meta["splits"] == {"val": nothing, "train": nothing, "test": nothing}

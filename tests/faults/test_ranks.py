@@ -106,8 +106,8 @@ def test_checkpoint_and_evaluation_longer_than_the_time_out_are_waited_for(shard
         "import os, sys, time\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "import train_gpt2\n"
-        "from data import Validation\n"
-        "sync, batches, waits = os.fsync, Validation.batches, []\n"
+        "from data import HeldOut\n"
+        "sync, batches, waits = os.fsync, HeldOut.batches, []\n"
         "def slow_disk(file):\n"
         "    if os.readlink(f'/proc/self/fd/{file}').endswith('partial'):\n"
         "        time.sleep(6)\n"
@@ -116,7 +116,7 @@ def test_checkpoint_and_evaluation_longer_than_the_time_out_are_waited_for(shard
         "    if os.environ['RANK'] == '1' and not waits:\n"
         "        waits.append(time.sleep(6))\n"
         "    return batches(self, rows)\n"
-        "os.fsync, Validation.batches = slow_disk, slow_eval\n"
+        "os.fsync, HeldOut.batches = slow_disk, slow_eval\n"
         "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
     )
     flags = ["--launch.timeout_seconds", "2", "--train.total_steps", "4"]
