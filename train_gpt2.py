@@ -256,9 +256,8 @@ def save(run: Run, state: State, log: runlog.Log) -> None:
 
 
 def warm_up(run: Run, state: State) -> float:
-    """One pass before the clock starts, to compile and to let DDP settle its buckets: a resumed run
-    then adds gradients in the same order as one that was never interrupted. Returns its seconds.
-    """
+    """One pass before the clock starts, to compile and to settle DDP's buckets; its seconds."""
+    # With settled buckets a resumed run adds gradients in the order of one never interrupted.
     began = time.perf_counter()
     optimizer, shape = state.optimizer, (run.batch.micro, run.config.model.block_size + 1)
     tokens = torch.zeros(shape, dtype=torch.int64).to(run.process.device)
@@ -278,7 +277,6 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     config, process, step = run.config, run.process, state.progress.step
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
-    facts["eval_tokens"] = tokens
     hashes = data_hashes(run.loader, run.held_out) if process.rank == 0 else {}
     if process.rank == 0:
         if step == 0:
@@ -289,7 +287,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
         print(screen.opening(config, run.origins, step, *lines), flush=True)
         if conflict := state.optimizer.check_schedule(run.schedule):
             print(f"warning: {conflict}", flush=True)
-    session.record_launch(process, log, hashes, facts)
+    session.record_launch(process, log, hashes, facts | {"eval_tokens": tokens})
 
 
 # -------------------------------------------------------------------------------------- the loop

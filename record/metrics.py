@@ -184,7 +184,7 @@ def summarize(
     bad = ~(np.isfinite(losses) & np.isfinite(norms))
     result = {
         "steps": train[-1]["step"] + 1 if train else 0,
-        **validation(val, total_steps),
+        **_validation(val, total_steps),
         "final_train_loss": float(losses[-1]) if train else None,
         "avg_loss": mean(losses),
         "avg_grad_norm": mean(norms),
@@ -237,7 +237,7 @@ def quantile(records: Sequence[Record], name: str, q: float) -> float | None:
     return float(np.quantile(finite, q)) if len(finite) else None
 
 
-def validation(val: Sequence[Record], total_steps: int) -> dict[str, Any]:
+def _validation(val: Sequence[Record], total_steps: int) -> dict[str, Any]:
     """First, best and last val loss; initial is before update 0, final after the last update.
 
     The test loss is measured with the final val loss, where the data have a test split.

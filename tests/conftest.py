@@ -53,7 +53,7 @@ def _denormals_as_found() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bytes of a made-up text: 40,000 training and 8,192 validation tokens."""
+    """Bytes of a made-up text: 40,000 training, 8,192 validation and 4,096 test tokens."""
     return tiny_shards(tmp_path_factory.mktemp("tokens"))
 
 

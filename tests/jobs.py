@@ -46,12 +46,13 @@ def made_up_text(length: int) -> bytes:
 
 
 def tiny_shards(folder: Path) -> Path:
-    """Bytes of a made-up text: 40,000 training and 8,192 validation tokens."""
+    """Bytes of a made-up text: 40,000 training, 8,192 validation and 4,096 test tokens."""
     folder.mkdir(exist_ok=True)
-    tokens = np.frombuffer(made_up_text(48_193), dtype=np.uint8).astype(np.uint16)
+    tokens = np.frombuffer(made_up_text(52_290), dtype=np.uint8).astype(np.uint16)
     write_shard(folder / "tiny_val_000000.bin", tokens[:8_193])
     write_shard(folder / "tiny_train_000000.bin", tokens[8_193:30_000])
     write_shard(folder / "tiny_train_000001.bin", tokens[30_000:48_193])
+    write_shard(folder / "tiny_test_000000.bin", tokens[48_193:])
     return folder
 
 

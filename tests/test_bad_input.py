@@ -52,7 +52,7 @@ def refused(arguments, capsys, *words):
         (["--train.batch_tokens", "500"], ["500", "1 ranks x block_size 32 = 32"]),
         (["--train.micro_batch_size", "3"], ["micro_batch_size 3 x block_size 32 = 96"]),
         (["--schedule.warmup_steps", "13"], ["schedule.warmup_steps", "13", "12"]),
-        (["--eval.tokens", "1000"], ["1,000 validation tokens", "32"]),
+        (["--eval.tokens", "1000"], ["1,000 val tokens", "32"]),
         (["--eval.tokens", "1024000"], ["1,024,000", "8,192"]),
         (["--train.batch_tokens", "64000"], ["1,249 sequences", "2,000"]),
         (["--model.vocab_size", "90"], ["tiny_", "90"]),

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 import train_gpt2
 from record import checkpoints
@@ -16,7 +17,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(
     tiny, tmp_path, monkeypatch, capsys, bad
 ):
     losses = iter([5.5, bad])  # before update 0 and after update 4
-    monkeypatch.setattr(train_gpt2, "evaluate", lambda *_: next(losses))
+    monkeypatch.setattr(train_gpt2, "evaluate", lambda *_: torch.full((8,), next(losses)))
     assert main(tiny) == 3
     directory = only_run(tmp_path / "runs")
     assert (

@@ -138,7 +138,7 @@ def test_the_record_says_what_each_launch_runs_on(tiny, tmp_path, capsys):
             "batch     512 tokens = 1 ranks x 4 micro-batches x 4 sequences x 32",
         ]
     )
-    assert first[3].endswith(": 0.15 epochs")
+    assert first[3].endswith(": 0.15 epochs; 2,048 val tokens, 2,048 test tokens")
     assert first[4].startswith("optimizer adamw: lr 0.003, betas 0.9,0.95, weight_decay 0.1 (")
     assert first[5].startswith("schedule  cosine: warmup_steps 0.05, min_lr_ratio 0.1 (")
 
@@ -148,6 +148,7 @@ def test_the_record_says_what_each_launch_runs_on(tiny, tmp_path, capsys):
         assert (facts["dtype"], facts["world_size"], facts["start_step"]) == ("float32", 1, step)
         assert 0 < facts["warm_up_seconds"] < wall
         assert "host" in facts
+        assert facts["eval_tokens"] == {"val": 2048, "test": 2048}
     weights = GPT.initialised(load(tiny).model, seed=1).state_dict()
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -157,6 +158,10 @@ def test_the_record_says_what_each_launch_runs_on(tiny, tmp_path, capsys):
     loader = Loader(tokens, block_size=32, batch_size=16, data_seed=1)
     batches = b"".join(loader.global_batch(step).tobytes() for step in range(3))
     assert record["hashes"]["batches"] == hashlib.sha256(batches).hexdigest()
+    for split in ("val", "test"):  # the first 64 sequences of 32 tokens, each with its last target
+        tokens = open_split(load(tiny).data.dir, split, vocab_size=256).shards[0]
+        text = b"".join(tokens[i : i + 33].tobytes() for i in range(0, 2048, 32))
+        assert record["hashes"][split] == hashlib.sha256(text).hexdigest()
 
 
 def test_headerless_shards_train_when_asked_for(tiny, shards, tmp_path):

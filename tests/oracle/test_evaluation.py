@@ -1,12 +1,13 @@
-"""On two ranks too the validation loss is Hugging Face's; test_training.py has one rank."""
+"""On two ranks too all held-out losses are Hugging Face's; test_training.py has one rank."""
 
 import numpy as np
 import pytest
 import torch
 
+from record import sequences
 from tests.jobs import command, finish, only_run, ranks
 from tests.oracle.reference import column, hugging_face, lines_of, mean_loss, windows
-from train_gpt2 import evaluate, main
+from train_gpt2 import main
 
 SHAPE = {"vocab_size": 256, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 32}
 ROWS = 11  # rank 0 evaluates 4 + 1 of them, rank 1 4 + 2
@@ -19,7 +20,7 @@ sys.exit(train_gpt2.main(sys.argv[1:]))
 """
 
 
-def test_two_ranks_have_hugging_faces_validation_loss_and_the_updates_of_one(shards, tmp_path):
+def test_two_ranks_have_hugging_faces_losses_and_the_updates_of_one(shards, tmp_path):
     """With an optimizer that draws labels: a row draws the same on any rank."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -38,47 +39,31 @@ def test_two_ranks_have_hugging_faces_validation_loss_and_the_updates_of_one(sha
     assert column(two, "mfu") == pytest.approx(done / 2e9)  # of the peak of both
 
     rows = windows(shards / "tiny_val_000000.bin", ROWS, 32)
+    test_rows = windows(shards / "tiny_test_000000.bin", ROWS, 32)
     expected = {}
     for path in (directory / "checkpoints").glob("*.pt"):
         state = torch.load(path, weights_only=True)
         with torch.no_grad():
-            loss = mean_loss(hugging_face(state["model"], SHAPE), rows).item()
-        expected[state["progress"]["step"]] = loss
+            model, step = hugging_face(state["model"], SHAPE), state["progress"]["step"]
+            expected[step] = mean_loss(model, rows).item()
+            if step == 10:
+                each = {
+                    split: [mean_loss(model, row[None]).item() for row in text]
+                    for split, text in (("val", rows), ("test", test_rows))
+                }
     found = {line["step"]: line["val/loss"] for line in two if "val/loss" in line}
     assert sorted(expected) == [5, 10]
     assert {step: found[step] for step in expected} == pytest.approx(expected, abs=1e-5)
     assert expected[5] - expected[10] > 0.1
 
-
-class Alone:
-    """A process without others."""
-
-    device = torch.device("cpu")
-
-    def sum(self, values):
-        return values
-
-
-class ConstantLoss(torch.nn.Module):
-    """A loss of float32(0.1) for every batch; keeps what it was called with."""
-
-    def forward(self, tokens, targets):
-        self.modes = getattr(self, "modes", set()) | {(self.training, torch.is_grad_enabled())}
-        return torch.tensor(0.1)
-
-
-class Batches:
-    """20,000 batches of one row with two targets, then one of three rows."""
-
-    def batches(self, rows):
-        yield from [torch.zeros(1, 3, dtype=torch.int64)] * 20_000
-        yield torch.zeros(3, 3, dtype=torch.int64)
-
-
-def test_the_mean_of_many_losses_is_kept_in_double_precision():
-    model = ConstantLoss()
-    loss = evaluate(model, Batches(), 1, Alone())
-    assert loss == pytest.approx(float(np.float32(0.1)), rel=1e-12)
-    assert model.modes == {(False, False)}  # neither in training mode nor with gradients
-    assert model.training
-    assert torch.is_grad_enabled()
+    for run in (directory, only_run(tmp_path / "one")):
+        losses = sequences.read(run)
+        assert list(losses) == ["val", "test"]
+        last = lines_of(run)[-1]
+        for split, values in losses.items():
+            assert values.dtype == np.float32
+            assert values == pytest.approx(each[split], abs=3e-5)
+            assert last[f"{split}/loss"] == pytest.approx(
+                float(values.astype(float).mean()), rel=1e-12
+            )
+    assert [line["step"] for line in two if "test/loss" in line] == [10]

@@ -201,6 +201,7 @@ def test_summary_of_a_short_run_has_the_numbers_of_its_lines():
         "steps": 9,
         "initial_val_loss": 10.9,
         "final_val_loss": 6.75,
+        "final_test_loss": None,
         "best_val_loss": 6.5,
         "best_val_step": 8,
         "final_train_loss": 6.0,
