@@ -18,7 +18,7 @@ from contest.job import resolved, state
 from contest.local import Attempt
 from contest.plan import make
 from contest.watch import Lines, duration, table
-from record.runlog import read_record, read_summary
+from record.runlog import read_metrics, read_record, read_summary
 from tests.contest import tiny
 from tests.jobs import assert_same, end_of, wait_until
 from train_gpt2 import main as train
@@ -178,6 +178,19 @@ def test_branches_have_the_bits_of_runs_of_their_own(shards, tmp_path):
         assert record["hashes"] == alone["hashes"]
     second = read_record(trunk[1].directory)["launches"][0]["environment"]
     assert second["start_step"] == trunk[0].length, "the second segment begins where the first ends"
+
+
+def test_branch_keeps_an_evaluation_of_its_trunk_but_not_its_test_loss(shards, tmp_path):
+    constant = {"schedule.name": "constant", "schedule.warmup_steps": 2, "eval.every": 6}
+    (trunk, *_) = make(tiny.parse(shards, {"a": constant}), tmp_path).jobs
+    assert train(trunk.words()) == 0
+    longer = tiny.parse(shards, {"a": constant | {"train.total_steps": 24}})
+    job = make(longer, tmp_path / "other").jobs[0]
+    branches.prepare(trunk.directory, resolved(tuple(job.words())))
+    ends = [read_metrics(run.directory)[-1] for run in (trunk, job)]
+    assert ends[0]["step"] == ends[1]["step"] == trunk.config.train.total_steps
+    assert ends[0]["val/loss"] == ends[1]["val/loss"]
+    assert ["test/loss" in line for line in ends] == [True, False]
 
 
 def test_branch_from_another_run_is_refused(shards, tmp_path):
