@@ -17,7 +17,7 @@ import pytest
 
 from tests.jobs import ROOT
 
-# The launch scripts take python3 off the path where the checkout has no .venv of its own.
+# multinode.sh takes python3 off the path where the checkout has no .venv of its own.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
@@ -44,11 +44,11 @@ def no_orphans(tmp_path: Path) -> Iterator[None]:
     assert not left, f"processes {left} outlived the run"
 
 
-def script(name: str, arguments: list[str], **settings: object) -> subprocess.Popen[str]:
-    """launch/NAME with settings in its environment; in its own session."""
+def launched(*words: str) -> subprocess.Popen[str]:
+    """`python -m launch WORDS`, in its own session."""
     return subprocess.Popen(
-        [str(ROOT / "launch" / name), *arguments],
-        env=os.environ | {"PATH": PATH} | {k: str(v) for k, v in settings.items()},
+        [sys.executable, "-m", "launch", *words],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
