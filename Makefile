@@ -10,12 +10,19 @@ STDLIB := data/tokens/stdlib/meta.json
 
 .PHONY: train contest quick test test-all lint types format hooks mutants clean
 train: .venv/installed $(STDLIB)
-	$(BIN)/torchrun --standalone --nproc_per_node=2 train_gpt2.py configs/quickstart.toml
+	$(BIN)/python -m launch --nproc 2 configs/quickstart.toml
+	@printf '\nnow type:\n%s\n%s\n%s\n' \
+	    '  . .venv/bin/activate    # once in each shell: python and torchrun are then those of .venv' \
+	    '  python -m launch --nproc 2 configs/quickstart.toml --optimizer.lr 1e-3' \
+	    '  python -m report runs   # compares the two learning rates'
 
 # three schedules x three seeds, and whether the numbers are those of docs/results/expected.toml
 contest: .venv/installed $(STDLIB)
 	$(BIN)/python -m contest configs/contest/quickstart.toml
 	$(BIN)/python -m contest.expected runs/quickstart docs/results/expected.toml
+	@printf '\nnow type:\n%s\n%s\n' \
+	    '  . .venv/bin/activate    # once in each shell: python and torchrun are then those of .venv' \
+	    '  python -m report runs/quickstart'
 
 # lint, types, and the tests that start no process and compile nothing
 quick: lint types

@@ -27,7 +27,8 @@ from contest.file import Contest
 from contest.history import note
 from contest.job import state
 from contest.plan import check, check_data, make, written
-from contest.slots import Slot, slots, visible_gpus
+from contest.slots import Slot, slots
+from launch.node import visible_gpus
 from record import runlog
 from record.hardware import usable_cores
 from storage import LockedError, lock
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "runs at once (default: as many as there are GPUs or cores for)"
     add("--jobs", type=int, metavar="N", help=text)
     add("--gpus-per-run", type=int, metavar="M", help="default 1; 0: CPU cores")
-    text = "torchrun processes of a run (default: its GPUs)"
+    text = "processes of a run (default: its GPUs)"
     add("--nproc", type=int, metavar="N", help=text)
     add("--retry-failed", action="store_true", help="run failed ones again")
     text = "slurm: submit what can run and return (docs/slurm.md)"
@@ -95,7 +96,7 @@ def _carry_out(options: argparse.Namespace) -> int:
     else:
         wanted = {name: getattr(options, name) for name in ("jobs", "gpus_per_run", "nproc")}
         places = slots(gpus, usable_cores(), **wanted)
-    check(contest, home, max(1, places[0].nproc))
+    check(contest, home, places[0].nproc)
     for notice in contest.notices:
         print(f"notice: {notice}", file=sys.stderr)
     plan = make(contest, options.out)

@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from configs import Config, ConfigError, Model, load
-from contest.job import ENDED, Job, progress, state
+from contest.job import ENDED, Job, progress, python_path, state
 from contest.plan import Plan, check_data
 from contest.slots import Slot
 from contest.watch import duration
@@ -130,7 +130,7 @@ def _probe(job: Job, slot: Slot) -> Pace:
                 trial.command(slot.nproc),
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=os.environ | slot.environment,
+                env=os.environ | slot.environment | {"PYTHONPATH": python_path()},
                 start_new_session=True,
             )
         deadline = time.monotonic() + PROBE_SECONDS

@@ -65,13 +65,11 @@ class Job:
         where = {"dir": str(self.directory.parent), "group": of_role, "job_type": self.contestant}
         return [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
 
-    def command(self, nproc: int = 0) -> list[str]:
-        """The command line of its process: plain python for 0, else torchrun with `nproc` ranks."""
-        launcher = [sys.executable]
-        if nproc:
-            launcher += ["-m", "torch.distributed.run", "--standalone"]
-            launcher += [f"--nproc_per_node={nproc}"]
-        return [*launcher, str(ROOT / "train_gpt2.py"), *self.words()]
+    def command(self, nproc: int = 1) -> list[str]:
+        """The command line of its process, which starts `nproc` ranks if they are several."""
+        if nproc > 1:
+            return [sys.executable, "-m", "launch", f"--nproc={nproc}", *self.words()]
+        return [sys.executable, str(ROOT / "train_gpt2.py"), *self.words()]
 
 
 @functools.cache

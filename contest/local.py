@@ -16,7 +16,7 @@ from typing import Protocol
 
 from configs import ConfigError
 from contest import branches
-from contest.attempts import LAST_LINES, attempts, killed_by, note, tail
+from contest.attempts import LAST_LINES, attempts, note, tail
 from contest.job import ENDED, Job, State, progress, python_path, resolved, state
 from contest.plan import Plan
 from contest.slots import Slot
@@ -184,7 +184,7 @@ class Runner:
             lines = tail(job.log)[-LAST_LINES:]
             self.steps += max(0, progress(job)[0] - attempt.first_step)
             self.seconds += seconds
-            note(job.home, job.id, attempt.started, exit_code(code, attempt, lines), lines)
+            note(job.home, job.id, attempt.started, exit_code(code, attempt), lines)
             self._refresh_plan()
             self.watch.ended(job, self.states.get(job.id, "failed"), lines, seconds)
         for attempt in self.live.values():
@@ -207,14 +207,14 @@ class Runner:
             attempt.process.kill()
 
 
-def exit_code(code: int, attempt: Attempt, lines: list[str]) -> int:
-    """The exit code of the run, or minus the signal that ended it.
+def exit_code(code: int, attempt: Attempt) -> int:
+    """The exit code of a run's process, or minus the signal that ended it.
 
-    `lines`: the last ones of its output. A failure after a stop request counts as -SIGTERM.
+    launch/node.py gives 128 + the signal. A failure after a stop request counts as -SIGTERM.
     """
-    if code > 0 and attempt.stop_requested:
-        return -signal.SIGTERM
-    return (killed_by(lines) if attempt.slot.nproc and code > 0 else None) or code
+    if code > 128:
+        return 128 - code
+    return -signal.SIGTERM if code > 0 and attempt.stop_requested else code
 
 
 def _remaining(plan: Plan, states: Mapping[str, State]) -> int:

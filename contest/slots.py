@@ -15,17 +15,7 @@ class Slot:
 
     name: str
     environment: Mapping[str, str]
-    nproc: int  # torchrun's ranks; 0: plain python
-
-
-def visible_gpus() -> list[str]:
-    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES takes them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
-    import torch
-
-    return [str(i) for i in range(torch.cuda.device_count())]
+    nproc: int  # ranks
 
 
 def slots(
@@ -49,7 +39,7 @@ def slots(
         gpus_per_run = min(len(gpus), nproc or 1)
     if gpus_per_run:
         return _slots_of_gpus(gpus, cores, jobs, gpus_per_run, nproc or gpus_per_run)
-    return _slots_of_cores(cores, jobs, nproc or 0)
+    return _slots_of_cores(cores, jobs, nproc or 1)
 
 
 def _slots_of_gpus(
@@ -67,10 +57,9 @@ def _slots_of_gpus(
 
 
 def _slots_of_cores(cores: int, jobs: int | None, ranks: int) -> list[Slot]:
-    jobs = jobs or max(1, cores // max(1, ranks))
-    threads = max(1, cores // (jobs * max(1, ranks)))
-    nproc = ranks if ranks > 1 else 0
-    return [Slot(f"{threads} threads", _environment("", threads), nproc) for _ in range(jobs)]
+    jobs = jobs or max(1, cores // ranks)
+    threads = max(1, cores // (jobs * ranks))
+    return [Slot(f"{threads} threads", _environment("", threads), ranks) for _ in range(jobs)]
 
 
 def _environment(gpus: str, threads: int) -> dict[str, str]:

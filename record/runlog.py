@@ -79,7 +79,7 @@ class RunLog:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "resume_offset": resume_offset,
-            # torchrun counts its restarts after a rank died; 0 for a start by hand or scheduler
+            # counted by launch or torchrun after a rank died; 0 for a start by hand or scheduler
             "restart": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
         }
         self.facts["launches"] = [*old.get("launches", []), launch]

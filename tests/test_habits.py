@@ -3,6 +3,7 @@
 import ast
 import re
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from tests.jobs import ROOT
 
 INSTALLED = Path(sys.executable).parent
+TOKENS = "data/tokens/stdlib/meta.json"
 
 
 def test_hooks_call_tools_that_are_installed():
@@ -35,6 +37,29 @@ def test_makefile_has_every_command_of_a_page(page, some):
     commands = re.findall(r"(?:`|^    )make ((?:[a-z-]+ ?)+)", text, re.MULTILINE)
     named = {name for command in commands for name in command.split()}
     assert some <= named <= targets
+
+
+@pytest.mark.parametrize(
+    ("target", "commands"),
+    [
+        ("train", ["-m launch --nproc 2 configs/quickstart.toml"]),
+        ("contest", ["-m contest configs/contest/quickstart.toml", "-m contest.expected"]),
+    ],
+)
+def test_first_commands_end_with_what_to_type_next(tmp_path, target, commands):
+    """With a stand-in for the installed Python, which writes down what it is asked for."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    python.chmod(0o755)
+    done = [word for name in (".venv/installed", TOKENS) for word in ("-o", name)]
+    words = ["make", "--silent", f"BIN={tmp_path}", *done, target]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert all(a.startswith(command) for a, command in zip(asked, commands, strict=True)), asked
+    first, *rest = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    assert first.split("#")[0].strip() == ". .venv/bin/activate"
+    assert rest
+    assert all(line.startswith("python -m ") for line in rest)
 
 
 def functions(body, prefix=""):

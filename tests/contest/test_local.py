@@ -222,7 +222,7 @@ def test_branch_from_a_run_without_hashes_is_refused(shards, tmp_path, record):
 
 
 @pytest.mark.slow
-def test_two_ranks_under_torchrun_one_of_them_killed(shards, tmp_path):
+def test_two_ranks_one_of_them_killed(shards, tmp_path):
     path = tiny.write(tmp_path / "c.toml", shards, {"cosine": {}}, seeds=[1],
                       settings=LONG | {"checkpoint.every": 5})  # fmt: skip
     out = tmp_path / "runs"

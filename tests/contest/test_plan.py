@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from contest.attempts import killed_by
 from contest.job import Job, state
 from contest.local import Attempt, exit_code
 from contest.plan import check, make, written
@@ -320,7 +321,7 @@ def test_slots_share_out_gpus_and_cores():
     assert places(four, 8, gpus_per_run=2) == [("0,1", 2), ("GPU-2,3", 2)]
     assert places(four, 8, nproc=4) == [("0,1,GPU-2,3", 4)]
     assert places(four, 8, jobs=1) == [("0", 1)]
-    assert places(four, 8, gpus_per_run=0, jobs=2) == [("", 0), ("", 0)]
+    assert places(four, 8, gpus_per_run=0, jobs=2) == [("", 1), ("", 1)]
     threads = [slot.environment["OMP_NUM_THREADS"] for slot in slots([], 8, jobs=3)]
     assert threads == ["2", "2", "2"]
     assert len(slots([], 8)) == 8
@@ -329,16 +330,22 @@ def test_slots_share_out_gpus_and_cores():
         slots(four, 8, jobs=3, gpus_per_run=2)
 
 
-def test_signal_that_ended_a_rank_is_found_in_torchruns_words(shards, tmp_path):
+def test_exit_code_of_a_rank_killed_by_a_signal_is_minus_that_signal(shards, tmp_path):
     job = make(tiny.parse(shards, TWO), tmp_path).jobs[0]
-    slot = Slot("", {}, 2)
-    attempt = Attempt(job, slot, None, "", 0.0, 0)
+    attempt = Attempt(job, Slot("", {}, 2), None, "", 0.0, 0)
+    codes = {0: 0, 1: 1, 2: 2, 3: 3, 137: -signal.SIGKILL, -9: -signal.SIGKILL}
+    assert {code: exit_code(code, attempt) for code in codes} == codes
+    attempt.stop_requested = True
+    assert exit_code(1, attempt) == -signal.SIGTERM
+    assert exit_code(0, attempt) == 0
+
+
+def test_signal_that_ended_a_rank_is_found_in_torchruns_words():
     said = ["  rank      : 1 (local_rank: 1)", "  exitcode  : -9 (pid: 4711)"]
-    assert exit_code(1, attempt, said) == -signal.SIGKILL
+    assert killed_by(said) == -signal.SIGKILL
     ended_for_it = ["  exitcode  : -15 (pid: 4712)", "Root Cause (first observed failure):"]
-    assert exit_code(1, attempt, ended_for_it + said) == -signal.SIGKILL
-    assert exit_code(1, attempt, ["  exitcode  : 2 (pid: 4711)"]) == 1
-    assert exit_code(0, attempt, said) == 0
+    assert killed_by(ended_for_it + said) == -signal.SIGKILL
+    assert killed_by(["  exitcode  : 2 (pid: 4711)"]) is None
 
 
 def test_a_plan_that_was_written_is_read_back(shards, tmp_path):
