@@ -465,7 +465,7 @@ def command(argv: list[str]) -> int:
     if (ended := session.already_ended(config)) is not None:
         return ended
     with run.process.joined(config) as signals:
-        log, checkpoint = session.open_record(run.process, config)
+        log, checkpoint = session.open_record(run.process, config, run.origins)
         with log, run.process.naming_lost_peers():
             status = train(run, log, checkpoint, signals)
     return runlog.EXIT_CODES[status]

@@ -167,7 +167,8 @@ def _keys() -> tuple[tuple[str, str, str], ...]:
 
 
 def _walk() -> Iterator[tuple[str, str, str]]:
-    for name, field in Config.model_fields.items():
+    settable = {k: field for k, field in Config.model_fields.items() if k != "versions"}
+    for name, field in settable.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             for sub, item in inner.model_fields.items():

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from configs.validation import ConfigError, Strict
 
 Resolve = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]  # a name's hyperparameters, all
+Version = Callable[[str, str], str]  # of the source at a dotted path, which a key names
 
 
 class Model(Strict):
@@ -109,7 +110,7 @@ class Named(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     name: str = Field(
-        description="from the table (`python -m optim list`), or package.module.Class"
+        description="from the table (`python -m optim list`), or your own: package.module.Class"
     )
 
     @property
@@ -139,6 +140,7 @@ class Config(Strict):
     checkpoint: Checkpoint = Checkpoint()  # type: ignore[call-arg]
     launch: Launch = Launch()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
+    versions: dict[str, str] = Field({}, description="set by the program: source of dotted names")
 
     @field_validator("init")
     @classmethod
@@ -154,18 +156,31 @@ class Config(Strict):
             raise ValueError("needs init as well: the run that the state comes from")
         return value or None  # one spelling, so that the run has one identity
 
-    def resolved(self, optimizer: Resolve, schedule: Resolve) -> Config:
-        """The same run with complete hyperparameters: optim.resolve_optimizer, resolve_schedule."""
+    def resolved(self, optimizer: Resolve, schedule: Resolve, version: Version) -> Config:
+        """The same run with complete hyperparameters, and the versions of code from elsewhere.
+
+        Raises:
+            ConfigError: as the arguments, which are functions of optim; or `versions` was given,
+                and is not that of the present code.
+        """
         given = {"optimizer": (optimizer, self.optimizer), "schedule": (schedule, self.schedule)}
-        tables = {
-            key: Named(name=named.name, **resolve(named.name, named.hyperparameters))
-            for key, (resolve, named) in given.items()
-        }
+        tables: dict[str, Any] = {"versions": {}}
+        for key, (resolve, named) in given.items():
+            tables[key] = Named(name=named.name, **resolve(named.name, named.hyperparameters))
+            if "." in named.name:
+                tables["versions"][named.name] = version(named.name, f"{key}.name")
+        for name, old in self.versions.items():
+            if (new := tables["versions"].get(name, old)) != old:
+                raise ConfigError(
+                    f"this configuration was written with version {old} of {name}, which is {new} "
+                    "now; bring that version back, or remove the [versions] table"
+                )
         return self.model_copy(update=tables)
 
     def table(self) -> dict[str, Any]:
         """Nested plain values, without the keys that are None, which TOML cannot express."""
-        return self.model_dump(exclude_none=True)
+        unused = set() if self.versions else {"versions"}  # runs of our own names have no such key
+        return self.model_dump(exclude_none=True, exclude=unused)
 
     def toml(self) -> str:
         """The configuration as a TOML file that `load` reads back to the same run."""

@@ -187,7 +187,7 @@ def _shared_settings(config: Config) -> dict[str, Any]:
     """The settings that two runs with a common beginning must share."""
     table = {k: v for k, v in config.table().items() if k not in ("schedule", "log", "checkpoint")}
     table["train"] = {k: v for k, v in table["train"].items() if k != "total_steps"}
-    return table
+    return table | {"versions": config.versions.get(config.optimizer.name)}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -7,7 +7,6 @@ read its verdict: one line that names the node, printed on every node within `jo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -15,17 +14,14 @@ import socket
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from configs import Config
+from record.hardware import code_files
 from record.runlog import flat
-
-ROOT = Path(__file__).parent.parent
-CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "record", "storage")
 
 
 class RunError(RuntimeError):
@@ -41,12 +37,7 @@ def facts(config: Config, device: torch.device) -> dict[str, str]:
     }
     given = flat({k: v for k, v in config.table().items() if k != "log"})
     settings = {key: repr(value) for key, value in given.items()}
-    code = {}
-    for part in CODE:
-        path = ROOT / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-            code[f"the code of {file.relative_to(ROOT)}"] = digest
+    code = {f"the code of {path}": digest for path, digest in code_files().items()}
     return of_run | settings | code
 
 

@@ -14,7 +14,7 @@ from launch.process import Process, print_once
 from record import checkpoints, parents, runlog, sequences
 from record.hardware import environment
 from record.metrics import StreamMetrics, summarize
-from record.resume import open_run
+from record.resume import changed_code, open_run, other_version
 from record.screen import closing
 
 T = TypeVar("T")
@@ -32,8 +32,12 @@ def already_ended(config: Config) -> int | None:
     return runlog.EXIT_CODES[summary["status"]]
 
 
-def open_record(process: Process, config: Config) -> tuple[runlog.Log, Path | None]:
+def open_record(
+    process: Process, config: Config, origins: Mapping[str, str]
+) -> tuple[runlog.Log, Path | None]:
     """The run's record, and the checkpoint to resume from (None: from step 0).
+
+    origins: of hyperparameters, as configs.origins gives them.
 
     Raises:
         RunError: the folder cannot be used, or is not the same on all nodes; on all ranks.
@@ -41,6 +45,8 @@ def open_record(process: Process, config: Config) -> tuple[runlog.Log, Path | No
     where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
     wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
     toml, table = config.toml(), config.table()
+    if process.rank == 0 and (line := other_version(config, origins)):
+        print(line, flush=True)
     opened = _on_rank_0(process, lambda: open_run(config.directory, wandb, toml, table))
     checkpoint, problem = process.broadcast(opened and opened[1]), None
     if checkpoint and not checkpoint.exists():
@@ -57,6 +63,8 @@ def record_launch(
 ) -> None:
     """Record the `hashes` of what this launch starts with, as `RunLog.begin`, and where it runs.
 
+    A line says so if a run is resumed by other code.
+
     Raises:
         RunError: the batches are not those that the run began with; on all ranks.
     """
@@ -64,6 +72,8 @@ def record_launch(
         process,
         lambda: log.begin(hashes, environment() | {"world_size": process.world_size, **facts}),
     )
+    if process.rank == 0 and (line := changed_code(log.facts["launches"], facts["start_step"])):
+        print(line, flush=True)
 
 
 def save_checkpoint(

@@ -53,11 +53,13 @@ __all__ = [
     "Schedule",
     "build_optimizer",
     "build_schedule",
+    "optimizer_class",
     "optimizer_of",
     "optimizer_state_bytes",
     "resolve",
     "resolve_optimizer",
     "resolve_schedule",
+    "schedule_function",
     "schedule_of",
 ]
 
@@ -131,7 +133,7 @@ def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str
     Raises:
         ConfigError: unknown name, unknown or missing key, wrong type; one line.
     """
-    return complete(_optimizer_class(name), hyperparameters, "optimizer")
+    return complete(optimizer_class(name), hyperparameters, "optimizer")
 
 
 def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: Any) -> Optimizer:
@@ -153,14 +155,19 @@ def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: A
 
 
 def _construct(name: str, param_groups: Iterable[Any], values: Mapping[str, Any]) -> Optimizer:
-    cls = foreign.with_hooks(OPTIMIZERS.get(name) or foreign.imported(name))
+    cls = foreign.with_hooks(OPTIMIZERS.get(name) or foreign.imported_class(name))
     optimizer = foreign.construct(name, cls, param_groups, dict(values))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
 
 
-def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """The class `name`.
+
+    Raises:
+        ConfigError: there is none, or it is no torch-style optimizer; one line.
+    """
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
     if "." in name:
@@ -177,12 +184,12 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 def resolve_schedule(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """`hyperparameters` checked against the signature of `name`, with its defaults filled in.
 
+    `name` is a key of SCHEDULES or the dotted path of a function `(step, total_steps, *, ...)`.
+
     Raises:
         ConfigError: unknown name, unknown key, wrong type, out of its domain; one line.
     """
-    if name not in SCHEDULES:
-        raise ConfigError(f"unknown schedule.name = '{name}'; {nearest(name, SCHEDULES)}")
-    return complete(SCHEDULES[name], hyperparameters, "schedule")
+    return complete(schedule_function(name), hyperparameters, "schedule")
 
 
 def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Schedule:
@@ -197,13 +204,32 @@ def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Sched
     return _evaluate(name, total_steps, resolve_schedule(name, hyperparameters))
 
 
+def schedule_function(name: str) -> Callable[..., float]:
+    """The function `name`.
+
+    Raises:
+        ConfigError: there is none, or it takes no (step, total_steps); one line.
+    """
+    if name in SCHEDULES:
+        return SCHEDULES[name]
+    if "." in name:
+        return foreign.imported_function(name)
+    raise ConfigError(
+        f"unknown schedule.name = '{name}'; {nearest(name, SCHEDULES)};"
+        " another function is named by its dotted path, as my_lab.my_schedule"
+    )
+
+
 def _evaluate(name: str, total_steps: int, values: Mapping[str, Any]) -> Schedule:
-    function = SCHEDULES[name]
+    function = schedule_function(name)
     try:
-        factors = tuple(function(step, total_steps, **values) for step in range(total_steps + 1))
-    except ArithmeticError as error:  # a power too large for a float
+        steps = range(total_steps + 1)
+        factors = tuple(float(function(step, total_steps, **values)) for step in steps)
+    except ConfigError:  # values that do not fit each other, or the run
+        raise
+    except Exception as error:  # a power too large for a float, or a mistake in others' code
         raise ConfigError(
-            f"schedule '{name}' cannot be evaluated with {dict(values)}: {error}"
+            f"schedule '{name}' cannot be evaluated with {dict(values)}: {foreign.line(error)}"
         ) from error
     for step, factor in enumerate(factors):
         if not (math.isfinite(factor) and 0 <= factor <= 1):
@@ -220,9 +246,10 @@ def resolve(config: Config) -> Config:
     """The configuration with every hyperparameter of its optimizer and schedule.
 
     Raises:
-        ConfigError: as `resolve_optimizer` and `resolve_schedule`.
+        ConfigError: as `resolve_optimizer` and `resolve_schedule`; or the configuration was written
+            with another version of a class or function from elsewhere.
     """
-    return config.resolved(resolve_optimizer, resolve_schedule)
+    return config.resolved(resolve_optimizer, resolve_schedule, foreign.version)
 
 
 def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:

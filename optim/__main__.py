@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from configs.validation import ConfigError, nearest
-from optim import OPTIMIZERS, SCHEDULES, Schedule, build_schedule, listing
+from optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Schedule,
+    build_schedule,
+    listing,
+    optimizer_class,
+    schedule_function,
+)
+from optim.core.foreign import imported
 from optim.core.hyperparameters import schema
 
 _COLUMNS = 6  # panels in a row of the picture
@@ -34,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--markdown", action="store_true", help="the table of docs/optimizers.md")
     table.set_defaults(run=_list)
     showing = commands.add_parser("show", help="documentation and defaults of one of them")
-    showing.add_argument("name", metavar="NAME", help="of an optimizer or a schedule")
+    showing.add_argument(
+        "name", metavar="NAME", help="of an optimizer or a schedule, or its dotted path"
+    )
     showing.set_defaults(run=_show)
     drawing = commands.add_parser("schedules", help="factors of the schedules, as table or picture")
     drawing.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
@@ -77,15 +88,27 @@ def _list(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     name = options.name
-    known: dict[str, Callable[..., Any]] = {**OPTIMIZERS, **SCHEDULES}
-    if name not in known:
-        raise ConfigError(f"no optimizer or schedule '{name}'; {nearest(name, known)}")
-    kind = "optimizer" if name in OPTIMIZERS else "schedule"
-    print(f"{name}\n{'=' * len(name)}\n{inspect.getdoc(known[name])}\n\nDefaults:")
-    for key, (_, default) in schema(known[name]).items():
-        print(f"  {kind}.{key} = {_text(default)}")
-    for preset in listing.presets().get(name, ()) if kind == "optimizer" else (name,):
+    kind, target = _found(name)
+    print(f"{name}\n{'=' * len(name)}\n{inspect.getdoc(target) or 'no documentation'}\n\nDefaults:")
+    for key, (_, default) in schema(target).items():
+        print(f"  {kind}.{key} = {'(must be given)' if default is ... else _text(default)}")
+    own = (name,) if name in SCHEDULES else ()
+    for preset in listing.presets().get(name, ()) if kind == "optimizer" else own:
         print(f"Preset: configs/{kind}/{preset}.toml")
+
+
+def _found(name: str) -> tuple[str, Callable[..., Any]]:
+    """Kind and definition of what a configuration calls `name`."""
+    if name in OPTIMIZERS:
+        return "optimizer", OPTIMIZERS[name]
+    if name in SCHEDULES:
+        return "schedule", SCHEDULES[name]
+    if "." not in name:
+        known = nearest(name, [*OPTIMIZERS, *SCHEDULES])
+        raise ConfigError(f"no optimizer or schedule '{name}'; {known}")
+    if inspect.isfunction(imported(name, "NAME")):
+        return "schedule", schedule_function(name)
+    return "optimizer", optimizer_class(name)
 
 
 def _defaults(target: Callable[..., Any]) -> str:
@@ -106,10 +129,11 @@ def _schedules(options: argparse.Namespace) -> None:
         _draw(built, options.out)
         print(f"wrote {options.out}")
         return
-    print(f"{'schedule':<21}{'first':>9}{'peak':>9}{'mean':>9}{'last':>11}")
+    width = max(21, *(len(schedule.name) + 1 for schedule in built))
+    print(f"{'schedule':<{width}}{'first':>9}{'peak':>9}{'mean':>9}{'last':>11}")
     for schedule in built:
         print(
-            f"{schedule.name:<21}{schedule(0):9.4f}{schedule.peak_factor:9.4f}"
+            f"{schedule.name:<{width}}{schedule(0):9.4f}{schedule.peak_factor:9.4f}"
             f"{schedule.mean_factor:9.4f}{schedule.last_factor:11.2e}"
         )
 

@@ -1,5 +1,7 @@
 """What a run ran on: peak FLOP/s of known devices (for mfu), and the environment of a launch."""
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -127,7 +129,8 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus_usable": usable_cores(),
         "threads": torch.get_num_threads(),
-        "git": git_state(Path(__file__).resolve().parent),
+        "git": git_state(ROOT),
+        "code": code_hash(),
         "torchrun": {name: os.environ[name] for name in TORCHRUN if name in os.environ},
     }
 
@@ -147,6 +150,8 @@ def peak_memory_gib(device: Any) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("train_gpt2.py", "configs", "data", "launch", "optim", "record", "storage")
 TORCHRUN = (
     "WORLD_SIZE",
     "LOCAL_WORLD_SIZE",
@@ -166,6 +171,22 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def code_files() -> dict[str, str]:
+    """{path in the project: 8 hex digits of its hash} of the code that trains."""
+    files: dict[str, str] = {}
+    for part in CODE:
+        path = ROOT / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+            files[file.relative_to(ROOT).as_posix()] = digest
+    return files
+
+
+def code_hash() -> str:
+    """8 hex digits: a hash of all the code that trains, in a git checkout or not."""
+    return hashlib.sha256(json.dumps(code_files()).encode()).hexdigest()[:8]
 
 
 def _cpu_model() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from record import checkpoints
+from record import checkpoints, hardware
 from record.runlog import RunLog, read_metrics, read_record, read_summary
 from tests.faults.kills import steps_logged
 from tests.jobs import (
@@ -193,3 +193,18 @@ def interrupted(arguments, at):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunLog, "log", stop)
         return main(arguments)
+
+
+@pytest.mark.parametrize("git", [None, {"commit": "b" * 40, "dirty": False}])
+def test_other_code_at_a_resume_is_said_and_trains_on(tiny, monkeypatch, capsys, git):
+    monkeypatch.setattr(hardware, "git_state", lambda _: git and git | {"commit": "a" * 40})
+    monkeypatch.setattr(hardware, "code_hash", lambda: "0" * 8)
+    assert interrupted(tiny, at=3) == 0
+    assert interrupted(tiny, at=5) == 0
+    monkeypatch.setattr(hardware, "git_state", lambda _: git)
+    monkeypatch.setattr(hardware, "code_hash", lambda: "1" * 8)
+    assert "the code has changed" not in capsys.readouterr().out
+    assert main(tiny) == 0
+    versions = "commit aaaaaaaa to commit bbbbbbbb" if git else "files 00000000 to files 11111111"
+    line = f"the code has changed from {versions} since step 6; training goes on\n"
+    assert capsys.readouterr().out.count(line) == 1

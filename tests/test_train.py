@@ -117,6 +117,53 @@ def test_an_optimizer_from_anywhere_trains_by_dotted_path(tiny, tmp_path):
     assert lines[-1]["val/loss"] < lines[0]["val/loss"]
 
 
+OWN = """
+import torch
+
+class Own(torch.optim.SGD):
+    def __init__(self, params, lr=0.5):
+        super().__init__(params, lr)
+
+def ramp(step, total_steps, *, end: float = 0.25):
+    return 1 - (1 - end) * step / total_steps
+"""
+
+
+def test_an_edited_optimizer_or_schedule_of_ones_own_is_a_new_run(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = [*tiny, "--optimizer.name", "own_lab.Own", "--schedule.name", "own_lab.ramp"]
+    folders, said = [], []
+    for text in (OWN, OWN, OWN.replace("lr=0.5", "lr=0.25")):
+        (tmp_path / "own_lab.py").write_text(text)
+        sys.modules.pop("own_lab", None)
+        assert main([*arguments, "--schedule.end", "0.5"]) == 0
+        folders.append({path.name for path in (tmp_path / "runs").iterdir()})
+        said.append(capsys.readouterr().out)
+    assert folders[0] == folders[1]
+    assert "has finished already" in said[1]
+    (first,), (second,) = folders[0], folders[2] - folders[0]
+    assert first.startswith("own-ramp-s1-")
+    assert said[2].startswith(
+        f"{tmp_path}/runs/{first} was made by another version of own_lab.Own and own_lab.ramp;"
+        f" this is a new run\nrun       {tmp_path}/runs/{second}\n"
+    )
+    assert "was made by" not in said[0]
+    rates = [x["train/lr"] for x in read_metrics(tmp_path / "runs" / first) if "train/lr" in x]
+    assert rates == pytest.approx([0.5 * (1 - 0.5 * step / 12) for step in range(12)])
+    # The written configuration is that run, and refuses to be another one.
+    sys.modules.pop("own_lab")
+    config = str(tmp_path / "runs" / first / "config.toml")
+    assert main([config]) == 2
+    assert "version" in capsys.readouterr().err
+    (tmp_path / "own_lab.py").write_text(OWN)
+    sys.modules.pop("own_lab", None)
+    assert main([config]) == 0
+    assert "has finished already" in capsys.readouterr().out
+    sys.modules.pop("own_lab")
+
+
 def test_schedule_free_is_evaluated_at_its_averaged_point(tiny, tmp_path, monkeypatch):
     """The same training, but another validation loss, than where the hooks do nothing."""
     flags = ["--optimizer.name", "schedule_free_adamw", "--schedule.name", "constant"]

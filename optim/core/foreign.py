@@ -1,10 +1,12 @@
-"""An optimizer from elsewhere, by its dotted path: import it, check it, add hooks, construct."""
+"""An optimizer or a schedule from elsewhere, by its dotted path: import it, check it, use it."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ def imported_class(path: str) -> type[torch.optim.Optimizer]:
     Raises:
         ConfigError: it cannot be imported, is not an optimizer, or takes no `lr`; one line.
     """
-    cls = imported(path)
+    cls = imported(path, "optimizer.name", _is_optimizer)
     if not _is_optimizer(cls):
         what = "a class" if inspect.isclass(cls) else f"of type {type(cls).__name__}"
         raise ConfigError(
@@ -35,25 +37,62 @@ def imported_class(path: str) -> type[torch.optim.Optimizer]:
     return cls
 
 
-def imported(path: str) -> Any:
-    """What is at `path`, whatever it is.
+def imported_function(path: str) -> Callable[..., float]:
+    """The schedule at `path`: a function (step, total_steps, *, ...) -> factor.
 
     Raises:
-        ConfigError: it cannot be imported; one line.
+        ConfigError: it cannot be imported, or is no such function; one line.
+    """
+    function: Callable[..., float] = imported(path, "schedule.name", inspect.isfunction)
+    if not inspect.isfunction(function):
+        raise ConfigError(
+            f"schedule.name = '{path}' is of type {type(function).__name__}, not a function;"
+            " name a function `(step, total_steps, *, ...) -> factor`"
+        )
+    if (first := list(inspect.signature(function).parameters)[:2]) != ["step", "total_steps"]:
+        raise ConfigError(
+            f"schedule.name = '{path}': its first parameters are {', '.join(first) or 'none'};"
+            " they should be step, total_steps"
+        )
+    return function
+
+
+def version(path: str, key: str) -> str:
+    """8 hex digits: a hash of the file that defines the class or function at `path`.
+
+    Files that this file imports do not count.
+
+    Raises:
+        ConfigError: it cannot be imported, or there is no such file; one line. It names `key`.
+    """
+    try:
+        source = Path(inspect.getfile(imported(path, key))).read_bytes()
+    except (TypeError, OSError) as error:
+        raise ConfigError(
+            f"{key} = '{path}': the record needs the version of its source file, which cannot be"
+            f" read ({line(error)}); define it in a .py file"
+        ) from None
+    return hashlib.sha256(source).hexdigest()[:8]
+
+
+def imported(path: str, key: str, wanted: Callable[[Any], bool] = callable) -> Any:
+    """What is at `path`, whatever it is; `wanted` chooses what an error offers instead.
+
+    Raises:
+        ConfigError: it cannot be imported; one line that names `key`.
     """
     module_name, _, attribute = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # an import runs the code of others
         raise ConfigError(
-            f"optimizer.name = '{path}': cannot import '{module_name}' ({_line(error)}); install"
+            f"{key} = '{path}': cannot import '{module_name}' ({line(error)}); install"
             " it, or put its folder on PYTHONPATH"
         ) from error
     if not hasattr(module, attribute):
-        names = [key for key, value in vars(module).items() if _is_optimizer(value)]
+        names = [name for name, value in vars(module).items() if wanted(value)]
         raise ConfigError(
-            f"optimizer.name = '{path}': '{module_name}' has no '{attribute}';"
-            f" {nearest(attribute, names)}"
+            f"{key} = '{path}': '{module_name}' has no '{attribute}'; {nearest(attribute, names)}"
         )
     return getattr(module, attribute)
 
@@ -62,7 +101,8 @@ def _is_optimizer(value: Any) -> bool:
     return inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """Type and first line of the message."""
     return f"{type(error).__name__}: {error}".strip().split("\n")[0]
 
 
@@ -103,7 +143,7 @@ def construct(
     except Exception as error:
         refused = error
     if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values
-        raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
+        raise ConfigError(f"optimizer '{name}' cannot be built: {line(refused)}") from refused
     known = {"params", *schema(cls)}
     bare = [_copy(group, known) for group in groups]
     try:
@@ -119,7 +159,7 @@ def construct(
         for built, given in zip(optimizer.param_groups, groups, strict=True):
             built.update({key: given[key] for key in given if key not in known})
         return optimizer
-    raise ConfigError(f"optimizer '{name}' cannot be built: {_line(refused)}") from refused
+    raise ConfigError(f"optimizer '{name}' cannot be built: {line(refused)}") from refused
 
 
 def _copy(group: Any, keys: set[str] | None = None) -> Any:

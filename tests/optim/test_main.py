@@ -74,6 +74,23 @@ def test_show_prints_the_documentation_the_defaults_and_the_preset(capsys):
     assert error.count("\n") == 1
 
 
+def test_show_takes_what_training_takes(capsys, tmp_path, monkeypatch):
+    assert main(["show", "torch.optim.Adamax"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("torch.optim.Adamax\n")
+    assert "\n  optimizer.lr = 0.002\n  optimizer.betas = (0.9, 0.999)\n" in out
+    (tmp_path / "shown_lab.py").write_text(
+        "def fall(step, total_steps, *, end: float, power=2):\n    return 1.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["show", "shown_lab.fall"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["  schedule.end = (must be given)", "  schedule.power = 2"]
+    for name in ("torch.optim.Adamacks", "torch.nn.Linear", "no_such_lab.Opt"):
+        assert main(["show", name]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_table_of_chosen_schedules(capsys):
     assert main(["schedules", "linear", "wsd", "--total-steps", "100"]) == 0
     lines = capsys.readouterr().out.splitlines()

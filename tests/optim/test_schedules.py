@@ -450,7 +450,7 @@ def test_exponential_ends_at_its_floor_at_any_length():
         ("cosine", {"min_lr_ratio": "0.1"}, r"schedule.min_lr_ratio = '0.1': should be a valid"),
         ("cosine", {"min_lr_ratio": float("nan")}, r"min_lr_ratio = nan: should be a finite"),
         ("cosine", {"warmup_steps": 101}, r"warmup_steps = 101 is longer than the run of 100 st"),
-        ("cosine", {"warmup_steps": True}, r"warmup_steps = True: should be a valid integer"),
+        ("cosine", {"warmup_steps": True}, r"warmup_steps = True: should be a whole number"),
         ("cosine", {"warmup_steps": -1}, r"warmup_steps = -1: a number of steps should be 0 or"),
         ("noam", {"warmup_steps": 0}, r"warmup_steps = 0: should be at least 1 step"),
         ("exponential", {"min_lr_ratio": 0}, r"min_lr_ratio = 0: should be greater than 0"),
@@ -475,7 +475,7 @@ def test_exponential_ends_at_its_floor_at_any_length():
         ("wsd", {"decay_steps": 300}, r"decay_steps = 300 leaves 0 of 100 steps, fewer than"),
         ("wsd", {"decay_type": "sqrt"}, r"schedule.decay_type = 'sqrt': should be 'linear', '1-sq"),
         ("wsd", {"decay_type": "exponential"}, r"min_lr_ratio = 0.0: an exponential decay needs"),
-        ("cyclic", {"cycles": 0.5}, r"schedule.cycles = 0.5: should be a valid integer"),
+        ("cyclic", {"cycles": 0.5}, r"schedule.cycles = 0.5: should be a whole number"),
         ("cyclic", {"gamma": 0.9}, r"gamma = 0.9 with schedule.mode = 'triangular'; mode 'exp_"),
         ("cyclic", {"mode": "exp_range"}, r"gamma = 1.0 with schedule.mode = 'exp_range'; mode"),
         (

@@ -160,8 +160,8 @@ def test_nesterov_without_momentum_is_refused_in_one_line():
     ("name", "hyperparameters", "message"),
     [
         ("adamw", {"betas": [0.9, 1.0]}, r"^optimizer.betas = \[0.9, 1.0\]: should be less than 1"),
-        ("adamw", {"betas": [0.9]}, r"^optimizer.betas = \[0.9\]: .*required"),
-        ("adamw", {"amsgrad": 1}, r"^optimizer.amsgrad = 1: should be a valid boolean$"),
+        ("adamw", {"betas": [0.9]}, r"^optimizer.betas = \[0.9\]: should be a list"),
+        ("adamw", {"amsgrad": 1}, r"^optimizer.amsgrad = 1: should be true or false$"),
         ("adafactor", {"d": 0.5}, r"^optimizer.d = 0.5: should be greater than or equal to 1$"),
         ("adamw2", {}, r"^unknown optimizer.name = 'adamw2'; did you mean 'adamw'\? .*dotted path"),
     ],

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from record import hardware
 from record.hardware import environment, git_state, peak_flops
 
 
@@ -80,3 +81,18 @@ def test_git_state_names_the_commit_and_whether_files_differ(tmp_path, monkeypat
     assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "file").write_text("2")
     assert git_state(tmp_path)["dirty"] is True
+
+
+def test_code_hash_changes_with_the_code_that_trains_and_with_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "ROOT", tmp_path)
+    for name in ("train_gpt2.py", "optim/core/base.py", "report/page.py", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    first = hardware.code_hash()
+    assert set(hardware.code_files()) == {"train_gpt2.py", "optim/core/base.py"}
+    for name, changes in {"report/page.py": False, "README.md": False, "optim/x.py": True}.items():
+        (tmp_path / name).write_text("2")
+        assert (hardware.code_hash() != first) is changes
+    (tmp_path / "optim/x.py").unlink()
+    (tmp_path / "optim/core/base.py").write_text("2")
+    assert hardware.code_hash() != first

@@ -1,4 +1,4 @@
-"""Bring your own optimizer: a dotted path to any torch-style class."""
+"""Bring your own: a dotted path to any torch-style class, or to a function as schedule."""
 
 import sys
 
@@ -6,8 +6,8 @@ import pytest
 import tomli_w
 import torch
 
-from configs.validation import ConfigError
-from optim import build_optimizer, resolve_optimizer
+from configs import ConfigError, load
+from optim import build_optimizer, build_schedule, resolve, resolve_optimizer, resolve_schedule
 
 MY_LAB = '''
 from __future__ import annotations
@@ -70,6 +70,11 @@ class Merging(Fussy):
 class NoRate(torch.optim.SGD):
     def __init__(self, params, speed=1.0):
         super().__init__(params, lr=speed)
+
+
+class Scaled(torch.optim.SGD):
+    def __init__(self, params, lr: float = 1.0, scale: float | None = 2.0):
+        super().__init__(params, lr=lr)
 
 
 class Broken(torch.optim.SGD):
@@ -209,3 +214,93 @@ def test_schedulefree_itself(parameters, groups, replay):
     assert torch.allclose(named["c_attn"], training["c_attn"], atol=1e-6)
     again = build_optimizer(name, groups(named), lr=0.01, warmup_steps=2)
     again.load_state_dict(optimizer.state_dict())
+
+
+# ---------------------------------------------------------------- schedules
+
+MY_SCHEDULES = """
+NUMBER = 3
+
+def ramp(step, total_steps, *, end: float = 0.25, power: int = 1):
+    return 1 - (1 - end) * (step / total_steps) ** power
+
+def other_names(t, T):
+    return 1.0
+
+def too_large(step, total_steps):
+    return 2
+
+def nothing(step, total_steps):
+    return None
+
+def zero(step, total_steps, *, by=0):
+    return 1 / by
+"""
+
+
+@pytest.fixture
+def my_schedules(tmp_path, monkeypatch):
+    (tmp_path / "my_schedules.py").write_text(MY_SCHEDULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "my_schedules.py"
+    sys.modules.pop("my_schedules", None)
+
+
+def test_a_function_from_elsewhere_is_a_schedule(my_schedules):
+    assert resolve_schedule("my_schedules.ramp", {"end": 0}) == {"end": 0.0, "power": 1}
+    schedule = build_schedule("my_schedules.ramp", 10, power=2)
+    assert schedule.factors == pytest.approx([1 - 0.75 * (t / 10) ** 2 for t in range(11)])
+    assert schedule.name == "my_schedules.ramp"
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "message"),
+    [
+        ("no_such_lab.f", {}, r"^schedule.name = 'no_such_lab.f': cannot import 'no_such_lab'"),
+        ("my_schedules.rap", {}, r"has no 'rap'; did you mean 'ramp'\? valid: nothing, other"),
+        ("my_schedules.NUMBER", {}, r"is of type int, not a function; name a function `\(step, "),
+        ("my_schedules.other_names", {}, r"first parameters are t, T; they should be step, total_"),
+        ("my_schedules.ramp", {"end": "low"}, r"^schedule.end = 'low': should be a valid number$"),
+        ("my_schedules.ramp", {"ends": 1}, r"^unknown key 'schedule.ends'; did you mean 'end'\?"),
+        ("my_schedules.too_large", {}, r"gives factor 2.0 at step 0; it must lie in \[0, 1\]$"),
+        ("my_schedules.nothing", {}, r"cannot be evaluated with \{\}: TypeError: "),
+        ("my_schedules.zero", {}, r"cannot be evaluated with \{'by': 0\}: ZeroDivisionError: "),
+    ],
+)
+def test_mistakes_in_schedules_are_named_in_one_line(my_schedules, name, hyperparameters, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_schedule(name, 10, **hyperparameters)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_versions_follow_the_file_and_only_dotted_names_have_one(my_schedules):
+    def resolved(*flags):
+        return resolve(load(flags))
+
+    names = ["--optimizer.name", "torch.optim.Adamax", "--schedule.name", "my_schedules.ramp"]
+    before = resolved(*names)
+    assert set(before.versions) == {"torch.optim.Adamax", "my_schedules.ramp"}
+    my_schedules.write_text(MY_SCHEDULES + "# a comment\n")
+    after = resolved(*names)
+    changed = {name for name in before.versions if before.versions[name] != after.versions[name]}
+    assert changed == {"my_schedules.ramp"}
+    assert before.run_name != after.run_name
+    assert resolved("--optimizer.name", "lion").versions == {}
+    assert "versions" not in resolved().table()  # so runs of our own names keep their folders
+
+
+def test_a_class_without_a_file_is_refused(my_lab, monkeypatch):
+    import my_lab as lab
+
+    monkeypatch.setattr(lab.Modal, "__module__", "builtins")
+    with pytest.raises(ConfigError, match=r"^optimizer.name = 'my_lab.Modal': the record needs"):
+        resolve(load(["--optimizer.name", "my_lab.Modal"]))
+
+
+def test_none_is_refused_where_the_record_could_not_say_it(my_lab):
+    assert "warmup" not in resolve_optimizer("my_lab.Modal", {"warmup": "none"})
+    with pytest.raises(ConfigError, match=r"^optimizer.scale = none: the record cannot say so"):
+        resolve_optimizer("my_lab.Scaled", {"scale": "none"})
