@@ -54,6 +54,17 @@ def inward(tried: Tried, best: Setting, keys: Sequence[str], number: int) -> Ite
             yield best | {key: _beyond(values, end)}
 
 
+def close(losses: Sequence[float], std: float | None, seeds: int) -> int:
+    """How many of the settings are about as good as the best one, which counts.
+
+    losses: means over `seeds` tuning seeds, ascending. std: of the difference between two settings
+    with one seed. If it is not known, since there was one seed, the best two are close.
+    """
+    if std is None:
+        return min(2, len(losses))
+    return sum(loss - losses[0] <= std / math.sqrt(seeds) for loss in losses)
+
+
 def _values(tried: Tried, key: str) -> list[float]:
     """The values of a key that were tried, ascending."""
     return sorted({setting[key] for setting, _ in tried})

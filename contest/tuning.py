@@ -12,7 +12,6 @@ with the tie seeds. All of it follows from the contest file and the losses on di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,14 +172,10 @@ class _Tuning:
         """
         table = self.contest.table
         losses = [[t.losses for t in a.trials if t.status == "finished"] for a in arms]
-        one_seed = pair_std(losses) if table.tie_seeds else None
+        std = pair_std(losses) if table.tie_seeds else None
         for tuned in arms if table.tie_seeds else ():
             good = tuned.ranking
-            if one_seed is None:
-                tied = good[:2]
-            else:
-                limit = one_seed / math.sqrt(len(table.tuning_seeds))
-                tied = [trial for trial in good if trial.loss - good[0].loss <= limit]
+            tied = good[: rounds.close([t.loss for t in good], std, len(table.tuning_seeds))]
             for trial in tied if len(tied) > 1 else ():
                 trial.jobs += [
                     self._job(tuned.arm, seed, trial.setting) for seed in table.tie_seeds

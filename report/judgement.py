@@ -12,6 +12,7 @@ from report.formats import metric_words, signed
 from report.leaderboard import Row, row
 from report.planner import Planner, plan
 from report.ranks import ranks
+from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study, without_length
@@ -43,6 +44,7 @@ class Judgement:
     rows: list[Row]
     planner: Planner
     sensitivity: dict[str, Sensitivity]  # by arm, without lengths
+    replay: Replay | None  # of the choice of settings
     problems: list[str]
 
 
@@ -74,6 +76,8 @@ def judge(
         for arm in study.arms
     ]
     rows.sort(key=lambda r: math.inf if r.mean is None else r.mean)
+    planner = plan(values, comparisons, wanted)
+    losses = comparisons if metric == "final_val_loss" else {}  # what tuning's losses speak of
     found = {arm: sensitivity(study, arm) for arm in map(without_length, study.arms)}
     return Judgement(
         study=study.name,
@@ -84,8 +88,9 @@ def judge(
         provisional=study.provisional,
         smallest=smallest,
         rows=rows,
-        planner=plan(values, comparisons, wanted),
+        planner=planner,
         sensitivity={arm: s for arm, s in found.items() if s},
+        replay=replay(study.tuning, losses, planner.sigma_paired, smallest),
         problems=_problems(study, metric, censor_diverged),
     )
 

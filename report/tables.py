@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from record.contest import TunedArm
 from report.formats import (
     NONE,
     axis_words,
@@ -13,7 +12,6 @@ from report.formats import (
     metric_words,
     probability,
     ranged,
-    setting,
     short,
     signed,
 )
@@ -24,6 +22,7 @@ from report.sections import Cell, Line, Section, Table
 from report.speedups import AXES
 from report.statistics import RESAMPLES
 from report.study import Study
+from report.tuning import ledger, tuning
 from report.variance import variances
 from report.verdict import Comparison
 
@@ -43,9 +42,10 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         _target(judgement),
         variances(judgement),
         _planner(judgement),
-        _tuning(study, judgement),
+        tuning(study, judgement),
         _costs(judgement),
         _scores(judgement),
+        ledger(study),
         plan_history(study),
         runs_table(study),
         provenance(study, command),
@@ -232,40 +232,6 @@ def _planner(judgement: Judgement) -> Section | None:
         Table(("wanted difference", "seeds per arm, unpaired", "paired"), needed),
     ]
     return Section("planner", "How many seeds", text, tables)
-
-
-def _tuning(study: Study, judgement: Judgement) -> Section | None:
-    """The ledger, and the sensitivity to the learning rate."""
-    tuned = [_tuned_row(row, row.tuned) for row in judgement.rows if row.tuned]
-    rates = [
-        [arm, loss(s.score), loss(min(s.losses.values())), str(len(s.losses)), s.note or NONE]
-        for arm, s in judgement.sensitivity.items()
-    ]
-    tables = [
-        Table(("arm", "setting", "trials", "at the edge", "tuned", "default", "gap"), tuned),
-        Table(("arm", "sensitivity to lr", "best loss", "rates", "notes"), rates),
-    ]
-    how = f"Method: {study.tuning.method}. " if study.tuning else ""
-    text = (
-        f"{how}Tuning has seeds of its own, never those of the leaderboard. Gap: loss of the "
-        "default setting minus loss of the tuned one. Sensitivity (Wortsman et al. 2023): mean "
-        "over the rates of min(loss, loss before training), minus the best loss."
-    )
-    filled = [table for table in tables if table.rows]
-    return Section("tuning", "Tuning", text, filled) if filled else None
-
-
-def _tuned_row(row: Row, tuned: TunedArm) -> Line:
-    edges = Cell(", ".join(tuned.edges), "worse") if tuned.edges else "no"
-    return [
-        _arm(row),
-        setting(tuned.best),
-        str(len(tuned.trials)),
-        edges,
-        loss(tuned.best_loss),
-        loss(tuned.default_loss),
-        loss(tuned.gap),
-    ]
 
 
 def _costs(judgement: Judgement) -> Section:
