@@ -1,37 +1,44 @@
 """How a figure's parts are drawn in plotly: arms always alike, paper and ink left to the page.
 
 Every trace says in its `meta` which arm it belongs to, so that the page can hide and show arms.
-Colours fit light and dark paper and the common colour blindnesses (Okabe & Ito 2008); beyond six
-arms lines are dashed too.
+Colours keep a contrast of 3:1 with light and with dark paper, which leaves too few of them for the
+common colour blindnesses: each arm has its own dashes and symbols too, and labels at its ends.
 """
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 from report.series import Points
 from report.statistics import Floats
 from report.study import Study
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0a78c2", "#d2600a", "#0f9368", "#d0369a", "#8b5cf0", "#8c6239")
 BASELINE_COLOUR = "#7d8590"
-DASHES = ("solid", "dash", "dot")
+DASHES = ("solid", "8px,3px", "2px,3px", "10px,3px,2px,3px")  # neighbours differ in both
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 BINS = 60
+HEIGHT, TOP, BOTTOM, RIGHT = 360, 12, 48, 16  # px, of a figure and its margins
+LABEL, GAP, CHARACTER = 11, 13, 6.4  # px: font, from label to label, mean width of a letter
+LONGEST = 20  # characters of a label
+MOST_LABELS = 20  # in the height of a figure
 
 
 class Style(NamedTuple):
-    """How an arm is drawn, in every figure the same."""
+    """How an arm is drawn, in every figure the same. dash: as plotly and SVG both read it."""
 
     arm: str
     colour: str
     dash: str
     symbol: str
+    width: float = 2.0  # px
 
     @property
     def label(self) -> str:
@@ -44,21 +51,40 @@ class Style(NamedTuple):
         red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
         return f"rgba({red},{green},{blue},0.11)"
 
+    @property
+    def line(self) -> dict[str, Any]:
+        """A plotly line."""
+        return {"color": self.colour, "width": self.width, "dash": self.dash}
+
     def hover(self, text: str) -> str:
         """Text beside the pointer, with the arm's name."""
         return f"{text}<extra>{self.label}</extra>"
 
 
+class Figure(NamedTuple):
+    """id: for links. note: how to read it. said: what it shows, for those who do not see it.
+
+    plot: a plotly Figure. folded: it is closed at first, as it decides nothing or is flat.
+    """
+
+    id: str
+    title: str
+    note: str
+    said: str
+    plot: Any
+    folded: bool = False
+
+
 def styles(study: Study) -> dict[str, Style]:
-    """A style for each arm; the baseline is grey."""
+    """A style for each arm; the baseline is wide and grey."""
     found, number = {}, 0
     for arm in study.arms:
         if study.baseline_of(arm) == arm:
-            found[arm] = Style(arm, BASELINE_COLOUR, "solid", "circle")
+            found[arm] = Style(arm, BASELINE_COLOUR, "solid", "circle", 3.0)
             continue
-        cycle, colour = divmod(number, len(COLOURS))
-        dash, symbol = DASHES[cycle % len(DASHES)], SYMBOLS[number % len(SYMBOLS)]
-        found[arm] = Style(arm, COLOURS[colour], dash, symbol)
+        colour, symbol = COLOURS[number % len(COLOURS)], SYMBOLS[number % len(SYMBOLS)]
+        cycle = number + number // 12  # colours and dashes meet again after 24 arms, not after 12
+        found[arm] = Style(arm, colour, DASHES[cycle % len(DASHES)], symbol)
         number += 1
     return found
 
@@ -68,9 +94,9 @@ def new(**layout: Any) -> Any:
     import plotly.graph_objects as go
 
     plot = go.Figure()
-    plot.update_layout(template=go.layout.Template(), showlegend=False, height=360, **layout)
-    plot.update_layout(yaxis={"automargin": True})
-    plot.update_layout(margin={"l": 56, "r": 16, "t": 12, "b": 48}, hovermode="closest")
+    plot.update_layout(template=go.layout.Template(), showlegend=False, height=HEIGHT, **layout)
+    plot.update_layout(yaxis={"automargin": True}, hovermode="closest")
+    plot.update_layout(margin={"l": 56, "r": RIGHT, "t": TOP, "b": BOTTOM})
     return plot
 
 
@@ -157,7 +183,7 @@ def curve(
         y=points.mean.astype(np.float32),
         mode="lines+markers" if marked else "lines",
         name=style.label,
-        line={"color": style.colour, "width": 2, "dash": style.dash},
+        line=style.line,
         marker={"size": 5, "symbol": style.symbol},
         meta={"arm": style.arm},
         hovertemplate=style.hover("%{y:.5g} at %{x:.6~g}"),
@@ -177,6 +203,46 @@ def over_steps(
         plot.update_layout(yaxis={"range": [min(bottoms) - room, max(tops) + room]})
 
 
+def label_ends(plot: Any, look: Mapping[str, Style], curves: Mapping[str, Points]) -> None:
+    """Each arm's name at the right of its line, apart from each other where lines are close.
+
+    The page hides them with their arms, and all of them on a narrow screen.
+    """
+    if len(curves) > MOST_LABELS:
+        return
+    scaled = np.log10 if plot.layout.yaxis.type == "log" else np.asarray
+    if not plot.layout.yaxis.range:
+        drawn = [scaled(y[np.isfinite(y)]) for trace in plot.data for y in [np.asarray(trace.y)]]
+        low, high = min(y.min() for y in drawn), max(y.max() for y in drawn)
+        room = 0.05 * (high - low) or 0.5
+        plot.update_layout(yaxis={"range": [low - room, high + room]})
+    low, high = plot.layout.yaxis.range
+    tall = HEIGHT - TOP - BOTTOM
+    pixels = tall / (high - low)
+    ends = {arm: float(scaled(points.mean[-1])) for arm, points in curves.items()}
+    inside = {arm: y for arm, y in ends.items() if low <= y <= high}
+    places = _apart([(y - low) * pixels for y in inside.values()], GAP, tall)
+    for (arm, y), place in zip(inside.items(), places, strict=True):
+        name = arm if len(arm) <= LONGEST else f"{arm[: LONGEST - 1]}…"
+        where = {"xref": "paper", "x": 1, "y": y, "yshift": place - (y - low) * pixels}
+        plain = {"showarrow": False, "xanchor": "left", "xshift": 4, "font": {"size": LABEL}}
+        key = f'<span style="color:{look[arm].colour}">━</span> '
+        plot.add_annotation(text=key + html.escape(name), name=arm, **where, **plain)
+    longest = max((min(len(arm), LONGEST) + 2 for arm in inside), default=0)
+    plot.update_layout(margin={"r": RIGHT + math.ceil(CHARACTER * longest)})
+
+
+def _apart(places: Sequence[float], gap: float, most: float) -> list[float]:
+    """The places moved least, in order, so that neighbours are `gap` apart, within 0 and `most`."""
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    moved = np.empty(len(places))
+    if len(places):
+        fitted = isotonic_regression(np.asarray(places)[order] - steps).x
+        moved[order] = np.clip(fitted, 0, max(0.0, most - steps[-1])) + steps
+    return [float(x) for x in moved]
+
+
 def density(plot: Any, style: Style, x: Floats, hover: str) -> None:
     """A histogram as an outline; the outermost bins hold what lies beyond them."""
     low, high = np.quantile(x, [0.005, 0.995])
@@ -187,7 +253,7 @@ def density(plot: Any, style: Style, x: Floats, hover: str) -> None:
         x=edges.astype(np.float32),
         y=np.append(counts, 0).astype(np.float32),
         mode="lines",
-        line={"color": style.colour, "width": 1.5, "shape": "hv", "dash": style.dash},
+        line=style.line | {"shape": "hv", "width": 1.5},
         fill="tozeroy",
         fillcolor=style.faint,
         name=style.label,

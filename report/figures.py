@@ -7,85 +7,45 @@ its steps in tokens and seconds in layout.meta.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from report import drawing, series
-from report.drawing import BASELINE_COLOUR, Style, styles
-from report.formats import axis_words, metric_words
+from report import drawing, series, step_figures
+from report.drawing import BASELINE_COLOUR, Figure, Style, styles
+from report.formats import axis_words, loss, metric_words, short
 from report.judgement import Judgement
 from report.leaderboard import Row
+from report.series import Points
 from report.speedups import AXES, Speedup
-from report.statistics import Floats, block_means
 from report.study import Study, without_length
 
 NOISY_POINTS = 200  # of a curve with a band: the line is a mean that the eye can follow
 FEW_POINTS = 40  # of a curve: so many are marked one by one
-FAR_POINTS = 15  # slowest updates shown beside a box
 
 Look = Mapping[str, Style]  # by arm
-
-
-class Figure(NamedTuple):
-    """id: for links. note: a sentence that says how to read it. plot: a plotly Figure."""
-
-    id: str
-    title: str
-    note: str
-    plot: Any
 
 
 def figures(study: Study, judgement: Judgement) -> list[Figure]:
     """All figures for which there is something to draw."""
     look = styles(study)
     drawn = [
-        _differences(judgement, look),
         _final_losses(judgement, look),
         _val_loss(study, judgement, look),
         _curve(TRAIN_LOSS, study, look),
         _speedups(judgement, look),
         *(_curve(each, study, look) for each in OTHER_CURVES),
         _sensitivity(study, judgement, look),
-        _step_times(study, look),
-        _bootstrap_means(study, look),
-        _step_differences(study, look),
+        step_figures.step_times(study, look),
+        step_figures.bootstrap_means(study, look),
+        step_figures.step_differences(study, look),
     ]
     return [figure for figure in drawn if figure is not None]
 
 
 # ------------------------------------------------------------------------------- verdict figures
-
-
-def _differences(judgement: Judgement, look: Look) -> Figure | None:
-    """Each arm's difference to the baseline, with its interval and the pairs."""
-    compared = [
-        (row.arm, row.comparison, row.comparison.difference)
-        for row in judgement.rows
-        if row.comparison and row.comparison.difference is not None
-    ]
-    if not compared:
-        return None
-    metric = metric_words(judgement.metric)
-    plot = drawing.new(xaxis={"title": f"difference in {metric}: left is better"})
-    for arm, c, difference in reversed(compared):
-        seeds = [seed for seed, _ in c.differences]
-        hover = "seed %{customdata}: %{x:+.4f}"
-        gaps = list(c.differences.values())
-        drawing.dots(plot, look[arm], gaps, size=6, opacity=0.45, hover=hover, seeds=seeds)
-        p = "–" if c.p_holm is None else f"{c.p_holm:.3g}"
-        hover = f"{c.words}: %{{x:+.4f}}<br>{c.method}, p (Holm) = {p}"
-        marker = {"size": 12, "symbol": "diamond"}
-        drawing.centre(plot, look[arm], difference, c.low, c.high, marker, hover)
-    drawing.zero_line(plot, 0)
-    drawing.one_line_per_arm(plot, len(compared))
-    note = (
-        "Diamonds: mean difference to the baseline with its 95 % t interval. Dots: the pairs, one "
-        "per seed. An interval that contains zero leaves open which is better."
-    )
-    return Figure("differences", "Difference to the baseline", note, plot)
 
 
 def _final_losses(judgement: Judgement, look: Look) -> Figure | None:
@@ -102,7 +62,13 @@ def _final_losses(judgement: Judgement, look: Look) -> Figure | None:
         "Dots: runs. Bars: mean with its 95 % t interval, which includes the luck that all arms "
         "share on a seed."
     )
-    return Figure("finals", f"{metric.capitalize()} of every seed", note, plot)
+    said = _said(f"Means of {metric}", {row.arm: loss(row.mean) for row in shown})
+    return Figure("finals", f"{metric.capitalize()} of every seed", note, said, plot)
+
+
+def _said(what: str, values: Mapping[str, str]) -> str:
+    """A figure in a sentence: what is drawn, and each arm's number."""
+    return f"{what}: {', '.join(f'{arm} {value}' for arm, value in values.items())}."
 
 
 def _finals_of(row: Row, plot: Any, style: Style) -> None:
@@ -138,7 +104,9 @@ def _speedups(judgement: Judgement, look: Look) -> Figure | None:
         "What the baseline spends to reach its final loss, divided by what the arm spends to reach "
         "the same loss: above 1 is faster. Arms that never reach it are not drawn."
     )
-    return Figure("speedups", "Speed-up on four axes", note, plot)
+    ratios = {row.arm: row.speedups["tokens"].words for row in judgement.rows if row.speedups}
+    said = _said("Speed-ups in tokens", ratios)
+    return Figure("speedups", "Speed-up on four axes", note, said, plot)
 
 
 def _speedups_of(reached: Mapping[str, Speedup], plot: Any, style: Style) -> None:
@@ -171,7 +139,7 @@ class _Curve:
     """A figure of one column of the updates over steps.
 
     axis: title of y. cut: y ends where the curve is after a twentieth of the run. log: of y.
-    band: from the lowest to the highest value of any seed.
+    band: from the lowest to the highest value of any seed. folded: closed at first.
     """
 
     column: str
@@ -182,6 +150,7 @@ class _Curve:
     cut: bool = False
     log: bool = False
     band: bool = True
+    folded: bool = False
 
 
 TRAIN_LOSS = _Curve(
@@ -192,6 +161,13 @@ TRAIN_LOSS = _Curve(
     "Line: mean. Band: lowest and highest value of any seed, so that spikes show. Double-click "
     "shows everything.",
     cut=True,
+)
+VAL_LOSS = _Curve(
+    "val/loss",
+    "val_loss",
+    "Validation loss",
+    "val loss, nats per token",
+    "Line: mean over seeds. Band: lowest and highest seed. Double-click shows everything.",
 )
 OTHER_CURVES = (
     _Curve(
@@ -216,6 +192,7 @@ OTHER_CURVES = (
         "Cumulative time",
         "seconds of training",
         "Clock of the training loop: without evaluation, checkpoints, compilation and logging.",
+        folded=True,
     ),
     _Curve(
         "train/stability_score",
@@ -223,6 +200,7 @@ OTHER_CURVES = (
         "Stability score",
         "stability score",
         "1 / (1 + std of all losses so far). It punishes learning: a flat run scores 1.",
+        folded=True,
     ),
     _Curve(
         "train/spike_score",
@@ -230,6 +208,7 @@ OTHER_CURVES = (
         "Spike score",
         "spike score, %",
         "Percent of the updates so far whose loss or gradient norm is an outlier.",
+        folded=True,
     ),
 )
 
@@ -250,10 +229,14 @@ def _curve(curve: _Curve, study: Study, look: Look) -> Figure | None:
         low = np.maximum(points.low, points.mean.min() / 100) if curve.log else points.low
         drawing.curve(plot, look[arm], points, low if curve.band else None)
         bottoms.append(low.min())
-    tops = [points.mean[len(points.mean) // 20] for points in shown.values()]
-    axes = {arm: points.axes for arm, points in shown.items()}
-    drawing.over_steps(plot, axes, tops if curve.cut else [], bottoms)
-    return Figure(curve.id, curve.title, curve.note, plot)
+    tops = [points.mean[len(points.mean) // 20] for points in shown.values()] if curve.cut else []
+    note, said = _steps(plot, shown, look, tops, bottoms, curve)
+    flat = max(map(_top, shown.values())) <= min(float(x) for x in bottoms)
+    return Figure(curve.id, curve.title, note, said, plot, curve.folded or flat)
+
+
+def _top(points: Points) -> float:
+    return float(points.high.max())
 
 
 def _val_loss(study: Study, judgement: Judgement, look: Look) -> Figure | None:
@@ -262,20 +245,42 @@ def _val_loss(study: Study, judgement: Judgement, look: Look) -> Figure | None:
     shown = {arm: points for arm, points in found.items() if points}
     if not shown:
         return None
-    plot = drawing.new(yaxis={"title": "val loss, nats per token"})
+    plot = drawing.new(yaxis={"title": VAL_LOSS.axis})
     tops = []
     for arm, points in shown.items():
         count = len(points.steps)
         drawing.curve(plot, look[arm], points, points.low, marked=count <= FEW_POINTS)
         tops.append(points.mean[min(count - 1, max(1, count // 10))])
-    note = "Line: mean over seeds. Band: lowest and highest seed. Double-click shows everything."
+    bottoms = [points.low.min() for points in shown.values()]
+    note, said = _steps(plot, shown, look, tops, bottoms, VAL_LOSS)
     if judgement.target is not None:
         line = {"color": BASELINE_COLOUR, "width": 1, "dash": "dot"}
         plot.add_hline(y=judgement.target, line=line)
-        note += " Dotted: the target."
-    axes = {arm: points.axes for arm, points in shown.items()}
-    drawing.over_steps(plot, axes, tops, [points.low.min() for points in shown.values()])
-    return Figure("val_loss", "Validation loss", note, plot)
+        note += f" Dotted: the target, {loss(judgement.target)}."
+    return Figure(VAL_LOSS.id, VAL_LOSS.title, note, said, plot)
+
+
+def _steps(
+    plot: Any,
+    shown: Mapping[str, Points],
+    look: Look,
+    tops: Sequence[float],
+    bottoms: Sequence[float],
+    curve: _Curve,
+) -> tuple[str, str]:
+    """Axes and labels of curves over steps. Returns note and sentence of the figure.
+
+    tops, bottoms: of the part of y that is shown; no tops: all of it.
+    """
+    drawing.over_steps(plot, {arm: points.axes for arm, points in shown.items()}, tops, bottoms)
+    drawing.label_ends(plot, look, shown)
+    height = max(tops or [points.mean.max() for points in shown.values()]) - min(bottoms)
+    together = [" and ".join(arms) for arms in series.coinciding(shown, height)]
+    note = (
+        f"{curve.note} One on top of the other: {'; '.join(together)}." if together else curve.note
+    )
+    ends = {arm: short(float(points.mean[-1]), 5) for arm, points in shown.items()}
+    return note, _said(f"{curve.title} over the steps; at the end", ends)
 
 
 def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | None:
@@ -292,7 +297,7 @@ def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | Non
             y=[min(loss, s.initial) for loss in s.losses.values()],
             mode="lines+markers",
             name=style.label,
-            line={"color": style.colour, "width": 2, "dash": style.dash},
+            line=style.line,
             marker={"size": 8, "symbol": style.symbol},
             meta={"arm": style.arm},
             hovertemplate=style.hover("%{y:.4f} at lr %{x:.3g}"),
@@ -301,86 +306,6 @@ def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | Non
         "Tuning runs only; at each rate the best of the other settings. A flat curve is easy to "
         "tune. A diverged run counts as the loss before training."
     )
-    return Figure("sensitivity", "Sensitivity to the learning rate", note, plot)
-
-
-# ------------------------------------------------------------------------------------ step times
-
-
-def _step_times(study: Study, look: Look) -> Figure | None:
-    """Box plot."""
-    times = {arm: np.concatenate(runs) for arm, runs in series.step_times(study).items()}
-    if not times:
-        return None
-    plot = drawing.new(xaxis={"title": "milliseconds per update"})
-    for arm, x in reversed(times.items()):
-        _box(plot, look[arm], x)
-    drawing.one_line_per_arm(plot, len(times))
-    least = min(float(np.quantile(x, 0.01)) for x in times.values())
-    most = max(float(np.quantile(x, 0.99)) for x in times.values())
-    room = 0.08 * (most - least) or 0.01 * most
-    plot.update_layout(xaxis={"range": [least - room, most + room]})
-    note = (
-        "Box: quartiles. Whiskers: 1 % and 99 %. Dots: the slowest updates (double-click shows "
-        "all). All seeds, without the first update."
-    )
-    return Figure("step_times", "Time of an update", note, plot)
-
-
-def _box(plot: Any, style: Style, x: Floats) -> None:
-    """Quartiles and whiskers of an arm, and its slowest updates as dots."""
-    low, q1, q2, q3, high = np.quantile(x, [0.01, 0.25, 0.5, 0.75, 0.99])
-    plot.add_box(
-        q1=[q1],
-        median=[q2],
-        q3=[q3],
-        lowerfence=[low],
-        upperfence=[high],
-        y=[style.label],
-        orientation="h",
-        line={"color": style.colour, "width": 1.5},
-        meta={"arm": style.arm},
-        fillcolor=style.faint,
-        name=style.label,
-    )
-    far = np.sort(x[x > high])[-FAR_POINTS:]
-    drawing.dots(plot, style, far, size=4, opacity=0.6, hover="%{x:.2f} ms")
-
-
-def _bootstrap_means(study: Study, look: Look) -> Figure | None:
-    """Distribution of the mean step time under a block bootstrap."""
-    times = series.step_times(study)
-    if not times:
-        return None
-    axis = {"title": "mean milliseconds per update"}
-    plot = drawing.new(xaxis=axis, yaxis={"title": "density"})
-    for number, (arm, runs) in enumerate(times.items()):
-        rng = np.random.default_rng([0, number])
-        means = np.mean([block_means(x, rng) for x in runs], axis=0)
-        drawing.density(plot, look[arm], means, "%{x:.3f} ms")
-    note = (
-        "Where the mean would lie if the runs were repeated: moving blocks of neighbouring updates "
-        "are resampled, since neighbours resemble each other."
-    )
-    return Figure("bootstrap_means", "Bootstrap distribution of mean step times", note, plot)
-
-
-def _step_differences(study: Study, look: Look) -> Figure | None:
-    """Histogram of an arm's step times minus the baseline's, at the same update and seeds."""
-    axis = {"title": "ms, arm minus baseline"}
-    plot = drawing.new(xaxis=axis, yaxis={"title": "density"})
-    for arm in study.arms:
-        base = study.baseline_of(arm)
-        if base is None or base == arm:
-            continue
-        gaps = series.step_gaps(study, arm, base)
-        if len(gaps) > 1:
-            drawing.density(plot, look[arm], gaps, "%{x:.2f} ms")
-    if not plot.data:
-        return None
-    drawing.zero_line(plot, 0)
-    note = (
-        "At the same update of the same seeds. The outermost bins hold what lies beyond them, "
-        "0.5 % on each side."
-    )
-    return Figure("step_differences", "Differences of step times", note, plot)
+    scores = {arm: loss(s.score) for arm, s in judgement.sensitivity.items()}
+    said = _said("Sensitivity to the learning rate, nats", scores)
+    return Figure("sensitivity", "Sensitivity to the learning rate", note, said, plot)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from report.leaderboard import Spread
+from report.statistics import ALPHA
 
 NONE = "–"  # what is not known, or not defined
 
@@ -38,23 +40,57 @@ def short(x: float | None, digits: int = 3) -> str:
 
 
 def probability(p: float | None) -> str:
-    """A p value."""
+    """A p value, with as many digits as show on which side of ALPHA it lies."""
     if p is None:
         return NONE
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    if p < 1e-4:
+        return "< 0.0001"
+    digits = 4 if abs(p - ALPHA) < ALPHA / 10 else 2
+    while digits < 17 and (float(f"{p:.{digits}g}") < ALPHA) != (p < ALPHA):
+        digits += 1
+    return f"{p:.{digits}g}"
 
 
 def ranged(spread: Spread | None) -> str:
-    """Median (lowest to highest)."""
+    """Median (lowest to highest); in words where some runs have no such number."""
     if spread is None:
         return NONE
     middle, low, high = map(short, (spread.median, spread.low, spread.high))
-    return middle if spread.low == spread.high else f"{middle} ({low} to {high})"
+    if spread.missed == spread.runs or not spread.missed:
+        return middle if spread.low == spread.high else f"{middle} ({low} to {high})"
+    reached = low if spread.low == spread.high else f"{low} to {high}"
+    return f"{reached} in {spread.runs - spread.missed} of {spread.runs} runs, else not reached"
 
 
 def setting(values: Mapping[str, Any] | None) -> str:
-    """A tuned setting."""
-    return ", ".join(f"{key} = {value}" for key, value in (values or {}).items()) or NONE
+    """A tuned setting; its keys without their tables where that leaves them different."""
+    names = Counter(key.rpartition(".")[2] for key in values or {})
+    parts = []
+    for key, value in (values or {}).items():
+        last = key.rpartition(".")[2]
+        parts.append(f"{last if names[last] == 1 else key} = {value}")
+    return ", ".join(parts) or NONE
+
+
+def hours(seconds: float) -> str:
+    """A time in the unit that it is read in: "42 s", "3.5 min", "12.1 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 60 else f"{minutes / 60:,.1f} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 run", "3 runs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def ranks(places: tuple[int, int] | None) -> str:
+    """The ranks that an arm may have: "1–4"."""
+    if places is None:
+        return NONE
+    first, last = places
+    return str(first) if first == last else f"{first}–{last}"
 
 
 def metric_words(metric: str) -> str:

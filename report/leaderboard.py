@@ -40,11 +40,16 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and extremes over the runs of an arm."""
+    """Median and extremes over the runs of an arm that have the number; inf where none has.
+
+    missed: runs that have none, as they never reached what it is the cost of.
+    """
 
     median: float
     low: float
     high: float
+    runs: int = 1
+    missed: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,10 @@ def row(
 
 
 def _spread(numbers: Sequence[float]) -> Spread:
-    """Median and extremes of at least one number; infinities count."""
-    return Spread(float(np.median(numbers)), min(numbers), max(numbers))
+    """Median and extremes of at least one number; infinite ones are missed."""
+    reached = [x for x in numbers if math.isfinite(x)] or [math.inf]
+    missed = sum(map(math.isinf, numbers))
+    return Spread(float(np.median(reached)), min(reached), max(reached), len(numbers), missed)
 
 
 def _spreads(runs: Sequence[Run], names: Iterable[str]) -> dict[str, Spread]:

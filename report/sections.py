@@ -5,11 +5,13 @@ report.md is the report without its figures, for a terminal, an issue or a pull 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from report.judgement import Judgement
 
+NUMBER = re.compile(r"[\[(<+−-]*\s*[\d∞]|–$|not ")  # how a cell of a column of numbers begins
 SPECIAL = "\\`*_[]<>|#"  # characters that mean something in Markdown
 
 
@@ -24,12 +26,32 @@ class Cell:
 Line = Sequence[str | Cell]
 
 
+def arm_cell(arm: str) -> Cell:
+    """First cell of an arm's row."""
+    return Cell(arm, "arm")
+
+
+def arm_line(arm: str, cells: Iterable[str]) -> Line:
+    """An arm's row, all of whose other cells are plain text."""
+    return [arm_cell(arm), *cells]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Titles and rows of equal length. A row whose first cell is an arm's belongs to that arm."""
+    """Titles and rows of equal length. A row whose first cell is an arm's belongs to that arm.
+
+    caption: says what the numbers are; "" leaves it to the section's title.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Line]
+    caption: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column, whether all its cells are numbers: titles and cells then align right."""
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
+        return [all(NUMBER.match(_text(cell)) for cell in cells) for cells in columns]
 
 
 @dataclass(frozen=True)
@@ -66,8 +88,10 @@ def markdown_section(section: Section) -> str:
 def _table(table: Table) -> str:
     """In GitHub's form."""
     rows = [[escaped(_text(cell)) for cell in row] for row in table.rows]
-    lines = [map(escaped, table.columns), ["---"] * len(table.columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rule = ["---:" if numeric else "---" for numeric in table.numeric]
+    lines = [map(escaped, table.columns), rule, *rows]
+    grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{escaped(table.caption)}:\n\n{grid}" if table.caption else grid
 
 
 def escaped(text: str) -> str:

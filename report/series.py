@@ -7,7 +7,7 @@ spike is lost to the eye.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from report.study import Study
 MOST_POINTS, LEAST_POINTS = 500, 60  # per curve
 ALL_POINTS = 6_000  # per figure: many arms get fewer each
 STEP_MS = "time/step_ms"
+LINE_WIDTH = 0.005  # of a figure's height
 
 
 class Points(NamedTuple):
@@ -92,6 +93,26 @@ def _points(piece: NDArray[np.intp], steps: Floats, values: Floats, *costs: Floa
     )
     axes = {"tokens": _rounded(tokens), "seconds": _rounded(seconds)}
     return Points(mean_steps, mean, low, high, axes)
+
+
+def coinciding(curves: Mapping[str, Points], height: float) -> list[list[str]]:
+    """Arms whose mean curves nowhere differ by more than a line's width, in groups.
+
+    height: of the figure, in the unit of the curves.
+    """
+    width = LINE_WIDTH * height
+    groups: list[list[str]] = []
+    for arm, points in curves.items():
+        for group in groups:
+            first = curves[group[0]]
+            if np.array_equal(first.steps, points.steps) and np.all(
+                np.abs(first.mean - points.mean) <= width
+            ):
+                group.append(arm)
+                break
+        else:
+            groups.append([arm])
+    return [group for group in groups if len(group) > 1]
 
 
 def _column(run: Run, name: str) -> Floats:

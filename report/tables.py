@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from record.contest import Role
+from report.cost_tables import costs, scores, speedups, target
 from report.formats import (
     NONE,
-    axis_words,
+    counted,
+    hours,
     interval,
     loss,
     metric_words,
     probability,
-    ranged,
+    ranks,
+    setting,
     short,
     signed,
 )
 from report.judgement import Judgement
-from report.leaderboard import COSTS, SCORES, Row
+from report.leaderboard import Row
 from report.provenance import plan_history, provenance, runs_table
-from report.sections import Cell, Line, Section, Table
-from report.speedups import AXES
+from report.sections import Cell, Line, Section, Table, arm_cell
 from report.statistics import RESAMPLES
 from report.study import Study
 from report.tuning import ledger, tuning
@@ -35,16 +36,17 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
     command: what the user typed, so that the report can be made again.
     """
     found = [
+        _answer(study, judgement),
         _leaderboard(judgement),
         _problems(judgement),
         _comparisons(judgement),
-        _speedups(judgement),
-        _target(judgement),
+        speedups(judgement),
+        target(judgement),
         variances(judgement),
         _planner(judgement),
         tuning(study, judgement),
-        _costs(judgement),
-        _scores(judgement),
+        costs(judgement),
+        scores(judgement),
         ledger(study),
         plan_history(study),
         runs_table(study),
@@ -53,10 +55,33 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
     return [section for section in found if section is not None]
 
 
+def _answer(study: Study, judgement: Judgement) -> Section:
+    """What stands below the headline: what may still change, what is wrong, what it cost."""
+    lines = [f"Provisional: {judgement.provisional}"] if judgement.provisional else []
+    if problems := judgement.problems:
+        lines.append(f"{counted(len(problems), 'problem')}, the first: {problems[0]}")
+    lines.append(f"Cost: {_cost(study, 'report')}")
+    if any(run.role == "tuning" for run in study.runs):
+        lines.append(f"Cost of tuning: {_cost(study, 'tuning')}")
+    return Section("answer", "In short", lines=lines)
+
+
+def _cost(study: Study, role: Role) -> str:
+    """Runs, seconds of training and tokens of all runs in one role."""
+    runs = [run for run in study.runs if run.role == role]
+    seconds = sum(run.summary.get("train_seconds") or 0.0 for run in runs)
+    tokens = sum(run.summary.get("tokens") or 0 for run in runs)
+    words = [counted(len(runs), "run")]
+    words += [f"{hours(seconds)} of training"] if seconds else []
+    words += [f"{short(tokens / 1e6)} million tokens"] if tokens else []
+    return ", ".join(words)
+
+
 def _leaderboard(judgement: Judgement) -> Section:
     columns = (
         "arm",
         "verdict",
+        "rank",
         metric_words(judgement.metric),
         "95 %",
         "std",
@@ -64,25 +89,26 @@ def _leaderboard(judgement: Judgement) -> Section:
         "difference",
         "95 % of it",
         "p (Holm)",
+        "tuned setting",
         "speed-up: tokens",
-        "speed-up: seconds",
-        "lr factor: mean",
-        "lr factor: last",
     )
     text = (
         "Arms are ordered by their means, but the order is no verdict: only better and worse are, "
-        "at p < 0.05 after Holm's correction over the arms. A difference below zero is better. std "
+        "at p < 0.05 after Holm's correction over the arms. rank: the places that an arm may have "
+        "among all arms. A difference below zero is better; its interval is of this arm alone. std "
         "is taken over an arm's own seeds."
     )
     rows = [_leaderboard_row(row) for row in judgement.rows]
-    return Section("leaderboard", "Leaderboard", text, [Table(columns, rows)])
+    caption = f"Every arm by {metric_words(judgement.metric)}, best mean first"
+    return Section("leaderboard", "Leaderboard", text, [Table(columns, rows, caption)])
 
 
 def _leaderboard_row(row: Row) -> Line:
     c = row.comparison
     return [
-        _arm(row),
+        arm_cell(row.arm),
         _call(row),
+        ranks(row.ranks),
         Cell(loss(row.mean), "strong"),
         interval(row.low, row.high, loss),
         loss(row.std),
@@ -90,21 +116,9 @@ def _leaderboard_row(row: Row) -> Line:
         signed(c.difference) if c else NONE,
         interval(c.low, c.high, signed) if c else NONE,
         probability(c.p_holm) if c else NONE,
+        setting(row.tuned.best) if row.tuned else NONE,
         row.speedups["tokens"].words if "tokens" in row.speedups else NONE,
-        row.speedups["seconds"].words if "seconds" in row.speedups else NONE,
-        short(row.mean_lr_factor),
-        short(row.last_lr_factor),
     ]
-
-
-def _arm(row: Row) -> Cell:
-    """First cell of an arm's row."""
-    return Cell(row.arm, "arm")
-
-
-def _arm_line(row: Row, cells: Iterable[str]) -> Line:
-    """An arm's row, all of whose other cells are plain text."""
-    return [_arm(row), *cells]
 
 
 def _call(row: Row) -> Cell:
@@ -149,12 +163,12 @@ def _comparisons(judgement: Judgement) -> Section | None:
         f"two of them. The BCa bootstrap ({RESAMPLES:,} resamples) is there to compare and decides "
         "nothing: with few seeds its interval is too narrow."
     )
-    return Section("comparisons", "Comparisons", text, [Table(columns, rows)])
+    return Section("comparisons", "Comparisons", text, [Table(columns, rows, "Each test")])
 
 
 def _comparison_row(row: Row, c: Comparison) -> Line:
     return [
-        _arm(row),
+        arm_cell(row.arm),
         _call(row),
         signed(c.difference),
         interval(c.low, c.high, signed),
@@ -165,53 +179,6 @@ def _comparison_row(row: Row, c: Comparison) -> Line:
         str(len(c.differences)),
         "; ".join(c.notes) or NONE,
     ]
-
-
-def _speedups(judgement: Judgement) -> Section | None:
-    """All axes, with intervals."""
-    rows = [
-        _arm_line(row, [_speedup(row, axis) for axis in AXES])
-        for row in judgement.rows
-        if row.speedups
-    ]
-    if not rows:
-        return None
-    text = (
-        "What the baseline spends to reach its mean final val loss, divided by what the arm spends "
-        "to reach the same loss. Both are interpolated on the mean val curves; the interval is the "
-        "95 % bootstrap over seeds, where 0 means that the arm missed the loss in some draws. "
-        "FLOPs are the model's; those of an optimizer show in seconds."
-    )
-    columns = ("arm", *map(axis_words, AXES))
-    return Section("speedups", "Speed-ups", text, [Table(columns, rows)])
-
-
-def _speedup(row: Row, axis: str) -> str:
-    """Ratio and interval."""
-    s = row.speedups.get(axis)
-    if s is None:
-        return "not recorded"
-    known = s.low is not None and s.high is not None and s.ratio
-    return f"{s.words} [{s.low:.2f}, {s.high:.2f}]" if known else s.words
-
-
-def _target(judgement: Judgement) -> Section | None:
-    """What the arms spent to reach the target."""
-    names = ("steps_to_target", "tokens_to_target", "seconds_to_target")
-    rows = [
-        _arm_line(row, [ranged(row.to_target.get(name)) for name in names])
-        for row in judgement.rows
-        if row.to_target
-    ]
-    if judgement.target is None or not rows:
-        return None
-    text = (
-        f"Spent by the first evaluation with val loss at or below {judgement.target:.4f}: median "
-        "(lowest to highest) over seeds. The default target is the baseline's mean final val loss, "
-        "so about half of its own seeds narrowly miss it."
-    )
-    columns = ("arm", "steps", "tokens", "seconds")
-    return Section("target", "Cost of the target", text, [Table(columns, rows)])
 
 
 def _planner(judgement: Judgement) -> Section | None:
@@ -228,32 +195,9 @@ def _planner(judgement: Judgement) -> Section | None:
         "few seeds."
     )
     tables = [
-        Table(("seeds per arm", "smallest difference detected, unpaired", "paired"), shown),
-        Table(("wanted difference", "seeds per arm, unpaired", "paired"), needed),
+        Table(
+            ("seeds per arm", "unpaired", "paired"), shown, "Smallest difference that n seeds show"
+        ),
+        Table(("wanted difference", "unpaired", "paired"), needed, "Seeds for a wanted difference"),
     ]
     return Section("planner", "How many seeds", text, tables)
-
-
-def _costs(judgement: Judgement) -> Section:
-    """Time and memory."""
-    names = [name for name in COSTS if any(name in row.costs for row in judgement.rows)]
-    rows = [
-        _arm_line(row, [ranged(row.costs.get(name)) for name in names]) for row in judgement.rows
-    ]
-    text = "Median (lowest to highest) over all runs of an arm, also diverged and unfinished ones."
-    columns = ("arm", *(COSTS[name] for name in names))
-    return Section("costs", "Costs", text, [Table(columns, rows)])
-
-
-def _scores(judgement: Judgement) -> Section:
-    """Spikes, noise, and the numbers of a 2024 study."""
-    rows = [
-        _arm_line(row, [str(row.diverged), *(ranged(row.scores.get(n)) for n in SCORES)])
-        for row in judgement.rows
-    ]
-    text = (
-        "Median (lowest to highest). Stability and converged step come from a 2024 study. The "
-        "first punishes learning and the second detects noise, so neither ranks the arms."
-    )
-    columns = ("arm", "diverged", *SCORES.values())
-    return Section("scores", "Stability, spikes and noise", text, [Table(columns, rows)])

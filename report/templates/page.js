@@ -1,13 +1,31 @@
-// Draws the figures when they come near the screen, and keeps arms, axis and theme the same in all.
+// Draws the figures when they come near the screen, keeps arms, axis and theme the same in all, and
+// saves tables as files.
 "use strict";
 (() => {
   const root = document.documentElement;
-  const figures = [...document.querySelectorAll("figure")];
-  const chips = [...document.querySelectorAll(".chip")];
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const figures = all("figure.plotted");
+  const chips = all(".chip");
   const hidden = new Set();
   const system = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)").matches;
+  const NARROW = 480; // px: no room for names beside the curves
   let axis = "steps";
+  root.classList.add("scripted");
+
+  // plotly.js, unpacked when the first figure needs it.
+  let unpacked = null;
+  const plotly = () => {
+    unpacked = unpacked || (async () => {
+      const packed = atob(document.getElementById("plotly").textContent);
+      const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+      const script = document.createElement("script");
+      script.textContent = await new Response(stream).text();
+      document.head.append(script);
+    })();
+    return unpacked;
+  };
 
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const ink = () => {
@@ -19,9 +37,6 @@
       "font.color": colour("--soft"),
       "font.size": 12,
       "font.family": getComputedStyle(document.body).fontFamily,
-      "modebar.bgcolor": "rgba(0,0,0,0)",
-      "modebar.color": colour("--soft"),
-      "modebar.activecolor": colour("--ink"),
       "hoverlabel.bgcolor": colour("--card"),
       "hoverlabel.bordercolor": line,
       "hoverlabel.font.color": colour("--ink"),
@@ -48,42 +63,55 @@
   };
   const show = (figure) => {
     const div = plot(figure);
-    Plotly.restyle(div, { visible: div.data.map((trace) => !hidden.has(armOf(trace))) });
+    const layout = {};
+    (div.layout.annotations || []).forEach((label, i) => {
+      layout[`annotations[${i}].visible`] = !hidden.has(label.name);
+    });
+    Plotly.update(div, { visible: div.data.map((trace) => !hidden.has(armOf(trace))) }, layout);
   };
 
+  const folded = (figure) => figure.closest("details:not([open])");
   const draw = async (figure) => {
     if (figure.begun) return;
     figure.begun = true;
+    await plotly();
     const spec = JSON.parse(figure.querySelector("script").textContent);
     spec.layout.autosize = true;
     if (touch) spec.layout.dragmode = false; // a finger scrolls the page
-    const config = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
-      modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
+    if (figure.clientWidth < NARROW && spec.layout.annotations) {
+      delete spec.layout.annotations;
+      spec.layout.margin.r = 16;
+    }
+    const config = { responsive: true, displayModeBar: false };
     await Plotly.newPlot(plot(figure), spec.data, spec.layout, config);
     figure.steps = plot(figure).data.map((trace) => trace.x);
     await Plotly.relayout(plot(figure), ink());
     if (axis !== "steps") place(figure);
     if (hidden.size) show(figure);
     figure.dataset.drawn = "1";
-    if (figures.every((f) => f.dataset.drawn)) root.dataset.drawn = "1";
   };
-  const drawn = () => figures.filter((f) => f.dataset.drawn);
+  const drawn = () => figures.filter((figure) => figure.dataset.drawn);
 
-  const near = new IntersectionObserver(
-    (entries) => entries.filter((e) => e.isIntersecting).forEach((e) => draw(e.target)),
-    { rootMargin: "300px" });
-  figures.forEach((figure) => near.observe(figure));
-  const later = window.requestIdleCallback || ((f) => setTimeout(f, 50));
-  const rest = () => {
-    const next = figures.find((figure) => !figure.begun);
-    if (next) draw(next).then(() => later(rest));
-  };
-  addEventListener("load", () => later(rest));
+  if (typeof DecompressionStream === "undefined") {
+    figures.forEach((figure) => (plot(figure).textContent = "The figures need a browser of 2023 or later."));
+  } else {
+    const near = new IntersectionObserver(
+      (entries) => entries.filter((e) => e.isIntersecting).forEach((e) => draw(e.target)),
+      { rootMargin: "300px" });
+    figures.forEach((figure) => near.observe(figure));
+    const later = window.requestIdleCallback || ((f) => setTimeout(f, 50));
+    const rest = () => {
+      const next = figures.find((figure) => !figure.begun && !folded(figure));
+      if (next) draw(next).then(() => later(rest));
+    };
+    addEventListener("load", () => later(rest));
+    all("#figures details").forEach((fold) => fold.addEventListener("toggle", () => later(rest)));
+  }
 
   // Arms: a click hides or shows one, a double click shows it alone, or all again.
   const refresh = () => {
     chips.forEach((c) => c.setAttribute("aria-pressed", String(!hidden.has(c.dataset.arm))));
-    document.querySelectorAll("tr[data-arm]").forEach((row) =>
+    all("tr[data-arm], .line[data-arm]").forEach((row) =>
       row.classList.toggle("off", hidden.has(row.dataset.arm)));
     drawn().forEach(show);
   };
@@ -99,13 +127,9 @@
       if (!alone) chips.forEach((c) => c !== chip && hidden.add(c.dataset.arm));
       refresh();
     });
-    document.querySelectorAll("tr[data-arm]").forEach((row) => {
-      if (row.dataset.arm === arm)
-        row.style.setProperty("--arm", chip.querySelector("i").style.background);
-    });
   });
 
-  const buttons = [...document.querySelectorAll("[data-axis]")];
+  const buttons = all("[data-axis]");
   buttons.forEach((button) => button.addEventListener("click", () => {
     axis = button.dataset.axis;
     buttons.forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
@@ -119,8 +143,55 @@
     repaint();
   });
   system.addEventListener("change", repaint);
-  document.querySelectorAll('nav a').forEach((link) => link.addEventListener("click", () => {
+  all('a[href^="#"]').forEach((link) => link.addEventListener("click", () => {
     const fold = document.querySelector(`${link.getAttribute("href")} > details`);
     if (fold) fold.open = true;
+  }));
+
+  // Tables: what lies beyond the edge is said; a table that fits needs no stop of the keyboard.
+  const announce = (table) => {
+    const scroll = table.querySelector(".scroll");
+    const edge = scroll.getBoundingClientRect().right;
+    const beyond = all("thead th", table).filter((th) => th.getBoundingClientRect().right > edge + 8);
+    const names = beyond.map((th) => th.textContent).join(", ");
+    const more = beyond.length === 1 ? "1 more column" : `${beyond.length} more columns`;
+    table.querySelector(".more").textContent = beyond.length ? `${more} at the right: ${names} →` : "";
+    if (scroll.scrollWidth > scroll.clientWidth) scroll.tabIndex = 0;
+    else scroll.removeAttribute("tabindex");
+  };
+  const tables = all(".table");
+  const watch = new ResizeObserver((entries) => entries.forEach((e) => announce(e.target)));
+  tables.forEach((table) => {
+    watch.observe(table);
+    table.querySelector(".scroll").addEventListener("scroll", () => announce(table), { passive: true });
+  });
+
+  const text = (cell) => cell.textContent.replace(/\s+/g, " ").trim();
+  const cells = (table) => all("tr", table).map((row) => [...row.cells].map(text));
+  const csvCell = (word) => {
+    const plain = word.replace(/−/g, "-").replace(/^–$/, "");
+    const safe = /^[=+@\t]|^-(?![\d.])/.test(plain) && !/^[+-]?[\d.]+$/.test(plain) ? `'${plain}` : plain;
+    return /[",\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
+  };
+  const TEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+    "−": "$-$", "–": "--", "∞": "$\\infty$", "±": "$\\pm$", "<": "$<$", ">": "$>$", "×": "$\\times$" };
+  const texCell = (word) => word.replace(/[\\~^−–∞±<>×]|[&%$#_{}]/g, (sign) => TEX[sign] || `\\${sign}`);
+  const saved = {
+    csv: (table) => cells(table).map((row) => row.map(csvCell).join(",")).join("\n") + "\n",
+    tex: (table) => {
+      const [head, ...rows] = cells(table).map((row) => `${row.map(texCell).join(" & ")} \\\\`);
+      const kinds = all("thead th", table).map((th) => (th.classList.contains("number") ? "r" : "l"));
+      return [`% \\usepackage{booktabs}`, `% ${text(table.querySelector("caption"))}`,
+        `\\begin{tabular}{${kinds.join("")}}`, "\\toprule", head, "\\midrule", ...rows, "\\bottomrule",
+        "\\end{tabular}", ""].join("\n");
+    },
+  };
+  all("[data-save]").forEach((button) => button.addEventListener("click", () => {
+    const table = button.closest(".table");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([saved[button.dataset.save](table)], { type: "text/plain" }));
+    link.download = `${document.title}-${table.dataset.name}.${button.dataset.save}`.replace(/[^\w.-]+/g, "_");
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }));
 })();

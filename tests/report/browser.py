@@ -53,9 +53,16 @@ def browser(width: int, height: int, *, dark: bool = False, touch: bool = False)
 
 def open_page(session: Any, path: Path, seconds: float = 30) -> None:
     """Open a file and wait until every figure is drawn."""
+    session.get(path.resolve().as_uri())
+    wait_until_drawn(session, seconds)
+
+
+def wait_until_drawn(session: Any, seconds: float = 30) -> None:
+    """Wait until every figure is drawn that is not folded."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    session.get(path.resolve().as_uri())
+    missing = "return document.querySelectorAll('figure.plotted:not([data-drawn])').length"
+    folded = missing.replace("figure", "details:not([open]) figure")
     WebDriverWait(session, seconds).until(
-        lambda d: d.execute_script("return document.documentElement.dataset.drawn") == "1"
+        lambda d: d.execute_script(missing) == d.execute_script(folded)
     )

@@ -72,8 +72,8 @@ def test_numbers_of_the_summaries_are_given_as_median_and_extremes():
         study = changed(study, "good", seed, summary=numbers | {"train_seconds": None})
     found = a_row(study, "good", BASE)
     names = {*COSTS} - {"train_seconds"}
-    assert found.costs == dict.fromkeys(names, Spread(6.0, 5.0, 7.0))
-    assert found.scores == dict.fromkeys(SCORES, Spread(6.0, 5.0, 7.0))
+    assert found.costs == dict.fromkeys(names, Spread(6.0, 5.0, 7.0, runs=2))
+    assert found.scores == dict.fromkeys(SCORES, Spread(6.0, 5.0, 7.0, runs=2))
     assert (found.mean_lr_factor, found.last_lr_factor) == (6.0, 6.0)
     without = a_row(a_study(FIVE), "good", BASE)
     assert (without.costs, without.scores, without.mean_lr_factor) == ({}, {}, None)
@@ -90,9 +90,9 @@ def test_learning_rate_factors_are_not_confused():
     ("finals", "expected"),
     [
         ({1: 3.0}, Spread(50, 50, 50)),
-        ({1: 3.0, 2: 3.0, 3: 5.0}, Spread(50, 50, math.inf)),
-        ({1: 3.0, 2: 5.0}, Spread(math.inf, 50, math.inf)),  # half of the runs never get there
-        ({1: 3.0, 2: 2.0}, Spread(45, 40, 50)),
+        ({1: 3.0, 2: 3.0, 3: 5.0}, Spread(50, 50, 50, runs=3, missed=1)),
+        ({1: 5.0, 2: 5.0}, Spread(math.inf, math.inf, math.inf, runs=2, missed=2)),
+        ({1: 3.0, 2: 2.0}, Spread(45, 40, 50, runs=2)),
     ],
 )
 def test_costs_of_the_target_are_over_the_runs_that_ended(finals, expected):

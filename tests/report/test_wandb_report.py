@@ -58,9 +58,12 @@ def test_the_leaderboard_is_its_first_block(published):
     lines = first["content"].splitlines()
     table = lines[lines.index("## Leaderboard") :]
     rows = [line.split(" | ") for line in table if line.startswith("| ")]
-    assert rows[0][:3] == ["| arm", "verdict", "final val loss"]
-    assert [row[:2] for row in rows[2:4]] == [["| wsd", "better"], ["| cosine", "baseline"]]
-    losses = [float(row[2]) for row in rows[2:4]]
+    assert rows[0][:4] == ["| arm", "verdict", "rank", "final val loss"]
+    assert [row[:3] for row in rows[2:4]] == [
+        ["| wsd", "better", "1"],
+        ["| cosine", "baseline", "2"],
+    ]
+    losses = [float(row[3]) for row in rows[2:4]]
     assert losses[1] - losses[0] == pytest.approx(0.5, abs=0.02)  # as the records were made
 
 
