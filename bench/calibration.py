@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from record.power import ALPHA, smallest_shown
 from report import verdict
 from report.sources import read
-from report.statistics import ALPHA, detectable
 
 RUNS = Path(__file__).parents[1] / "docs" / "results" / "calibration_runs.csv"
 CONTESTS, COMPARISONS = 2_000, 20_000
@@ -99,7 +99,7 @@ def sigma(pool: np.ndarray, paired: bool) -> float:
 def power(pool: np.ndarray, n: int, paired: bool, comparisons: int) -> float:
     """Share of comparisons that see the planner's difference for n seeds, alpha 0.05."""
     losses = draw(pool, (comparisons, 2, n), paired, np.random.default_rng([1, n, paired]))
-    losses[:, 1] -= detectable(sigma(pool, paired), n, paired=paired)
+    losses[:, 1] -= smallest_shown(sigma(pool, paired), n, paired=paired)
     return float((p_values(losses, paired) < ALPHA).mean())
 
 
@@ -109,7 +109,7 @@ def document(pool: np.ndarray) -> str:
     rows = [
         f"| {'paired t' if paired else 'Welch'} | {n} "
         f"| {100 * false_positives(pool, n, paired, CONTESTS):.2f} % "
-        f"| {detectable(sigma(pool, paired), n, paired=paired):.4f} "
+        f"| {smallest_shown(sigma(pool, paired), n, paired=paired):.4f} "
         f"| {100 * power(pool, n, paired, COMPARISONS):.1f} % "
         f"| {100 * power(normal, n, paired, COMPARISONS):.1f} % |"
         for paired, n in itertools.product((True, False), SEEDS)

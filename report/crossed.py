@@ -23,8 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from record.power import ALPHA
 from report.run import Pair
-from report.statistics import ALPHA, Floats, Test, paired_t
+from report.statistics import Floats, Test, paired_t
 
 Values = Mapping[Pair, float]
 

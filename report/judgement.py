@@ -8,26 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from report.formats import metric_words, signed
+from report.headline import headline
 from report.leaderboard import Row, row
 from report.planner import Planner, plan
-from report.ranks import ranks
+from report.ranks import ranking
 from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study, without_length
 from report.verdict import METRICS, compare, values_of
-
-ENDINGS = {  # call: how the headline says it of one arm, of several
-    "better": ("is better", "are better"),
-    "worse": ("is worse", "are worse"),
-    "equivalent": ("is equivalent", "are equivalent"),
-    "undecided": ("is undecided", "are undecided"),
-    "diverged": ("diverged", "diverged"),
-    "no verdict": ("has no verdict yet", "have no verdict yet"),
-    "refused": ("cannot be compared", "cannot be compared"),
-}
-SHOWN_ARMS = 6  # in one part of the headline; more are counted
 
 
 @dataclass(frozen=True)
@@ -70,9 +59,9 @@ def judge(
     target = study.target if study.target is not None else _default_target(study)
     smallest = study.smallest if metric.endswith("_loss") else 0.0  # nats
     comparisons = compare(study, values, smallest)
-    placed = ranks(study, values, comparisons)
+    places = ranking(study, values, comparisons, smallest)
     rows = [
-        row(study, arm, values[arm], comparisons.get(arm), target, placed.get(arm))
+        row(study, arm, values[arm], comparisons.get(arm), target, places.ranks.get(arm))
         for arm in study.arms
     ]
     rows.sort(key=lambda r: math.inf if r.mean is None else r.mean)
@@ -83,7 +72,14 @@ def judge(
         study=study.name,
         metric=metric,
         target=target,
-        headline=headline(study.baseline, rows, metric),
+        headline=headline(
+            study.baseline,
+            rows,
+            metric,
+            places,
+            smallest=smallest,
+            provisional=study.provisional,
+        ),
         best=tuple(r.arm for r in rows if r.ranks and r.ranks[0] == 1),
         provisional=study.provisional,
         smallest=smallest,
@@ -110,9 +106,6 @@ def _default_target(study: Study) -> float | None:
     base = next((study.baseline_of(arm) for arm in study.arms), None)
     losses = [run.final_loss for run in study.finished(base)] if base else []
     return float(np.mean([loss for loss in losses if loss is not None])) if losses else None
-
-
-# ---------------------------------------------------------------------------------------- problems
 
 
 def _problems(study: Study, metric: str, censored: bool) -> list[str]:
@@ -142,44 +135,3 @@ def _run_problems(run: Run, metric: str, censored: bool) -> list[str]:
     elif run.role == "report" and run.status == "finished" and run.summary.get(metric) is None:
         problems.append(f"no {metric}; not in the means")
     return problems
-
-
-# ---------------------------------------------------------------------------------------- headline
-
-
-def headline(baseline: str | None, rows: Sequence[Row], metric: str) -> str:
-    """The verdicts in one sentence.
-
-    rows: best mean first. metric: one of METRICS.
-    """
-    name = metric_words(metric)
-    if baseline is None or len(rows) < 2:
-        only = rows[0] if rows else None
-        tail = f": {name} {only.mean:.4f}, n = {only.n}" if only and only.mean is not None else ""
-        return f"No verdict: one arm, nothing to compare it with{tail}."
-    arms = {call: _called(rows, call) for call in ENDINGS}
-    parts = [
-        f"{_listed(arms[call])} {several if len(arms[call]) > 1 else one}"
-        for call, (one, several) in ENDINGS.items()
-        if arms[call]
-    ]
-    return f"Against {baseline}, by {name}: {'; '.join(parts)}."
-
-
-def _called(rows: Sequence[Row], call: str) -> list[str]:
-    """Arms with that call; where it is better or worse, with the difference."""
-    found = []
-    for r in rows:
-        c = r.comparison
-        if c and c.call == call:
-            sized = call in ("better", "worse") and c.difference is not None
-            size = f" ({signed(c.difference)})" if sized else ""
-            found.append(r.arm + size)
-    return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    """ "a, b and c"; long lists are cut and counted."""
-    more = [f"{len(names) - SHOWN_ARMS} more"] if len(names) > SHOWN_ARMS else []
-    shown = [*names[:SHOWN_ARMS], *more]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from report.statistics import detectable, needed, pooled_std
+from record.power import seeds_needed, smallest_shown
+from report.statistics import pooled_std
 from report.verdict import Comparison, Values
 
 SEEDS = (2, 3, 4, 5, 8, 10, 20)
@@ -15,8 +16,12 @@ FACTORS = (0.5, 1, 2, 4)  # of sigma: the differences planned for, if nobody ask
 
 @dataclass(frozen=True)
 class Planner:
-    """Smallest differences that n seeds show at 80 % power, alpha 0.05; losses in nats."""
+    """Smallest differences that n seeds show with 80 % power, in the metric's unit.
 
+    Planned for the rule that decides, in a contest of `arms` arms, one of which differs.
+    """
+
+    arms: int
     sigma: float | None  # pooled over arms
     sigma_paired: float | None  # of differences, pooled over arms
     detectable: dict[int, tuple[float | None, float | None]]  # n: (unpaired, paired)
@@ -32,19 +37,28 @@ def plan(
     takes FACTORS of the noise.
     """
     sigma = pooled_std([[x for x in v.values() if math.isfinite(x)] for v in values.values()])
-    tests = [c for c in comparisons.values() if c.method == "paired t"]
+    tests = [c for c in comparisons.values() if c.method and c.method != "Welch"]
     between = pooled_std([list(c.differences.values()) for c in tests])
     scale = sigma or between
     sizes = wanted or ([_two_digits(scale * factor) for factor in FACTORS] if scale else [])
+    arms = 1 + max(1, sum(c.tested for c in comparisons.values()))
     return Planner(
+        arms=arms,
         sigma=sigma,
         sigma_paired=between,
         detectable={
-            n: (detectable(sigma, n, paired=False), detectable(between, n, paired=True))
+            n: (
+                smallest_shown(sigma, n, arms=arms, paired=False),
+                smallest_shown(between, n, arms=arms, paired=True),
+            )
             for n in SEEDS
         },
         needed={
-            d: (needed(sigma, d, paired=False), needed(between, d, paired=True)) for d in sizes
+            d: (
+                seeds_needed(sigma, d, arms=arms, paired=False),
+                seeds_needed(between, d, arms=arms, paired=True),
+            )
+            for d in sizes
         },
     )
 

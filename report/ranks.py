@@ -1,54 +1,113 @@
-"""Which ranks may an arm have? From intervals of all pairs of arms that hold together.
+"""Which ranks may an arm have, which arms may be the best, and which pairs are equivalent?
 
-An arm's rank is one more than the number of arms that are truly better. If the 95 % intervals of
-all pairwise differences hold together, then each rank lies between one more than the arms shown
-better and the number of arms less those shown worse (Mogstad et al. 2024, section 2.2,
-doi:10.1093/restud/rdad006); arms that none is shown better than may be the best.
+An arm's rank is one more than the number of arms that are truly better. If no pair of arms is
+falsely called better or worse, then each rank lies between one more than the arms shown better and
+the number of arms less those shown worse (Mogstad et al. 2024, section 2.2,
+doi:10.1093/restud/rdad006); an arm that none is shown better than may be the best. The pairs are
+tested as the verdicts are, but all of them together, so that all ranks hold with 95 %: an arm may
+be better than the baseline and still share ranks with it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from report.crossed import mean_test
-from report.statistics import ALPHA, welch_t
+from record.power import ALPHA
+from report.crossed import is_crossed, mean_test
+from report.statistics import Test, holm, moderated, welch_t
 from report.study import Study
 from report.verdict import Comparison, Values
 
+PairOfArms = tuple[str, str]
 
-def ranks(
-    study: Study, values: Mapping[str, Values], comparisons: Mapping[str, Comparison]
-) -> dict[str, tuple[int, int]]:
-    """Best and worst rank of each arm among those tested against one baseline, and of that."""
-    families: dict[str, list[str]] = {}
-    for arm in study.arms:
-        base = study.baseline_of(arm)
-        tested = arm == base or (arm in comparisons and comparisons[arm].tested)
-        numbers = values[arm].values()
-        if base and tested and len(numbers) > 1 and all(map(math.isfinite, numbers)):
-            families.setdefault(base, []).append(arm)
-    found: dict[str, tuple[int, int]] = {}
-    for arms in families.values():
-        found |= _of_family(arms, values) if len(arms) > 1 else {}
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the tests of all pairs of arms show.
+
+    ranks: best and worst rank of each arm, among the arms that are compared with each other.
+    equivalent: pairs, in the order of the study's arms.
+    """
+
+    ranks: dict[str, tuple[int, int]]
+    equivalent: frozenset[PairOfArms]
+
+    def all_equivalent(self, arms: Sequence[str]) -> bool:
+        """Whether every two of some arms are."""
+        pairs = itertools.combinations(arms, 2)
+        return all({(a, b), (b, a)} & self.equivalent for a, b in pairs)
+
+
+def ranking(
+    study: Study,
+    values: Mapping[str, Values],
+    comparisons: Mapping[str, Comparison],
+    smallest: float,
+) -> Ranking:
+    """The ranks of all arms that were tested, and of those that they were tested against.
+
+    values: `values_of` every arm. smallest: as in `verdict.adjusted`.
+    """
+    found = Ranking({}, frozenset())
+    for arms in _families(study, comparisons):
+        known = [arm for arm in arms if _is_known(values[arm])]
+        if len(known) > 1:
+            more = _of_family(known, values, smallest)
+            found = Ranking(found.ranks | more.ranks, found.equivalent | more.equivalent)
     return found
 
 
-def _of_family(arms: list[str], values: Mapping[str, Values]) -> dict[str, tuple[int, int]]:
-    """Ranks of arms that were all trained for the same length."""
+def _is_known(values: Values) -> bool:
+    """Whether the mean of an arm is finite and its noise is known."""
+    return len(values) > 1 and all(map(math.isfinite, values.values()))
+
+
+def _families(study: Study, comparisons: Mapping[str, Comparison]) -> list[list[str]]:
+    """Arms that tests connect with each other, in the order of the study."""
+    family = {arm: arm for arm in study.arms}  # its first arm stands for a family
+    for arm, c in comparisons.items():
+        if c.tested and c.baseline in family:
+            old, new = family[arm], family[c.baseline]
+            family = {a: new if first == old else first for a, first in family.items()}
+    groups: dict[str, list[str]] = {}
+    for arm, first in family.items():
+        groups.setdefault(first, []).append(arm)
+    return list(groups.values())
+
+
+def _of_family(arms: Sequence[str], values: Mapping[str, Values], smallest: float) -> Ranking:
+    """Ranks of arms that may be compared with each other."""
+    tests = _tests(arms, values)
     better, worse = dict.fromkeys(arms, 0), dict.fromkeys(arms, 0)  # arms shown to be so
-    pairs = list(itertools.combinations(arms, 2))
-    for a, b in pairs:
-        mine, theirs = values[a], values[b]
-        shared = mine.keys() & theirs.keys()  # the complete pairs, as in report/verdict.py
-        test = (
-            mean_test({pair: mine[pair] - theirs[pair] for pair in shared})
-            if len(shared) > 1
-            else welch_t([*mine.values()], [*theirs.values()])
-        )
-        if test and test.p * len(pairs) < ALPHA:  # None: equal differences have no spread
+    adjusted = holm([test.p for test in tests.values()])
+    for ((a, b), test), p in zip(tests.items(), adjusted.tolist(), strict=True):
+        if p < ALPHA and test.difference:
             first, second = (a, b) if test.difference < 0 else (b, a)
             better[second] += 1
             worse[first] += 1
-    return {arm: (1 + better[arm], len(arms) - worse[arm]) for arm in arms}
+    equivalent = {pair for pair, test in tests.items() if smallest and test.within(smallest)}
+    ranks = {arm: (1 + better[arm], len(arms) - worse[arm]) for arm in arms}
+    return Ranking(ranks, frozenset(equivalent))
+
+
+def _tests(arms: Sequence[str], values: Mapping[str, Values]) -> dict[PairOfArms, Test]:
+    """The test of each pair, by the rule that decides the verdicts."""
+    found: dict[PairOfArms, Test] = {}
+    paired: dict[PairOfArms, int] = {}  # how many pairs of runs
+    for a, b in itertools.combinations(arms, 2):
+        mine, theirs = values[a], values[b]
+        gaps = {pair: mine[pair] - theirs[pair] for pair in sorted(mine.keys() & theirs.keys())}
+        is_paired = len(gaps) > 1
+        test = mean_test(gaps) if is_paired else welch_t([*mine.values()], [*theirs.values()])
+        if test is None:  # equal differences have no spread to test with
+            continue
+        found[a, b] = test
+        if is_paired and not is_crossed(gaps):
+            paired[a, b] = len(gaps)
+    given = [found[pair] for pair in paired]
+    return found | dict(
+        zip(paired, moderated(given, list(paired.values()), len(arms)), strict=True)
+    )

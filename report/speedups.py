@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from record import metrics
+from record.power import ALPHA
 from report.run import Run
-from report.statistics import ALPHA, Floats, resampled
+from report.statistics import Floats, resampled
 from report.study import Study
 
 AXES = ("tokens", "steps", "seconds", "flops")

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-ALPHA = 0.05
-POWER = 0.8
+from record.power import ALPHA, MODERATED_ARMS
+
 RESAMPLES = 10_000
-LARGEST_N = 10_000  # seeds; nobody runs more
 ROUNDING = 1e-9  # a spread below this share of the mean is rounding
 
 Floats = NDArray[np.float64]
@@ -43,6 +42,24 @@ class Test(NamedTuple):
     p: float
     error: float
     df: float
+
+    def interval(self, alpha: float) -> Interval:
+        """Two-sided interval of the difference, of level 1 - alpha."""
+        half = float(stats.t.isf(alpha / 2, self.df)) * self.error
+        return Interval(self.difference - half, self.difference + half)
+
+    def within(self, smallest: float) -> bool:
+        """Two one-sided tests at ALPHA: is the difference surely inside +-smallest?"""
+        low, high = self.interval(2 * ALPHA)
+        return -smallest < low and high < smallest
+
+
+def _t_test(difference: float, error: float, df: float) -> Test:
+    """Student's t of a difference against 0. error: its standard error, above 0."""
+    p = 2 * float(stats.t.sf(abs(difference) / error, df))
+    plain = Test(difference, difference, difference, p, error, df)
+    low, high = plain.interval(ALPHA)
+    return plain._replace(low=low, high=high)
 
 
 def t_interval(values: ArrayLike) -> Interval | None:
@@ -89,6 +106,42 @@ def welch_t(arm: ArrayLike, baseline: ArrayLike) -> Test | None:
     return Test(mean, float(low), float(high), p, error, float(result.df))
 
 
+def moderated(tests: Sequence[Test], counts: Sequence[int], arms: int) -> list[Test]:
+    """Paired t-tests whose variances borrow from each other; as they are below four arms.
+
+    counts: pairs of each test. arms: how many arms the tests compare. A test stays as it is where
+    no variance at all is left to test with.
+    """
+    if arms < MODERATED_ARMS or len(tests) < 2:
+        return list(tests)
+    variances, df = moderated_variances(
+        np.array([test.error**2 * n for test, n in zip(tests, counts, strict=True)]),
+        np.array([test.df for test in tests]),
+    )
+    return [
+        _t_test(test.difference, math.sqrt(variance / n), freedom) if variance else test
+        for test, n, variance, freedom in zip(
+            tests, counts, variances.tolist(), df.tolist(), strict=True
+        )
+    ]
+
+
+def moderated_variances(variances: Floats, df: Floats) -> tuple[Floats, Floats]:
+    """Each variance averaged with the mean of the others, never below itself; and its freedom.
+
+    variances: (..., tests), at least two. df: (tests,), of each. A moderated t (Smyth 2004,
+    doi:10.2202/1544-6115.1027) whose prior is the other tests' mean variance (by their degrees of
+    freedom) with as many degrees of freedom as the test has itself, or as the others have if those
+    are fewer. Never below itself: a test that is noisier than the others stays so, which is what
+    keeps the error rate where variances differ (docs/results/calibration.md).
+    """
+    others = df.sum() - df
+    prior = ((variances * df).sum(axis=-1, keepdims=True) - variances * df) / others
+    borrowed = np.minimum(df, others)
+    mean = (df * variances + borrowed * prior) / (df + borrowed)
+    return np.maximum(variances, mean), df + borrowed
+
+
 def bca(samples: Sequence[ArrayLike]) -> Interval | None:
     """BCa bootstrap of a mean (one sample) or a difference of means (two), 10,000 resamples.
 
@@ -117,11 +170,18 @@ def _mean_difference(x: Floats, y: Floats, axis: int = -1) -> Floats:
     return np.asarray(x.mean(axis=axis) - y.mean(axis=axis))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for being a family (Holm 1979)."""
-    from statsmodels.stats.multitest import multipletests
+def holm(p: ArrayLike) -> Floats:
+    """p values adjusted for being a family (Holm 1979), along the last axis.
 
-    return [float(x) for x in multipletests(p, method="holm")[1]]
+    By hand, since statsmodels collects garbage at every call, in tenths of a second.
+    """
+    x = np.asarray(p, dtype=np.float64)
+    order = np.argsort(x, axis=-1)
+    steps = np.take_along_axis(x, order, axis=-1) * np.arange(x.shape[-1], 0, -1)
+    adjusted = np.empty_like(x)
+    highest = np.maximum.accumulate(np.minimum(steps, 1), axis=-1)
+    np.put_along_axis(adjusted, order, highest, axis=-1)
+    return adjusted
 
 
 def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
@@ -131,45 +191,6 @@ def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
         return None
     squares = sum(float(((x - x.mean()) ** 2).sum()) for x in arrays)
     return math.sqrt(squares / sum(len(x) - 1 for x in arrays))
-
-
-def detectable(sigma: float | None, n: int, *, paired: bool) -> float | None:
-    """Smallest difference that `n` seeds per arm show with 80 % power; None below two.
-
-    sigma: std of one arm's loss; with `paired`, std of the differences. None gives None.
-    """
-    from statsmodels.stats.power import TTestIndPower, TTestPower
-
-    if sigma is None or n < 2:
-        return None
-    given = {"nobs": n} if paired else {"nobs1": n}
-    test = TTestPower() if paired else TTestIndPower()
-    effect = test.solve_power(alpha=ALPHA, power=POWER, **given)
-    return sigma * float(np.squeeze(effect))
-
-
-def needed(sigma: float | None, difference: float, *, paired: bool) -> int | None:
-    """Seeds per arm that show `difference` with 80 % power, at least 2; None above 10,000.
-
-    sigma: as in `detectable`.
-    """
-    from statsmodels.stats.power import TTestIndPower, TTestPower
-
-    if sigma is None or difference <= 0 or not math.isfinite(difference):
-        return None
-    if sigma == 0:
-        return 2
-    test = TTestPower() if paired else TTestIndPower()
-    low, high = 1, 2  # power grows with n: bisect, since solve_power fails for large effects
-    while test.power(difference / sigma, high, ALPHA) < POWER:
-        low, high = high, high * 2
-        if low >= LARGEST_N:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = test.power(difference / sigma, middle, ALPHA) >= POWER
-        low, high = (low, middle) if enough else (middle, high)
-    return high if high <= LARGEST_N else None
 
 
 def resampled(counts: tuple[int, int], rng: np.random.Generator, paired: bool) -> list[Floats]:

@@ -1,8 +1,10 @@
 """The verdict on each arm: better, worse, equivalent, undecided, or why there is none.
 
 An arm is compared with the baseline by a paired t-test on the seeds that both have, if there are at
-least two, else by Welch's. Its p value is adjusted by Holm over all arms tested; below ALPHA the
-sign of the difference decides. docs/report.md says what each number means.
+least two, else by Welch's. From four arms on, the variances of paired tests borrow from each other
+(moderated t). The p values are adjusted by Holm over all arms tested; below ALPHA the sign of the
+difference decides. docs/report.md says what each number means, docs/results/calibration.md why
+this rule decides.
 """
 
 from __future__ import annotations
@@ -12,12 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from scipy import stats
-
+from record.power import ALPHA
 from report.comparable import cautions, refusal
 from report.crossed import grid, is_crossed, mean_test
 from report.run import Pair
-from report.statistics import ALPHA, Interval, bca, holm, welch_t
+from report.statistics import Test, bca, holm, moderated, welch_t
 from report.study import Study, without_length
 
 Values = dict[Pair, float]  # the metric of each run that has ended, by its seeds
@@ -44,7 +45,7 @@ class Comparison:
     baseline: str
     call: Call
     why: str = ""  # nothing was tested
-    method: Literal["paired t", "two-way t", "Welch"] | None = None
+    method: Literal["paired t", "moderated t", "two-way t", "Welch"] | None = None
     differences: Values = field(default_factory=dict)  # of the pairs
     difference: float | None = None
     low: float | None = None  # 95 % t interval
@@ -72,6 +73,19 @@ class Comparison:
     def tested(self) -> bool:
         """Whether a test was made."""
         return self.p is not None
+
+    @property
+    def test(self) -> Test:
+        """The test that was made.
+
+        Raises:
+            ValueError: none was.
+        """
+        numbers = (self.difference, self.low, self.high, self.p, self.error, self.df)
+        known = [number for number in numbers if number is not None]
+        if len(known) < len(numbers):
+            raise ValueError(f"{self.words}: no test was made")
+        return Test(*known)
 
 
 def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Values:
@@ -215,36 +229,38 @@ def _notes_on_pairs(mine: Values, theirs: Values, gaps: Values) -> list[str]:
 
 
 def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str, Comparison]:
-    """Holm over the arms that were tested, and the call that follows from each p value.
+    """The rule that decides: moderated variances, Holm over all arms tested, then the calls.
 
     smallest: in the metric's unit; a difference that is surely within it is equivalent. 0: none is.
     """
-    tests = {arm: c.p for arm, c in comparisons.items() if c.p is not None}
-    found = dict(comparisons)
-    for arm, p in zip(tests, holm(list(tests.values())), strict=True):
-        c = found[arm]
+    tests = _moderated({arm: c for arm, c in comparisons.items() if c.p is not None})
+    found = {**comparisons, **tests}
+    p_values = [c.p for c in tests.values() if c.p is not None]
+    for (arm, c), p in zip(tests.items(), holm(p_values).tolist(), strict=True):
         call = _call(p, c.difference)
-        if call == "undecided" and smallest and _within(c, smallest):
+        if call == "undecided" and smallest and c.test.within(smallest):
             call = "equivalent"
-        steps = sum(q >= c.p for q in tests.values() if c.p is not None)  # of Holm, from the last
-        low, high = _interval(c, ALPHA / steps)
+        elif call != "undecided" and smallest and c.test.within(smallest):
+            c = replace(c, notes=(*c.notes, f"the difference is surely smaller than {smallest:g}"))
+        low, high = c.test.interval(ALPHA / len(tests))
+        if call == "better" and high > 0:  # by a later step of Holm, which bounds no further
+            high = 0.0
+        elif call == "worse" and low < 0:
+            low = 0.0
         found[arm] = replace(c, p_holm=p, call=call, joint_low=low, joint_high=high)
     return found
 
 
-def _interval(c: Comparison, alpha: float) -> Interval:
-    """Two-sided t interval of the difference of a tested comparison."""
-    assert c.difference is not None
-    assert c.error is not None
-    assert c.df is not None
-    half = float(stats.t.isf(alpha / 2, c.df)) * c.error
-    return Interval(c.difference - half, c.difference + half)
-
-
-def _within(c: Comparison, smallest: float) -> bool:
-    """Two one-sided tests at ALPHA: is the difference surely within +-smallest?"""
-    low, high = _interval(c, 2 * ALPHA)
-    return -smallest < low and high < smallest
+def _moderated(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """The paired t-tests with variances that borrow from each other; all others as they are."""
+    paired = {arm: c for arm, c in tests.items() if c.method == "paired t"}
+    counts = [len(c.differences) for c in paired.values()]
+    given = [c.test for c in paired.values()]
+    found = dict(tests)
+    for arm, old, new in zip(paired, given, moderated(given, counts, len(paired) + 1), strict=True):
+        if new is not old:
+            found[arm] = replace(tests[arm], **new._asdict(), method="moderated t")
+    return found
 
 
 def _call(p: float, difference: float | None) -> Call:

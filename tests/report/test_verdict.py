@@ -18,22 +18,34 @@ from report.verdict import Comparison, adjusted, compare, values_of
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
 
 
-def test_better_worse_and_undecided_with_paired_t_and_holm():
+def test_better_worse_and_undecided_with_moderated_t_and_holm():
     found = rows(a_study(FIVE))
     assert {arm: row.comparison and row.comparison.words for arm, row in found.items()} == {
         "base": None, "good": "better", "bad": "worse", "same": "undecided",
     }  # fmt: skip
+    gaps = {arm: np.subtract(list(FIVE[arm].values()), list(BASE.values())) for arm in FIVE}
+    own = {arm: gaps[arm].var(ddof=1) for arm in ("good", "bad", "same")}
     p = {}
-    for arm in ("good", "bad", "same"):
-        test = stats.ttest_rel(list(FIVE[arm].values()), list(BASE.values()))
-        p[arm] = test.pvalue
-        c = found[arm].comparison
-        assert c.p == pytest.approx(test.pvalue)
-        assert (c.low, c.high) == pytest.approx(tuple(test.confidence_interval()))
-        assert c.method == "paired t"
+    for arm, variance in own.items():
+        others = np.mean([own[other] for other in own if other != arm])
+        error = math.sqrt(max(variance, (variance + others) / 2) / 3)
+        p[arm] = 2 * stats.t.sf(abs(gaps[arm].mean()) / error, 4)
+        c, half = found[arm].comparison, stats.t.ppf(0.975, 4) * error
+        assert c.p == pytest.approx(p[arm])
+        assert (c.low, c.high) == pytest.approx((c.difference - half, c.difference + half))
+        assert c.method == "moderated t"
     order = sorted(p, key=p.get)
     assert found[order[0]].comparison.p_holm == pytest.approx(3 * p[order[0]])
     assert list(found) == ["good", "base", "same", "bad"]
+
+
+def test_below_four_arms_each_pair_has_its_own_variance():
+    found = rows(a_study({arm: FIVE[arm] for arm in ("base", "good", "same")}))
+    for arm in ("good", "same"):
+        test = stats.ttest_rel(list(FIVE[arm].values()), list(BASE.values()))
+        c = found[arm].comparison
+        assert (c.method, c.p) == ("paired t", pytest.approx(test.pvalue))
+        assert (c.low, c.high) == pytest.approx(tuple(test.confidence_interval()))
 
 
 def test_pairs_see_what_unpaired_runs_do_not():
@@ -77,7 +89,7 @@ def test_one_seed_gives_no_verdict_in_words():
     row = next(r for r in judgement.rows if r.arm == "arm")
     assert row.comparison.words == "no verdict: with one seed, no difference can be told from noise"
     assert (row.std, row.low, row.comparison.p) == (None, None, None)
-    assert "no verdict" in judgement.headline
+    assert "No verdict yet: arm" in judgement.headline
 
 
 def test_identical_runs_are_equivalent():
@@ -247,7 +259,8 @@ def test_note_only_if_all_pairs_are_equal():
     ],
 )
 def test_the_call_is_the_sign_of_a_difference_with_p_below_a_twentieth(p, difference, call):
-    open_call = Comparison("base", "undecided", difference=difference, p=p, error=0.1, df=2)
+    open_call = Comparison("base", "undecided", difference=difference, p=p, error=0.1, df=2,
+                           low=-1.0, high=1.0)  # fmt: skip
     silent = Comparison("base", "refused", "why")
     found = adjusted({"arm": open_call, "other": silent}, 0.0)
     assert (found["arm"].p_holm, found["arm"].call) == (p, call)
@@ -312,6 +325,23 @@ def test_joint_interval_excludes_zero_just_where_an_arm_is_better_or_worse():
         if c := row.comparison:
             assert (c.joint_low > 0 or c.joint_high < 0) == (c.call in ("better", "worse"))
             assert c.joint_low <= c.low < c.high <= c.joint_high
+            half = stats.t.isf(0.025 / 3, c.df) * c.error  # Bonferroni
+            assert (c.joint_low, c.joint_high) == pytest.approx(
+                (c.difference - half, c.difference + half)
+            )
+
+
+def test_joint_interval_ends_at_zero_where_a_later_step_of_holm_decides():
+    """Two arms: the second is called at p < 0.05, its Bonferroni interval contains zero."""
+    gaps = {"first": (0.1, 0.101, 0.099), "second": (-0.05, -0.028, -0.039)}
+    arms = {arm: {seed: 3 + gap for seed, gap in enumerate(each)} for arm, each in gaps.items()}
+    found = rows(a_study({"base": dict.fromkeys(range(3), 3.0), **arms}))
+    c = found["second"].comparison
+    assert 0.025 / 2 < c.p / 2 < 0.05 / 2
+    assert (c.call, c.joint_high) == ("better", 0.0)
+    half = stats.t.isf(0.025 / 2, 2) * c.error
+    assert c.joint_low == pytest.approx(c.difference - half)
+    assert c.difference + half > 0
 
 
 def test_edges_of_both_grids_are_in_the_words():
@@ -335,8 +365,8 @@ def test_edges_of_both_grids_are_in_the_words():
 def test_ranks_count_the_arms_shown_better_and_worse():
     judgement = judge(a_study(FIVE))
     placed = {row.arm: row.ranks for row in judgement.rows}
-    assert placed == {"good": (1, 2), "base": (2, 3), "same": (1, 3), "bad": (4, 4)}
-    assert judgement.best == ("good", "same")
+    assert placed == {"good": (1, 1), "base": (2, 3), "same": (2, 3), "bad": (4, 4)}
+    assert judgement.best == ("good",)
     diverged = changed(a_study(FIVE), "good", 2, status="diverged")
     placed = {row.arm: row.ranks for row in judge(diverged).rows}
     assert placed == {"good": None, "base": (1, 2), "same": (1, 2), "bad": (3, 3)}
