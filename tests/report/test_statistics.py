@@ -264,10 +264,10 @@ def test_moderated_tests_are_students_with_the_moderated_variance():
         )
 
 
-def test_equal_pairs_are_tested_with_the_noise_of_the_other_arms():
-    tests = [paired_t([0.5, 0.5]), paired_t([1.0, 3.0]), paired_t([0.0, 1.0])]
+def test_pairs_without_a_difference_borrow_the_noise_of_the_other_arms():
+    tests = [paired_t([0.0, 0.0]), paired_t([1.0, 3.0]), paired_t([0.0, 1.0])]
     same, *_ = moderated(tests, [2] * 3, 4)
-    assert same.p == pytest.approx(2 * stats.t.sf(0.5 / math.sqrt((2 + 0.5) / 4 / 2), 2))
+    assert (same.p, same.df, same.error) == (1.0, 2, math.sqrt((2 + 0.5) / 2 / 2 / 2))
     flat = [paired_t([0.0, 0.0])] * 3
     assert moderated(flat, [2] * 3, 4) == flat
 
