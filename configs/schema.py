@@ -103,6 +103,7 @@ class Log(Strict):
     entity: str | None = Field(None, description="W&B entity (team or user)")
     group: str | None = Field(None, description="W&B group: the contest")
     job_type: str | None = Field(None, description="W&B job type: the arm")
+    tensorboard: bool = Field(False, description="also write event files for TensorBoard")
 
 
 class Named(BaseModel):

@@ -44,10 +44,10 @@ def open_record(
     """
     where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
     wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
-    toml, table = config.toml(), config.table()
     if process.rank == 0 and (line := other_version(config, origins)):
         print(line, flush=True)
-    opened = _on_rank_0(process, lambda: open_run(config.directory, wandb, toml, table))
+    given = config.directory, wandb, config.toml(), config.table(), config.log.tensorboard
+    opened = _on_rank_0(process, lambda: open_run(*given))
     checkpoint, problem = process.broadcast(opened and opened[1]), None
     if checkpoint and not checkpoint.exists():
         problem = f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"

@@ -13,11 +13,15 @@ from record import checkpoints, runlog
 
 
 def open_run(
-    directory: Path, wandb: runlog.WandbOptions, config_toml: str, config: dict[str, Any]
+    directory: Path,
+    wandb: runlog.WandbOptions,
+    config_toml: str,
+    config: dict[str, Any],
+    tensorboard: bool = False,
 ) -> tuple[runlog.RunLog, Path | None]:
     """The record of the run, and the checkpoint that it resumes from (None: from step 0).
 
-    config_toml, config, wandb: as RunLog takes them; `wandb.name` is the name of the run.
+    The other arguments are as RunLog takes them; `wandb.name` is the name of the run.
 
     Raises:
         RecordError: another process runs it, the folder cannot be written, or it holds another
@@ -34,6 +38,7 @@ def open_run(
             config=config,
             resume_offset=offset,
             wandb=wandb,
+            tensorboard=tensorboard,
             held=lock,
         )
     except OSError as error:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, get_args
 
 import storage
+from record.tensorboard import Curves
 from record.wandb_mirror import Mirror, WandbOptions
 from storage import LockedError, write_atomically
 
@@ -48,7 +49,7 @@ class RunLog:
     resume_offset: what `offset()` gave when the checkpoint was written; metrics.jsonl is cut back
     to it. None starts afresh: it replaces the metrics and facts of an earlier attempt that never
     reached a checkpoint, and keeps its entry in `launches`.
-    wandb: where to mirror, see WandbOptions.
+    wandb: where to mirror, see WandbOptions. tensorboard: whether to mirror there too.
     held: the lock on the directory, released at the end.
 
     Raises:
@@ -63,6 +64,7 @@ class RunLog:
         config: dict[str, Any],
         resume_offset: int | None,
         wandb: WandbOptions,
+        tensorboard: bool = False,
         held: IO[str] | None = None,
     ) -> None:
         self.directory, self.held = directory, held
@@ -85,6 +87,7 @@ class RunLog:
         self.facts["launches"] = [*old.get("launches", []), launch]
         self.mirror = Mirror(directory, wandb, config, self.facts.get("wandb", {}).get("id"))
         self.record(wandb=self.mirror.facts)
+        self.curves = _curves(directory) if tensorboard else None
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line for `step` and hand it to the operating system; then mirror it.
@@ -105,6 +108,8 @@ class RunLog:
         except OSError as error:
             self.failure = self.failure or error
         self.mirror.log(step, values)
+        if self.curves:
+            self.curves.log(step, values)
 
     def offset(self) -> int:
         """Bytes of metrics.jsonl that are now safe on disk (fsync); store it in the checkpoint.
@@ -177,7 +182,9 @@ class RunLog:
         self._release()
 
     def _release(self) -> None:
-        """Release the directory's lock."""
+        """Close TensorBoard's file, and release the directory's lock."""
+        if self.curves:
+            self.curves.close()
         if self.held:
             self.held.close()
 
@@ -226,6 +233,21 @@ class NoLog:
 
 
 Log = RunLog | NoLog  # of any rank
+
+
+def _curves(directory: Path) -> Curves:
+    """TensorBoard's files, which go on where metrics.jsonl does.
+
+    Raises:
+        RecordError: the package is missing.
+    """
+    try:
+        return Curves(directory, read_metrics(directory))
+    except ImportError as error:
+        raise RecordError(
+            f"log.tensorboard = true needs a package that is missing ({error}): pip install "
+            "tensorboard, or leave the key out"
+        ) from None
 
 
 def _open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
