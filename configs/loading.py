@@ -69,7 +69,7 @@ def usage() -> str:
     """Text of --help: how to call, and every key with type, default and meaning."""
     default = load([]).table()
     rows = []
-    for key, kind, meaning in _keys():
+    for key, kind, meaning in keys():
         value: Any = default
         for part in key.split("."):
             value = value.get(part, "-") if isinstance(value, Mapping) else "-"
@@ -95,7 +95,7 @@ def usage() -> str:
 def _split(argv: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
     files: list[Path] = []
     overrides: dict[str, Any] = {}
-    kinds = {key: kind for key, kind, _ in _keys()}
+    kinds = {key: kind for key, kind, _ in keys()}
     words, key = iter(argv), ""
     for word in words:
         if not word.startswith("--"):
@@ -161,7 +161,7 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 @functools.cache
-def _keys() -> tuple[tuple[str, str, str], ...]:
+def keys() -> tuple[tuple[str, str, str], ...]:
     """(dotted key, type, meaning) of every key of the schema."""
     return tuple(_walk())
 
@@ -186,7 +186,7 @@ def _type(annotation: Any) -> str:
 
 def _check_key(key: str) -> None:
     """Refuse a misspelt override here, where the full dotted key can be suggested."""
-    known = [k for k, _, _ in _keys()]
+    known = [k for k, _, _ in keys()]
     head, _, rest = key.partition(".")
     field = Config.model_fields.get(head)
     if key in known or (rest and "." not in rest and field and field.annotation is Named):
