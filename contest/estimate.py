@@ -21,6 +21,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from configs import Config, ConfigError, Model, load
+from contest import tuning
 from contest.job import ENDED, Job, progress, python_path, state
 from contest.plan import Plan, check_data
 from contest.slots import Slot
@@ -214,8 +215,20 @@ def show(
     shown = _table(plan, known, len(places))
     shown.caption = f"time: {source}; {len(places)} runs at once"
     console.print(shown)
+    for line in _on_top(plan, known, len(places)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for job in plan.jobs:
         print(f"{state(job):9} {job.role:7} {job.arm:12} {' '.join(job.arguments)}")
+
+
+def _on_top(plan: Plan, known: Mapping[tuple[Any, ...], Pace], places: int) -> Iterator[str]:
+    """What tuning may add to the plan when its losses are known, at most."""
+    like = [job for job in plan.jobs if job.role == "tuning"][:1]
+    for reason, runs in tuning.most_to_come(plan.contest, plan.tuned).items():
+        cost = _cost(like, known, runs - 1)
+        seconds = cost.seconds / places if cost.seconds is not None else None
+        time_ = f"{duration(seconds)} on {places}" if seconds is not None else "?"
+        yield f"may come on top: up to {runs} tuning runs, {time_} ({reason})"
 
 
 def _table(plan: Plan, known: Mapping[tuple[Any, ...], Pace], places: int) -> Table:

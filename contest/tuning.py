@@ -207,6 +207,26 @@ def own_setting(contest: Contest, arm: Arm) -> Setting:
     return {key: values[key] for key in tuned}
 
 
+def most_to_come(contest: Contest, tuned: Mapping[str, Tuned]) -> dict[str, int]:
+    """Tuning runs that may still join the plan, at most, by their reason in words."""
+    table, arms = contest.table, list(tuned.values())
+    if all(arm.settled for arm in arms):
+        return {}
+    begun = max((trial.round for arm in arms for trial in arm.candidates), default=0)
+    unknown = sum(arm.budget - len(arm.candidates) for arm in arms)
+    rounds_left = (contest.extend - begun) * len(arms)
+    trials = 2 if len(table.tuning_seeds) == 1 else contest.trials + contest.extend
+    tied = any(trial.tied for arm in arms for trial in arm.candidates)
+    found = {
+        "trials that the search has not proposed yet": unknown * len(table.tuning_seeds),
+        "further trials, if a best lies at an edge": rounds_left * len(table.tuning_seeds),
+        "more seeds for trials that are close": 0
+        if tied
+        else len(arms) * trials * len(table.tie_seeds),
+    }
+    return {reason: runs for reason, runs in found.items() if runs}
+
+
 def ledger(contest: Contest, tuned: Mapping[str, Tuned]) -> Ledger:
     """tuning.json."""
     search = contest.table.search

@@ -6,8 +6,10 @@ import math
 import pytest
 
 from configs import ConfigError
+from contest.__main__ import main
 from contest.job import state
 from contest.plan import check, make
+from contest.tuning import most_to_come
 from record.contest import Ledger, pair_std
 from tests.contest import tiny
 from tests.jobs import ROOT
@@ -223,6 +225,30 @@ def test_std_of_a_pair_pools_more_than_two_settings():
 
     x = np.random.default_rng(0).normal(0, 0.3, (2000, 3)) + np.arange(3) * 5.0
     assert pair_std([x.tolist()]) == pytest.approx(0.3 * math.sqrt(2), rel=0.03)
+
+
+def test_what_may_come_on_top_is_never_less_than_what_comes(shards, tmp_path):
+    """Two arms, two seeds: two rounds; then every one of five trials may be close to the best."""
+    head = GRID | {"tuning_seeds": [101, 102], "extend": 2, "tie_seeds": [103]}
+    contest = tiny.parse(shards, TWO, **head)
+    plan = make(contest, tmp_path)
+    begun = {job.id for job in plan.jobs}
+    assert most_to_come(contest, plan.tuned) == {
+        "further trials, if a best lies at an edge": 2 * 2 * 2,
+        "more seeds for trials that are close": 2 * 5,
+    }
+    plan = carry_out(contest, tmp_path, valley(cosine=1.0, wsd=2.1e-3))
+    assert len({job.id for job in plan.jobs if job.role == "tuning"} - begun) <= 18
+    assert most_to_come(contest, plan.tuned) == {}
+
+
+def test_dry_run_says_what_may_come_on_top(shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("contest.estimate._is_quick", lambda *_: False)  # no probe
+    path = tiny.write(tmp_path / "c.toml", shards, TWO, **GRID, tie_seeds=[102])
+    assert main([str(path), "--out", str(tmp_path / "runs"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "may come on top: up to 2 tuning runs" in said
+    assert "may come on top: up to 4 tuning runs" in said
 
 
 # ----------------------------------------------------------------------------------------- optuna
