@@ -3,9 +3,10 @@
     python -m bench.tuning_rules                 # prints the table of docs/contests.md
 
 Contests of four arms are simulated. An arm's loss over the learning rate is a parabola in log2.
-Each has a curvature and a best rate of its own: 0.01 to 0.11 nats per octave squared, and normal
-around the middle of the grid with a standard deviation of one octave. The tuning runs of
-docs/results/schedules_small.csv look like that: four of its ten arms were best at an edge. A run's
+Each has a curvature of its own, 0.01 to 0.11 nats per octave squared, and a best rate of its own,
+normal around the middle of the grid. Its standard deviation is half an octave, where about three
+arms of ten are best at an edge of three rates, as in the tuning runs of
+docs/results/schedules_small.csv; or an octave, where less is known of the best rates. A run's
 noise is normal; two runs of one seed differ by a standard deviation of 0.0075 nats, as there.
 
 Each rule tunes the same contests from a grid of rates a factor of two apart. The places of further
@@ -22,7 +23,8 @@ import numpy as np
 from contest import rounds
 from record.contest import pair_std
 
-ARMS, CURVATURE, OCTAVES, PAIR_STD = 4, (0.01, 0.11), 1.0, 0.0075
+ARMS, CURVATURE, PAIR_STD = 4, (0.01, 0.11), 0.0075
+OCTAVES = (0.5, 1.0)  # standard deviations of the best rate
 KEY = "lr"
 
 
@@ -44,10 +46,10 @@ RULES += [Rule(2), Rule(2, 1), Rule(2, 1, 1), Rule(3), Rule(3, 1)]
 class Arm:
     """One arm of a simulated contest: its true losses, and its noise, the same for every rule."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, octaves: float) -> None:
         low, high = map(math.log, CURVATURE)
         self.curvature = math.exp(rng.uniform(low, high))
-        self.best = rng.normal(0, OCTAVES)
+        self.best = rng.normal(0, octaves)
         self.seed = int(rng.integers(2**31))
 
     def truth(self, rate: float) -> float:
@@ -104,10 +106,10 @@ def tune(arms: list[Arm], rule: Rule) -> tuple[list[float], int]:
     return chosen, sum(len(x) for each in found for x in each.values())
 
 
-def draw(contests: int) -> list[list[Arm]]:
+def draw(contests: int, octaves: float) -> list[list[Arm]]:
     """The arms of simulated contests."""
     rng = np.random.default_rng(0)
-    return [[Arm(rng) for _ in range(ARMS)] for _ in range(contests)]
+    return [[Arm(rng, octaves) for _ in range(ARMS)] for _ in range(contests)]
 
 
 def regrets(drawn: list[list[Arm]], rule: Rule) -> tuple[np.ndarray, float]:
@@ -121,21 +123,25 @@ def regrets(drawn: list[list[Arm]], rule: Rule) -> tuple[np.ndarray, float]:
 
 
 def table(contests: int) -> str:
-    """The table, in Markdown."""
-    drawn = draw(contests)
+    """The table, in Markdown; of two values in a cell, each is for one of OCTAVES."""
+    drawn = [draw(contests, octaves) for octaves in OCTAVES]
+    plain = [regrets(each, RULES[0])[0] for each in drawn]
     lines = [
         "| rates | tuning seeds | `extend` | `tie_seeds` | runs per arm "
-        "| loss above the best rate, mnats | better setting than in the first line | worse |",
+        "| loss above the best rate, mnats | better setting than in the first line, % | worse, % |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    plain, _ = regrets(drawn, RULES[0])
     for rule in RULES:
-        found, runs = regrets(drawn, rule)
-        better, worse = float(np.mean(found < plain)), float(np.mean(found > plain))
-        lines.append(
-            f"| {rule.rates} | {rule.seeds} | {rule.extend} | {rule.ties} | {runs:.1f} "
-            f"| {1e3 * found.mean():.1f} | {100 * better:.1f} % | {100 * worse:.1f} % |"
-        )
+        found = [regrets(each, rule) for each in drawn]
+        cells = [
+            [runs for _, runs in found],
+            [1e3 * float(mine.mean()) for mine, _ in found],
+            [100 * float(np.mean(x < y)) for (x, _), y in zip(found, plain, strict=True)],
+            [100 * float(np.mean(x > y)) for (x, _), y in zip(found, plain, strict=True)],
+        ]
+        numbers = [" / ".join(f"{x:.1f}" for x in cell) for cell in cells]
+        what = map(str, (rule.rates, rule.seeds, rule.extend, rule.ties))
+        lines.append(f"| {' | '.join([*what, *numbers])} |")
     return "\n".join(lines)
 
 

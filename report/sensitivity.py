@@ -29,9 +29,12 @@ def sensitivity(study: Study, arm: str) -> Sensitivity | None:
     """Sensitivity of an arm (its name without a length); None below two rates.
 
     At each rate the best of the other settings counts, each a mean over tuning seeds. A diverged
-    run counts as the loss before the first update.
+    run counts as the loss before the first update. Further trials and tie seeds do not count, since
+    they lie where the arm was good.
     """
+    later = _later_runs(study, arm)
     runs = [run for run in study.runs if run.role == "tuning" and run.arm == arm and run.done]
+    runs = [run for run in runs if run.name not in later]
     runs = [run for run in runs if run.summary.get("initial_val_loss") is not None]
     if not runs:
         return None
@@ -44,6 +47,15 @@ def sensitivity(study: Study, arm: str) -> Sensitivity | None:
     even = bool(np.allclose(steps, steps[0], rtol=0.15))
     score = float(capped.mean() - capped.min())
     return Sensitivity(losses, initial, score, "" if even else UNEVEN)
+
+
+def _later_runs(study: Study, arm: str) -> set[str]:
+    """Runs that came after the grid or the search."""
+    if study.tuning is None or arm not in study.tuning.arms:
+        return set()
+    seeds = len(study.tuning.seeds)
+    trials = study.tuning.arms[arm].trials
+    return {run for t in trials for run in (t.runs if t.round else t.runs[seeds:])}
 
 
 def _losses(runs: Sequence[Run], initial: float) -> dict[float, float]:

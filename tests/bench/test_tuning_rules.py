@@ -5,7 +5,7 @@ import pytest
 
 from bench.tuning_rules import Rule, draw, regrets
 
-DRAWN = draw(150)  # contests of four arms
+DRAWN = draw(75, 0.5) + draw(75, 1.0)  # contests of four arms
 
 
 @pytest.mark.parametrize(
