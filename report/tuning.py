@@ -12,8 +12,8 @@ from report.study import Study, without_length
 
 TEXT = (
     "Tuning has seeds of its own, never those of the leaderboard. Gap: loss of the default setting "
-    "minus loss of the tuned one. Sensitivity (Wortsman et al. 2023): mean over the rates of "
-    "min(loss, loss before training), minus the best loss."
+    "minus loss of the tuned one, both with the tuning seeds. Sensitivity (Wortsman et al. 2023): "
+    "mean over the rates of min(loss, loss before training), minus the best loss."
 )
 
 
@@ -50,7 +50,7 @@ def _how(ledger: Ledger | None) -> str:
         text += f"Rounds of one further trial per arm, while a best lay at an edge: {rounds}. "
     tied = sum(trial.tied for arm in ledger.arms.values() for trial in arm.trials)
     if ledger.tie_seeds:
-        text += f"Trials run with {len(ledger.tie_seeds)} more seeds, being close: {tied}. "
+        text += f"Trials that were close and are run with the tie seeds too: {tied}. "
     return text.strip()
 
 
