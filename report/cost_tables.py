@@ -6,7 +6,7 @@ from report.formats import axis_words, ranged, short
 from report.judgement import Judgement
 from report.leaderboard import COSTS, SCORES, Row
 from report.sections import Section, Table, arm_line
-from report.speedups import AXES
+from report.speedups import AXES, LEAST_SEEDS, shown
 
 
 def speedups(judgement: Judgement) -> Section | None:
@@ -19,22 +19,20 @@ def speedups(judgement: Judgement) -> Section | None:
     if not rows:
         return None
     text = (
-        "What the baseline spends to reach its mean final val loss, divided by what the arm spends "
-        "to reach the same loss. Both are interpolated on the mean val curves; the interval is the "
-        "95 % bootstrap over seeds, where 0 means that the arm missed the loss in some draws. "
-        "FLOPs are the model's; those of an optimizer show in seconds."
+        "What the baseline spends on its final val loss, divided by what the arm spends on the "
+        "same loss within a run, while the rate decays: so it depends on the schedules, and may "
+        "rank arms otherwise than finished runs do. Geometric mean over pairs of equal seeds. "
+        f"[95 %]: Student's t on logarithms; with fewer than {LEAST_SEEDS} seeds (lowest to "
+        "highest) of the seeds. FLOPs are the model's; an optimizer's own show in seconds."
     )
     columns = ("arm", *map(axis_words, AXES))
-    return Section("speedups", "Speed-ups", text, [Table(columns, rows)])
+    return Section("speedups", "Speed-up within a run", text, [Table(columns, rows)])
 
 
 def _speedup(row: Row, axis: str) -> str:
     """Ratio and interval."""
     s = row.speedups.get(axis)
-    if s is None:
-        return "not recorded"
-    known = s.low is not None and s.high is not None and s.ratio
-    return f"{s.words} [{s.low:.2f}, {s.high:.2f}]" if known else s.words
+    return "not recorded" if s is None else shown(s)
 
 
 def target(judgement: Judgement) -> Section | None:

@@ -1,4 +1,7 @@
-"""Speed-ups: what the baseline spends to reach its final loss, over what an arm spends on it.
+"""Speed-ups within a run: the baseline's cost of its final loss, over an arm's cost of that loss.
+
+The learning rate of most runs decays, and a run whose rate is still high has a higher loss than it
+will have; so this ratio depends on the schedules. report/horizons.py compares finished runs.
 
 Also what a run had spent by a given evaluation, and by the first one at or below a target.
 """
@@ -6,33 +9,36 @@ Also what a run had spent by a given evaluation, and by the first one at or belo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from statistics import fmean
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from record import metrics
-from record.power import ALPHA
-from report.run import Run
-from report.statistics import Floats, resampled
+from report.crossed import is_crossed, mean_test, table
+from report.run import Pair, Run
+from report.statistics import Floats
 from report.study import Study
 
 AXES = ("tokens", "steps", "seconds", "flops")
+LEAST_SEEDS = 5  # for an interval of 95 %
 
 
 @dataclass(frozen=True)
 class Speedup:
     """Baseline's cost of its final loss over the arm's cost of the same loss; above 1 is faster.
 
-    ratio: 0.0 if the arm never reaches that loss. low, high: 95 % of the bootstrap over seeds, None
-    with one seed.
+    ratio: 0.0 if the arm does not reach that loss. low, high: over seeds, None with one seed or
+    without pairs. interval: what they are: 95 % from LEAST_SEEDS seeds on, else lowest and highest.
     """
 
     ratio: float
     low: float | None
     high: float | None
     words: str
+    interval: Literal["95 %", "range of seeds", ""] = ""
 
 
 class _Curves(NamedTuple):
@@ -45,33 +51,87 @@ class _Curves(NamedTuple):
 def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
     """On each axis: baseline's cost of its own final loss over the arm's cost of that loss.
 
-    Curves are means over seeds; the interval is the percentile bootstrap over seeds, drawn
-    together for both arms if the runs are pairs. An axis that is not recorded is left out.
+    Within each pair of runs with equal seeds; without a pair, on the mean curves. An axis that is
+    not recorded is left out.
     """
     mine, theirs = study.finished(arm), study.finished(base)
     if not mine or not theirs:
         return {}
     if any(run.diverged for run in study.of(arm)):
         return dict.fromkeys(AXES, Speedup(0.0, None, None, "not reached: a run diverged"))
-    paired = [run.pair for run in mine] == [run.pair for run in theirs]
-    draws = resampled((len(mine), len(theirs)), np.random.default_rng(0), paired)
-    found = {axis: _speedup(_curves(mine, axis), _curves(theirs, axis), draws) for axis in AXES}
+    found = {axis: _on_axis(mine, theirs, axis) for axis in AXES}
     return {axis: speedup for axis, speedup in found.items() if speedup}
 
 
-def _speedup(
-    mine: _Curves | None, theirs: _Curves | None, draws: Sequence[Floats]
-) -> Speedup | None:
-    """One axis. draws: bootstrap weights of the seeds, (resamples, runs) for each side."""
-    if mine is None or theirs is None:
-        return None
-    counts = len(mine.costs), len(theirs.costs)
-    ratio = float(_ratios(mine, theirs, [np.full((1, n), 1 / n) for n in counts])[0])
-    low = high = None
-    if min(counts) > 1:
-        ratios = _ratios(mine, theirs, draws)
-        low, high = map(float, np.quantile(ratios, [ALPHA / 2, 1 - ALPHA / 2]))
-    return Speedup(ratio, low, high, _words(ratio))
+def _on_axis(mine: Sequence[Run], theirs: Sequence[Run], axis: str) -> Speedup | None:
+    """One axis; None if it is not recorded."""
+    twins = {run.pair: run for run in theirs}
+    pairs = [(run, twins[run.pair]) for run in mine if run.pair in twins]
+    if not pairs:
+        a, b = _curves(mine, axis), _curves(theirs, axis)
+        return None if a is None or b is None else _of_means(a, b)
+    logs: dict[Pair, float] = {}
+    for run, twin in pairs:
+        a, b = _curves([run], axis), _curves([twin], axis)
+        if a is None or b is None:
+            return None
+        with np.errstate(divide="ignore"):
+            logs[run.pair] = float(np.log(_ratio(a, b)))
+    return over_seeds(logs)
+
+
+def _of_means(mine: _Curves, theirs: _Curves) -> Speedup:
+    """From the means of runs that are no pairs, so without an interval."""
+    a, b = (
+        _Curves(x.costs.mean(0, keepdims=True), x.losses.mean(0, keepdims=True))
+        for x in (mine, theirs)
+    )
+    ratio = _ratio(a, b)
+    return Speedup(ratio, None, None, _words(ratio))
+
+
+def over_seeds(logs: Mapping[Pair, float]) -> Speedup:
+    """The geometric mean of ratios over seeds, from their logarithms; -inf: not reached.
+
+    The interval is Student's on the logarithms, and regards seeds that runs share; with fewer than
+    LEAST_SEEDS seeds, it would be wide and rest on a normal distribution that nobody has seen.
+    """
+    values = list(logs.values())
+    lost = [x for x in values if x == -math.inf]
+    if lost:
+        return Speedup(0.0, None, None, _lost(values, len(lost)))
+    ratio = math.exp(fmean(values))
+    if len(values) < 2 or not math.isfinite(ratio):
+        return Speedup(ratio, None, None, _words(ratio))
+    seeds = min(table(logs).shape) if is_crossed(logs) else len(values)
+    test = mean_test(logs) if seeds >= LEAST_SEEDS else None
+    if test is None:
+        low, high = math.exp(min(values)), math.exp(max(values))
+        return Speedup(ratio, low, high, _words(ratio), "range of seeds")
+    ratio, low, high = map(math.exp, test[:3])
+    return Speedup(ratio, low, high, _words(ratio), "95 %")
+
+
+def shown(speedup: Speedup | None) -> str:
+    """Ratio and interval in a table: [95 %] or (range of seeds)."""
+    if speedup is None:
+        return "not known"
+    if speedup.low is None or speedup.high is None:
+        return speedup.words
+    ends = f"{speedup.low:.2f}, {speedup.high:.2f}"
+    kind = f"[{ends}]" if speedup.interval == "95 %" else f"({ends.replace(', ', ' to ')})"
+    return f"{speedup.words} {kind}"
+
+
+def _lost(values: Sequence[float], lost: int) -> str:
+    """ "not reached", and by how many seeds if others reach it."""
+    if lost == len(values):
+        return "not reached"
+    reached = sorted(math.exp(x) for x in values if x > -math.inf)
+    spread = (
+        f"{reached[0]:.2f} x" if len(reached) == 1 else f"{reached[0]:.2f} to {reached[-1]:.2f} x"
+    )
+    return f"not reached by {lost} of {len(values)} seeds, {spread} by the others"
 
 
 def _words(ratio: float) -> str:
@@ -81,13 +141,12 @@ def _words(ratio: float) -> str:
     return f"{ratio:.2f} x" if ratio > 0 else "not reached"
 
 
-def _ratios(mine: _Curves, theirs: _Curves, weights: Sequence[Floats]) -> Floats:
-    """Baseline's cost over the arm's for each row of seed weights; 0 where the arm misses."""
-    my_costs, my_losses = (weights[0] @ x for x in mine)
-    base_costs, base_losses = (weights[1] @ x for x in theirs)
-    target = base_losses[:, -1]
+def _ratio(mine: _Curves, theirs: _Curves) -> float:
+    """Baseline's cost of its final loss over the arm's, of one curve each; 0 if the arm misses."""
+    target = theirs.losses[:, -1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return crossing(base_costs, base_losses, target) / crossing(my_costs, my_losses, target)
+        ratio = crossing(*theirs, target) / crossing(*mine, target)
+    return float(ratio[0])
 
 
 def crossing(costs: Floats, losses: Floats, target: Floats) -> Floats:

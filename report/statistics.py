@@ -193,18 +193,6 @@ def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
     return math.sqrt(squares / sum(len(x) - 1 for x in arrays))
 
 
-def resampled(counts: tuple[int, int], rng: np.random.Generator, paired: bool) -> list[Floats]:
-    """Weights of the seeds in 10,000 bootstrap resamples: (resamples, n) for each side.
-
-    counts: seeds of the arm and of the baseline. paired: one draw of seeds for both.
-    """
-    draws = [
-        rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
-        for n in (counts[:1] if paired else counts)
-    ]
-    return [draws[0], draws[-1]]
-
-
 def block_length(x: Floats) -> int:
     """Length of the blocks in which a series is resampled: twice the lag at which its
     autocorrelation is lost in noise, at least n^(1/3), at most a quarter of the series.

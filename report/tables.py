@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from record.contest import Role
+from report import horizons
 from report.cost_tables import costs, scores, speedups, target
 from report.formats import (
     NONE,
@@ -45,6 +46,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         _comparisons(judgement),
         speedups(judgement),
         target(judgement),
+        horizons.section(study),
         variances(judgement),
         _planner(judgement),
         tuning(study, judgement),

@@ -16,7 +16,6 @@ from report.statistics import (
     moderated_variances,
     paired_t,
     pooled_std,
-    resampled,
     t_interval,
     welch_t,
 )
@@ -89,15 +88,6 @@ def test_pooled_std_weighs_by_degrees_of_freedom():
     expected = math.sqrt((3 * np.var(A, ddof=1) + 1 * np.var(B[:2], ddof=1)) / 4)
     assert pooled_std([A, B[:2], [7.0]]) == pytest.approx(expected)
     assert pooled_std([[1.0], []]) is None
-
-
-def test_resamples_are_seeds_with_replacement_and_pairs_are_drawn_together():
-    arm, base = resampled((3, 3), np.random.default_rng(0), paired=True)
-    assert arm is base
-    assert np.allclose(arm.sum(axis=1), 1)
-    assert arm.mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.01)
-    arm, base = resampled((3, 5), np.random.default_rng(0), paired=False)
-    assert (arm.shape[1], base.shape[1]) == (3, 5)
 
 
 def ar1(rho, n, seed=0):
@@ -216,16 +206,6 @@ def test_block_means_are_means_of_whole_blocks_that_begin_anywhere():
     expected = [np.mean([x[s : s + length].mean() for s in row]) for row in starts]
     assert block_means(x, np.random.default_rng(5)) == pytest.approx(expected)
     assert block_means(x, np.random.default_rng(5), 7) == pytest.approx(expected[:7])
-
-
-def test_resamples_draw_as_many_seeds_as_there_are_for_each_side():
-    arm, base = resampled((2, 5), np.random.default_rng(0), paired=False)
-    assert arm.shape == (10_000, 2)
-    assert base.shape == (10_000, 5)
-    for weights, n in ((arm, 2), (base, 5)):
-        assert np.allclose(weights * n, np.rint(weights * n))
-        assert np.allclose(weights.sum(axis=1), 1)
-        assert weights.mean(axis=0) == pytest.approx([1 / n] * n, abs=0.01)
 
 
 # ------------------------------------------------------------------------------ moderated variances
