@@ -13,28 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import IO
-
-from rich.console import Console
-
-from configs import ConfigError
-from contest import estimate, local, slurm, watch
-from contest import file as contests
-from contest.attempts import attempts
-from contest.file import Contest
-from contest.history import note
-from contest.job import state
-from contest.plan import check, check_data, make, written
-from contest.slots import Slot, slots
-from launch.node import visible_gpus
-from record import runlog
-from record.hardware import usable_cores
-from storage import LockedError, lock
-
-OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
-WIDE = 160  # characters, if no terminal says how many
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,13 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     error; 130: stopped.
     """
     options = _parser().parse_args(argv)
-    try:
-        return _carry_out(options)
-    except (ConfigError, runlog.RecordError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    from contest.command import carry_out  # imports much, which --help and a typo do without
+
+    return carry_out(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,102 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     text = "more options of sbatch: '--account=lab --cpus-per-task=16'"
     add("--sbatch", default="", metavar="OPTIONS", help=text)
     return parser
-
-
-def _carry_out(options: argparse.Namespace) -> int:
-    """Do what the command line says; returns the exit code."""
-    _check_counts(options)
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    contest = contests.read(options.contest)
-    home = options.out.absolute() / contest.name
-    if options.status:
-        return _show_status(contest, options, console)
-    gpus = visible_gpus()
-    cluster = _cluster(options) if options.executor == "slurm" else None
-    if cluster:
-        places = [Slot("SLURM", {}, cluster.world_size)] * (cluster.jobs or 1)
-    else:
-        wanted = {name: getattr(options, name) for name in ("jobs", "gpus_per_run", "nproc")}
-        places = slots(gpus, usable_cores(), **wanted)
-    check(contest, home, places[0].nproc)
-    for notice in contest.notices:
-        print(f"notice: {notice}", file=sys.stderr)
-    plan = make(contest, options.out)
-    if options.dry_run:
-        estimate.show(plan, options.out, places, console, gpus=bool(gpus), probe=options.probe)
-        return 0
-    check_data(plan)
-    with _hold(home):
-        note(plan)
-        if cluster:
-            return _submit(contest, options, cluster)
-        return _run(contest, options, places, console)
-
-
-def _check_counts(options: argparse.Namespace) -> None:
-    """Check the numbers of runs, nodes, ranks and GPUs.
-
-    Raises:
-        ConfigError: one of them is too small.
-    """
-    for name, least in {"jobs": 1, "nproc": 1, "nodes": 1, "gpus_per_run": 0}.items():
-        value = getattr(options, name)
-        if value is not None and value < least:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} {value} should be {least} or more")
-
-
-def _cluster(options: argparse.Namespace) -> slurm.Options:
-    """What the command line says about SLURM."""
-    return slurm.Options(**{f.name: getattr(options, f.name) for f in fields(slurm.Options)})
-
-
-def _show_status(contest: Contest, options: argparse.Namespace, console: Console) -> int:
-    """Print how the runs stand; needs no torch if the plan was written before."""
-    plan = written(contest, options.out) or make(contest, options.out)
-    if options.executor == "slurm":
-        states = slurm.states(plan)
-    else:
-        past = attempts(plan.home)
-        states = {job.id: state(job, past) for job in plan.jobs}
-    watch.show(plan, console, states)
-    return 0
-
-
-def _hold(home: Path) -> IO[str]:
-    """The contest's lock, which the kernel releases when this process dies."""
-    try:
-        return lock(home)
-    except LockedError as error:
-        remedy = "--status shows how it stands, --out DIR gives it another folder"
-        raise ConfigError(f"this contest is being run: {error}; {remedy}") from None
-
-
-def _submit(contest: Contest, options: argparse.Namespace, cluster: slurm.Options) -> int:
-    """Submit what can run and is not queued or running; returns the exit code."""
-    plan = make(contest, options.out, cluster.jobs or OPEN_TRIALS)
-    plan.write()
-    for submission in slurm.submit(plan, cluster):
-        print(f"submitted {len(submission.jobs)} runs as job array {submission.number}")
-    return watch.ending(plan, slurm.states(plan))
-
-
-def _run(
-    contest: Contest, options: argparse.Namespace, places: list[Slot], console: Console
-) -> int:
-    """Run what is missing on this machine; returns the exit code."""
-    with watch.Screen(console) if console.is_terminal else watch.Lines(console) as shown:
-        runner = local.Runner(
-            refresh=lambda: make(contest, options.out, len(places)),
-            places=places,
-            watch=shown,
-            retry_failed=options.retry_failed,
-        )
-        plan = runner.run()
-        if isinstance(shown, watch.Screen):
-            shown.draw(runner)
-    code = watch.ending(plan, runner.states)
-    return 130 if runner.stopping else code
 
 
 if __name__ == "__main__":

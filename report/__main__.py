@@ -14,31 +14,17 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from report.judgement import Judgement, judge
-from report.page import page
-from report.results import results
-from report.run import WANDB_PREFIX, ReportError
-from report.sections import markdown
-from report.sources import read
-from report.study import Study
-from report.tables import sections
-from report.verdict import METRICS
-from report.wandb_report import publish
-from storage import write_atomically
+from report import METRICS
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        _report(options, shlex.join(["python", "-m", "report", *arguments]))
-    except (ReportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from report.command import carry_out  # imports scipy, which --help and a typo do without
+
+    return carry_out(options, shlex.join(["python", "-m", "report", *arguments]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,46 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help=out)
     p.add_argument("--wandb", metavar="ENTITY/PROJECT", help="publish a W&B report too")
     return p
-
-
-def _report(options: argparse.Namespace, command: str) -> None:
-    """Read, judge, write, and print the verdict."""
-    entity, slash, project = (options.wandb or "").partition("/")
-    if options.wandb and not (slash and entity and project):
-        raise ReportError(f"--wandb {options.wandb!r} should be ENTITY/PROJECT")
-    study = read(options.paths)
-    if options.baseline is not None:
-        study = replace(study, baseline=options.baseline)
-    if options.target is not None:
-        study = replace(study, target=options.target)
-    judgement = judge(
-        study,
-        metric=options.metric,
-        censor_diverged=options.censor_diverged,
-        wanted=options.wanted,
-    )
-    folders = (Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX))
-    files = _write(study, judgement, options.out or next(folders, Path()), command)
-    print(judgement.headline)
-    if judgement.problems:
-        print(f"problems: {len(judgement.problems)}, the first: {judgement.problems[0]}")
-    print("\n".join(map(str, files)))
-    if options.wandb:
-        print(publish(study, judgement, entity, project))
-
-
-def _write(study: Study, judgement: Judgement, folder: Path, command: str) -> list[Path]:
-    """Write the three files; returns their paths. command: what the user typed."""
-    shown = sections(study, judgement, command)
-    texts = {
-        "report.md": markdown(judgement, shown),
-        "results.csv": results(study),
-        "report.html": page(study, judgement, shown),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    return [folder / name for name in texts]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from report import METRICS
 from report.headline import headline
 from report.leaderboard import Row, row
 from report.planner import Planner, plan
@@ -16,7 +17,7 @@ from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study, without_length
-from report.verdict import METRICS, compare, values_of
+from report.verdict import compare, values_of
 
 
 @dataclass(frozen=True)

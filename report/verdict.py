@@ -24,19 +24,6 @@ from report.study import Study, without_length
 Values = dict[Pair, float]  # the metric of each run that has ended, by its seeds
 Call = Literal["better", "worse", "equivalent", "undecided", "no verdict", "refused", "diverged"]
 
-METRICS = (  # lower is better in all of them
-    "final_val_loss",
-    "best_val_loss",
-    "final_train_loss",
-    "avg_loss",
-    "loss_noise",
-    "spike_score",
-    "train_seconds",
-    "step_ms_median",
-    "optimizer_ms_median",
-    "peak_memory_gib",
-)
-
 
 @dataclass(frozen=True)
 class Comparison:

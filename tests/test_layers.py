@@ -137,3 +137,18 @@ for package in ("configs", "data", "record.runlog", "optim"):
 """
     output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert output.split() == ["configs", "data", "record.runlog", "optim"]
+
+
+@pytest.mark.parametrize("room", ["contest", "data", "launch", "report"])
+def test_help_of_a_command_does_without_what_takes_seconds_to_import(room):
+    code = f"""
+import runpy, sys
+sys.argv = [{room!r}, "--help"]
+try:
+    runpy.run_module({room!r}, run_name="__main__")
+except SystemExit:
+    print("imported:", *{{"torch", "scipy", "optuna", "wandb"}} & sys.modules.keys())
+"""
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert output.startswith("usage: ")
+    assert output.splitlines()[-1] == "imported:"
