@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from record.runlog import flat
 from report.run import Run, value_at
-from report.study import Study, without_length
+from report.study import Study
 
 START_TOLERANCE = 0.02  # nats; the same weights on another device differ by less
 # hash: (its name in messages, configuration keys that change it)
@@ -186,7 +186,7 @@ def _other_devices(runs: Sequence[Run]) -> list[str]:
 
 def _declared(study: Study, *runs: Run) -> set[str]:
     """Dotted keys that the contest file sets or tunes for these runs' arms."""
-    return {key for run in runs for key in study.declared.get(without_length(run.arm), ())}
+    return {key for run in runs for key in study.declared.get(study.without_length(run.arm), ())}
 
 
 def _differing(a: Run, b: Run, *prefixes: str) -> set[str]:

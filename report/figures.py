@@ -20,7 +20,7 @@ from report.judgement import Judgement
 from report.leaderboard import Row
 from report.series import Points
 from report.speedups import AXES, Speedup
-from report.study import Study, without_length
+from report.study import Study
 
 NOISY_POINTS = 200  # of a curve with a band: the line is a mean that the eye can follow
 FEW_POINTS = 40  # of a curve: so many are marked one by one
@@ -287,7 +287,7 @@ def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | Non
     """Loss over learning rates, from the tuning runs; an arm of several lengths is drawn once."""
     if not judgement.sensitivity:
         return None
-    first = {without_length(arm): arm for arm in reversed(study.arms)}  # of its lengths
+    first = {study.without_length(arm): arm for arm in reversed(study.arms)}  # of its lengths
     axis = {"title": "learning rate", "type": "log"}
     plot = drawing.new(xaxis=axis, yaxis={"title": "final val loss"})
     for arm, s in judgement.sensitivity.items():

@@ -76,6 +76,7 @@ def read_run(place: Place) -> Run:
         status=status,
         problems=tuple(problems),
         length=planned.length if planned else None,
+        planned=planned is not None,
     )
 
 

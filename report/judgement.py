@@ -16,7 +16,7 @@ from report.ranks import ranking
 from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
-from report.study import Study, without_length
+from report.study import Study
 from report.verdict import compare, values_of
 
 
@@ -68,7 +68,7 @@ def judge(
     rows.sort(key=lambda r: math.inf if r.mean is None else r.mean)
     planner = plan(values, comparisons, wanted)
     losses = comparisons if metric == "final_val_loss" else {}  # what tuning's losses speak of
-    found = {arm: sensitivity(study, arm) for arm in map(without_length, study.arms)}
+    found = {arm: sensitivity(study, arm) for arm in map(study.without_length, study.arms)}
     return Judgement(
         study=study.name,
         metric=metric,
@@ -87,18 +87,18 @@ def judge(
         rows=rows,
         planner=planner,
         sensitivity={arm: s for arm, s in found.items() if s},
-        replay=replay(study.tuning, losses, planner.sigma_paired, smallest),
+        replay=replay(study, losses, planner.sigma_paired, smallest),
         problems=_problems(study, metric, censor_diverged),
     )
 
 
 def _check_baseline(study: Study) -> None:
     """Raise ReportError unless it is known which arm the others are compared with."""
-    names = ", ".join(dict.fromkeys(map(without_length, study.arms)))
+    names = ", ".join(dict.fromkeys(map(study.without_length, study.arms)))
     if study.baseline is None:
         if len(study.arms) > 1:
             raise ReportError(f"which arm is the baseline? give --baseline ARM, one of: {names}")
-    elif study.baseline not in {*study.arms, *map(without_length, study.arms)}:
+    elif study.baseline not in {*study.arms, *map(study.without_length, study.arms)}:
         raise ReportError(f"baseline {study.baseline!r} is no arm; give one of: {names}")
 
 

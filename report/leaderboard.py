@@ -13,7 +13,7 @@ from report.crossed import is_crossed, mean_test
 from report.run import Run
 from report.speedups import Speedup, speedups, to_target
 from report.statistics import t_interval
-from report.study import Study, without_length
+from report.study import Study
 from report.verdict import Comparison, Values
 
 COSTS = {  # number of the summary: title of its column
@@ -109,7 +109,7 @@ def row(
         speedups=speedups(study, arm, base) if base and comparable else {},
         comparison=comparison,
         ranks=ranks,
-        tuned=study.tuning.arms.get(without_length(arm)) if study.tuning else None,
+        tuned=study.tuning.arms.get(study.without_length(arm)) if study.tuning else None,
         mean_lr_factor=_median(runs, "mean_lr_factor"),
         last_lr_factor=_median(runs, "last_lr_factor"),
     )

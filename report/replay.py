@@ -19,7 +19,7 @@ from scipy import stats
 
 from record.contest import Ledger, LedgerTrial, TunedArm
 from report.statistics import RESAMPLES
-from report.study import without_length
+from report.study import Study
 from report.verdict import Comparison, adjusted
 
 SHOWN_CHOICES = 500  # combinations of settings for which verdicts are given again, commonest first
@@ -36,7 +36,7 @@ class Replay:
 
 
 def replay(
-    ledger: Ledger | None,
+    study: Study,
     comparisons: Mapping[str, Comparison],
     between: float | None,
     smallest: float,
@@ -47,6 +47,7 @@ def replay(
     between: std of differences between arms with equal seeds, nats; it stands in where the tuning
     has one seed. smallest: as in report.verdict.adjusted.
     """
+    ledger = study.tuning
     if ledger is None:
         return None
     std, source = ledger.pair_std, "settings with equal tuning seeds"
@@ -59,7 +60,7 @@ def replay(
     gaps = {arm: _gaps(ledger, tuned) for arm, tuned in arms.items()}
     drawn = {arm: _draw(ledger, tuned, gaps[arm], std, rng) for arm, tuned in arms.items()}
     other = {arm: float(np.mean(choice != 0)) for arm, choice in drawn.items()}
-    return Replay(std, source, other, _verdicts(comparisons, gaps, drawn, smallest))
+    return Replay(std, source, other, _verdicts(study, comparisons, gaps, drawn, smallest))
 
 
 def _finished(tuned: TunedArm) -> list[LedgerTrial]:
@@ -94,6 +95,7 @@ def _draw(
 
 
 def _verdicts(
+    study: Study,
     comparisons: Mapping[str, Comparison],
     gaps: Mapping[str, NDArray[np.float64]],
     drawn: Mapping[str, NDArray[np.int64]],
@@ -108,16 +110,18 @@ def _verdicts(
     changed, seen = dict.fromkeys(tested, 0), 0
     for choice, count in choices.most_common(SHOWN_CHOICES):
         shift = {arm: gaps[arm][at] for arm, at in zip(arms, choice, strict=True)}
-        again = adjusted({arm: _shifted(arm, c, shift) for arm, c in tested.items()}, smallest)
+        labels = {*tested, *(c.baseline for c in tested.values())}
+        by = {label: shift.get(study.without_length(label), 0.0) for label in labels}
+        moved = {arm: _shifted(c, by[arm] - by[c.baseline]) for arm, c in tested.items()}
+        again = adjusted(moved, smallest)
         for arm, c in tested.items():
             changed[arm] += count * (again[arm].call != c.call)
         seen += count
     return {arm: count / seen for arm, count in changed.items()}
 
 
-def _shifted(arm: str, c: Comparison, shift: Mapping[str, float]) -> Comparison:
+def _shifted(c: Comparison, by: float) -> Comparison:
     """A comparison whose arm and baseline have other settings; their spread stays."""
-    by = shift.get(without_length(arm), 0.0) - shift.get(without_length(c.baseline), 0.0)
     if not by or not c.error or c.difference is None or c.df is None:
         return c
     difference = c.difference + by

@@ -36,6 +36,7 @@ class Run:
     val: columns of the lines with val/loss: "step", "val/loss", "time/eval_seconds".
     summary: record.metrics.summarize, and what the trainer added (docs/record.md).
     length: updates, where its arm was trained at several lengths; None otherwise.
+    planned: whether a contest's plan lists it, and so names its arm.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Run:
     status: Status
     problems: tuple[str, ...] = ()
     length: int | None = None
+    planned: bool = False
 
     @property
     def pair(self) -> Pair:
@@ -96,7 +98,7 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def default_arm(config: Mapping[str, Any]) -> str | None:
-    """<optimizer>-<schedule>, the arm of a run outside a contest; None unless both are known."""
+    """<optimizer>-<schedule>, where nobody has named the arm; None unless both are known."""
     names = [value_at(config, "optimizer.name"), value_at(config, "schedule.name")]
     return "-".join(str(name).rpartition(".")[2] for name in names) if all(names) else None
 

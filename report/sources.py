@@ -1,6 +1,7 @@
 """From the paths on the command line to a study: contests' folders, loose runs, W&B projects.
 
     study = read(["runs/schedules"])                 # a contest's folder, or any folder of runs
+    study = read(["runs/A", "runs/B"])               # any runs; the first is the baseline
     study = read(["wandb:lab/gpt2-optimizer-bench/schedules"])
 
 Reading never fails over one bad run: its `problems` say what is wrong with it, and it stays in
@@ -9,6 +10,7 @@ every table. Only a path that holds no run, or a plan that does not fit its sche
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections import Counter
 from collections.abc import Sequence
@@ -21,9 +23,10 @@ from record.contest import Ledger, PlanFile
 from record.hardware import usable_cores
 from record.runlog import RecordError
 from report import history
+from report.arms import with_arms
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
-from report.study import Study, by_length, merge, study_of, without_copies
+from report.study import Study, by_length, merge, without_copies
 
 File = TypeVar("File", PlanFile, Ledger)
 
@@ -49,28 +52,71 @@ class _Home:
         return self.plan.contest if self.plan else None
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What lies under one path: contests with their runs, and the runs without a plan."""
+
+    name: str
+    contests: list[Study]
+    loose: list[Run]
+    problems: list[str]
+
+
 def read(paths: Sequence[str]) -> Study:
     """All runs under `paths`: folders, and "wandb:entity/project[/group]".
+
+    Contests have the arms and the baseline of their plans. All other runs are sorted into arms by
+    their settings; without a contest, the first arm is the baseline.
 
     Raises:
         ReportError: a path does not exist or holds no run, a plan does not fit its schema, or W&B
             does not answer.
     """
-    studies = [
+    parts = [
         _read_wandb(path) if path.startswith(WANDB_PREFIX) else _read_folder(path) for path in paths
     ]
+    contests = [contest for part in parts for contest in part.contests]
+    studies = [*contests, _loose(parts)] if any(part.loose for part in parts) else contests
     study = studies[0] if len(studies) == 1 else merge(studies)
-    return by_length(without_copies(study))
+    problems = [*(problem for part in parts for problem in part.problems), *study.problems]
+    study = by_length(without_copies(replace(study, problems=problems)))
+    return study if contests else _with_first_baseline(study, choice=len(paths) == 1)
 
 
-def _read_wandb(path: str) -> Study:
-    """A W&B project as a study; needs the package wandb."""
+def _loose(parts: Sequence[_Part]) -> Study:
+    """The runs without a plan as one study, the arms of earlier paths first."""
+    counts = [len(part.loose) for part in parts]
+    runs = with_arms([run for part in parts for run in part.loose])
+    ends = list(itertools.accumulate(counts))
+    groups = [runs[end - n : end] for n, end in zip(counts, ends, strict=True)]
+    arms = [arm for group in groups for arm in sorted({run.arm for run in group})]
+    names = list(dict.fromkeys(part.name for part in parts if part.loose))
+    more = [f"{len(names) - SHOWN_NAMES} more"] if len(names) > SHOWN_NAMES else []
+    name = " + ".join([*names[:SHOWN_NAMES], *more])
+    return Study(name, runs, None, None, list(dict.fromkeys(arms)))
+
+
+def _with_first_baseline(study: Study, choice: bool) -> Study:
+    """The first arm as the baseline; choice: nobody has said which one is first."""
+    base, problems = study.without_length(study.arms[0]), list(study.problems)
+    others = {*map(study.without_length, study.arms)} - {base}
+    if not others:
+        base = study.arms[0]  # the lengths of one arm
+    if choice and len(study.arms) > 1:
+        problems.append(
+            f"no baseline was named: {base} is the first by name; --baseline ARM names another"
+        )
+    return replace(study, baseline=base, problems=problems)
+
+
+def _read_wandb(path: str) -> _Part:
+    """A W&B project; needs the package wandb."""
     from report.wandb_runs import read_wandb
 
-    return study_of(path.removeprefix(WANDB_PREFIX), read_wandb(path))
+    return _Part(path.removeprefix(WANDB_PREFIX), [], read_wandb(path), [])
 
 
-def _read_folder(path: str) -> Study:
+def _read_folder(path: str) -> _Part:
     """The runs under one folder, and the contests' plans where there are any."""
     root, problems = Path(path), list[str]()
     if not root.is_dir():
@@ -87,17 +133,16 @@ def _read_folder(path: str) -> Study:
             f"{path} holds no run (a folder with {', '.join(RUN_FILES)}); give the folder that "
             "train_gpt2.py or `python -m contest` wrote"
         )
-    study = _joined(root.resolve().name, contests, runs)
-    return replace(study, problems=[*problems, *study.problems])
-
-
-def _joined(name: str, contests: Sequence[Study], runs: list[Run]) -> Study:
-    """Each contest with its runs, and all others as a study of that name, in one."""
-    own = [replace(c, runs=[run for run in runs if run.contest == c.name]) for c in contests]
     known = {contest.name for contest in contests}
-    loose = [run for run in runs if run.contest not in known]
-    studies = [*own, study_of(name, loose)] if loose else own
-    return studies[0] if len(studies) == 1 else merge(studies)
+    return _Part(
+        name=root.resolve().name,
+        contests=[
+            replace(c, runs=with_arms([run for run in runs if run.contest == c.name]))
+            for c in contests
+        ],
+        loose=[run for run in runs if run.contest not in known],
+        problems=problems,
+    )
 
 
 # ------------------------------------------------------------------------------------------ search

@@ -11,8 +11,6 @@ from typing import Any
 from record.contest import SMALLEST, Ledger, Role
 from report.run import Run, Status
 
-AT = " @ "  # between an arm's name and its length
-
 
 @dataclass(frozen=True)
 class Study:
@@ -28,6 +26,7 @@ class Study:
     smallest: nats; arms that differ by less are equivalent. 0: none are.
     pending: planned reporting runs that wait for the tuning of their arm.
     history: what was planned when, and what was changed, one line each.
+    lengths: of arms that `by_length` made: the arm that it belongs to, and its updates, if known.
     """
 
     name: str
@@ -42,6 +41,7 @@ class Study:
     smallest: float = SMALLEST
     pending: int = 0
     history: list[str] = field(default_factory=list)
+    lengths: dict[str, tuple[str, int | None]] = field(default_factory=dict)
 
     @property
     def provisional(self) -> str:
@@ -69,22 +69,16 @@ class Study:
 
     def baseline_of(self, arm: str) -> str | None:
         """The arm that `arm` is compared with, of its length: its own baseline, or that of all."""
-        base = self.against.get(without_length(arm), self.baseline)
+        own, steps = self.lengths.get(arm, (arm, None))
+        base = self.against.get(own, self.baseline)
         if base is None or base in self.arms:
             return base
-        _, at, length = arm.rpartition(AT)
-        name = f"{base}{at}{length}"
-        return name if name in self.arms else None
+        same = (name for name in self.arms if steps and self.lengths.get(name) == (base, steps))
+        return next(same, None)
 
-
-def study_of(name: str, runs: list[Run]) -> Study:
-    """Runs without a plan; their arms in the order of their names."""
-    return Study(name, runs, None, None, sorted({run.arm for run in runs}))
-
-
-def without_length(arm: str) -> str:
-    """The name of an arm without its length."""
-    return arm.rpartition(AT)[0] or arm
+    def without_length(self, arm: str) -> str:
+        """The name that the contest has for an arm of one of its lengths."""
+        return self.lengths.get(arm, (arm, None))[0]
 
 
 # ----------------------------------------------------------------------------------------- merging
@@ -175,28 +169,33 @@ def by_length(study: Study) -> Study:
     found = {*study.arms}
     arms = [*study.arms, *sorted({r.arm for r in study.runs if r.role == "report"} - found)]
     lengths = {arm: _lengths(study, arm) for arm in arms}
-    split = sorted(arm for arm in arms if len(lengths[arm]) > 1)
+    split = sorted(arm for arm in arms if sum(n is not None for n in lengths[arm]) > 1)
     if not split:
         return replace(study, arms=arms)
-    names = [name for arm in arms for name in [_at_length(arm, n) for n in lengths[arm]] or [arm]]
+    own = {_at_length(arm, n): (arm, n) for arm in arms for n in lengths[arm] or [None]}
     notice = f"trained at several lengths: {', '.join(split)}; each length is an arm of its own"
-    runs = [_labelled(run) for run in study.runs]
-    return replace(study, runs=runs, arms=names, problems=[*study.problems, notice])
+    return replace(
+        study,
+        runs=[_labelled(run) for run in study.runs],
+        arms=list(own),
+        lengths=own,
+        problems=[*study.problems, notice],
+    )
 
 
 def _labelled(run: Run) -> Run:
     """A reporting run with its length in the name of its arm."""
-    steps = run.total_steps
-    if run.role != "report" or not steps:
+    if run.role != "report":
         return run
-    return replace(run, arm=_at_length(run.arm, steps), length=steps)
+    return replace(run, arm=_at_length(run.arm, run.total_steps), length=run.total_steps)
 
 
-def _lengths(study: Study, arm: str) -> list[int]:
-    """Updates of the arm's reporting runs, each length once, ascending."""
-    return sorted({run.total_steps for run in study.of(arm) if run.total_steps})
+def _lengths(study: Study, arm: str) -> list[int | None]:
+    """Updates of the arm's reporting runs, each length once, ascending; None where not known."""
+    found = {run.total_steps or None for run in study.of(arm)}
+    return sorted(found, key=lambda n: (n is None, n))
 
 
-def _at_length(arm: str, steps: int) -> str:
+def _at_length(arm: str, steps: int | None) -> str:
     """The name of an arm at one of its lengths."""
-    return f"{arm}{AT}{steps:,}"
+    return f"{arm} @ {steps:,}" if steps else f"{arm} @ unknown length"

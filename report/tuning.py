@@ -8,7 +8,7 @@ from report.judgement import Judgement
 from report.replay import Replay
 from report.sections import Cell, Line, Section, Table
 from report.statistics import RESAMPLES
-from report.study import Study, without_length
+from report.study import Study
 
 TEXT = (
     "Tuning has seeds of its own, never those of the leaderboard. Gap: loss of the default setting "
@@ -22,9 +22,9 @@ def tuning(study: Study, judgement: Judgement) -> Section | None:
     tuned = [_tuned_row(row.arm, row.tuned) for row in judgement.rows if row.tuned]
     again = judgement.replay
     replayed = [
-        _replay_row(row.arm, row.tuned, again)
+        _replay_row(row.arm, row.tuned, again, study.without_length(row.arm))
         for row in judgement.rows
-        if again and row.tuned and without_length(row.arm) in again.other
+        if again and row.tuned and study.without_length(row.arm) in again.other
     ]
     rates = [
         [arm, loss(s.score), loss(min(s.losses.values())), str(len(s.losses)), s.note or NONE]
@@ -80,13 +80,13 @@ def _replay_text(again: Replay | None) -> str:
     )
 
 
-def _replay_row(arm: str, tuned: TunedArm, again: Replay) -> Line:
+def _replay_row(arm: str, tuned: TunedArm, again: Replay, own: str) -> Line:
     changes = again.verdict.get(arm)
     return [
         Cell(arm, "arm"),
         setting(tuned.runner_up),
         loss(tuned.runner_up_gap),
-        f"{100 * again.other[without_length(arm)]:.0f} %",
+        f"{100 * again.other[own]:.0f} %",
         NONE if changes is None else f"{100 * changes:.0f} %",
     ]
 

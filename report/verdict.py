@@ -19,7 +19,7 @@ from report.comparable import cautions, refusal
 from report.crossed import grid, is_crossed, mean_test
 from report.run import Pair
 from report.statistics import Test, bca, holm, moderated, welch_t
-from report.study import Study, without_length
+from report.study import Study
 
 Values = dict[Pair, float]  # the metric of each run that has ended, by its seeds
 Call = Literal["better", "worse", "equivalent", "undecided", "no verdict", "refused", "diverged"]
@@ -109,7 +109,7 @@ def _with_edges(study: Study, arm: str, comparison: Comparison | None) -> Compar
     if comparison is None or study.tuning is None:
         return comparison
     mine, theirs = (
-        tuned.edges if (tuned := study.tuning.arms.get(without_length(name))) else ()
+        tuned.edges if (tuned := study.tuning.arms.get(study.without_length(name))) else ()
         for name in (arm, comparison.baseline)
     )
     return replace(

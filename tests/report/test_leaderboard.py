@@ -47,7 +47,8 @@ def test_two_values_have_a_standard_deviation():
 
 
 def test_an_arm_of_a_length_is_the_baseline_of_that_length_and_has_the_arms_tuning():
-    study = replace(a_study({"a @ 100": BASE, "b @ 100": BASE}), baseline="a")
+    lengths = {"a @ 100": ("a", 100), "b @ 100": ("b", 100)}
+    study = a_study({"a @ 100": BASE, "b @ 100": BASE}, baseline="a", lengths=lengths)
     assert a_row(study, "a @ 100", BASE).is_baseline
     assert not a_row(study, "b @ 100", BASE).is_baseline
     assert a_row(study, "b @ 100", BASE).tuned is None

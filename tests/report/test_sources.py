@@ -43,16 +43,16 @@ def test_contest_folder_gives_arms_roles_baseline_and_columns(tmp_path):
 def test_loose_runs_are_arms_by_their_job_type(home):
     (home / "plan.json").unlink()
     study = read([str(home)])
-    assert (study.baseline, study.arms) == (None, ["cosine", "wsd"])
+    assert (study.baseline, study.arms) == ("cosine", ["cosine", "wsd"])
     assert {run.contest for run in study.runs} == {"demo"}
 
 
-def test_runs_without_job_type_are_named_after_optimizer_and_schedule(tmp_path):
+def test_runs_without_job_type_are_named_after_their_optimizer(tmp_path):
     config = configuration("wsd", 3, steps=20)
     del config["log"]["job_type"]
     config["optimizer"]["name"] = "my_lab.Thing"
     write_run(tmp_path / "x", config, curve(3, 20, 0.0))
-    assert read([str(tmp_path)]).arms == ["Thing-wsd"]
+    assert read([str(tmp_path)]).arms == ["Thing"]
 
 
 def test_real_runs_of_the_trainer(shards, tmp_path):

@@ -13,7 +13,7 @@ from record.contest import Ledger
 from report import verdict
 from report.crossed import two_way_t
 from report.judgement import judge
-from report.study import Study
+from report.study import Study, by_length
 from report.verdict import Comparison, adjusted, compare, values_of
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
 
@@ -127,18 +127,17 @@ def test_unfinished_runs_do_not_count_and_are_noted(status):
 
 def test_lengths_are_compared_with_the_baseline_of_the_same_length():
     runs = [
-        a_run(f"{arm} @ {n}", seed, 3 + gain + seed / 100, steps=n)
+        a_run(arm, seed, 3 + gain + seed / 100, steps=n)
         for arm, gain in (("a", 0.0), ("b", -0.1))
         for n in (100, 200)
         for seed in (1, 2)
     ]
-    arms = list(dict.fromkeys(run.arm for run in runs))
-    found = rows(Study("c", runs, "a", None, arms))
+    study = by_length(Study("c", runs, "a", None, ["a", "b"]))
+    found = rows(study)
     assert found["b @ 200"].comparison.baseline == "a @ 200"
     assert found["a @ 200"].is_baseline
-    short = rows(
-        Study("c", [r for r in runs if r.arm != "a @ 200"], "a", None, arms[:1] + arms[2:])
-    )
+    left = [run for run in study.runs if run.arm != "a @ 200"]
+    short = rows(replace(study, runs=left, arms=["a @ 100", "b @ 100", "b @ 200"]))
     assert short["b @ 200"].comparison.call == "refused"
 
 
@@ -294,9 +293,9 @@ def test_tested_leaves_the_call_open():
 
 
 def test_an_arm_without_a_baseline_of_its_length_says_which_one_is_missing():
-    runs = [a_run(arm, 1, 3.0) for arm in ("a @ 100", "b @ 100", "b @ 200")]
-    study = Study("c", runs, "a", None, [run.arm for run in runs])
-    c = compare(study, {run.arm: {} for run in runs})["b @ 200"]
+    runs = [a_run(arm, 1, 3.0, steps=n) for arm, n in (("a", 100), ("b", 100), ("b", 200))]
+    study = by_length(Study("c", runs, "a", None, ["a", "b"]))
+    c = compare(study, {arm: {} for arm in study.arms})["b @ 200"]
     assert (c.baseline, c.call, c.words) == (
         "a",
         "refused",
