@@ -21,7 +21,7 @@ from report.run import Pair, value_at
 from report.sections import Cell, Line, Section, Table
 from report.speedups import LEAST_SEEDS, Speedup, over_seeds, shown
 from report.statistics import Floats
-from report.study import Study, without_length
+from report.study import Study
 
 LEAST_LENGTHS = 3
 
@@ -48,9 +48,10 @@ def horizons(study: Study) -> dict[str, Horizons]:
     found: dict[str, Horizons] = {}
     for arm, labels in _lengths(study).items():
         base = study.baseline_of(labels[0])
-        theirs = _lengths(study).get(without_length(base), []) if base else []
-        if base and without_length(base) != arm and min(len(labels), len(theirs)) >= LEAST_LENGTHS:
-            found[arm] = _compared(study, without_length(base), labels, theirs)
+        base = study.without_length(base) if base else ""
+        theirs = _lengths(study).get(base, [])
+        if base != arm and min(len(labels), len(theirs)) >= LEAST_LENGTHS:
+            found[arm] = _compared(study, base, labels, theirs)
     return found
 
 
@@ -58,7 +59,7 @@ def _lengths(study: Study) -> dict[str, list[str]]:
     """Names of each arm's lengths."""
     found: dict[str, list[str]] = {}
     for label in study.arms:
-        found.setdefault(without_length(label), []).append(label)
+        found.setdefault(study.without_length(label), []).append(label)
     return found
 
 

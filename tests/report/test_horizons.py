@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from report.horizons import horizons, section
-from report.study import Study
+from report.study import Study, by_length
 from tests.report.contest_folder import configuration
 from tests.report.studies import a_run
 
@@ -27,10 +27,9 @@ def study(lengths, losses, seeds=(1, 2, 3)):
         for steps in lengths:
             for seed in seeds:
                 config = configuration(arm, seed, steps=steps)
-                run = a_run(f"{arm} @ {steps:,}", seed, loss(steps, seed), config=config)
+                run = a_run(arm, seed, loss(steps, seed), config=config)
                 runs.append(replace(run, length=steps))
-    arms = list(dict.fromkeys(run.arm for run in runs))
-    return Study("c", runs, next(iter(losses)), None, arms)
+    return by_length(Study("c", runs, next(iter(losses)), None, list(losses)))
 
 
 def of(multiplier, exponent=0.3, trend=0.0):

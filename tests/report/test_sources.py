@@ -64,7 +64,7 @@ def test_real_runs_of_the_trainer(shards, tmp_path):
     a, b = study.runs
     assert study.arms == ["adamw-cosine", "adamw-wsd"]
     assert a.hashes == b.hashes
-    assert a.hashes.keys() == {"weights", "batches"}
+    assert a.hashes.keys() >= {"weights", "batches"}
     assert a.problems == b.problems == ()
     assert a.train["step"].tolist() == list(range(12))
     assert a.val["step"].tolist() == [0, 5, 10, 12]
