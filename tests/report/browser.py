@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.jobs import ROOT
+
+AXE = ROOT / "build/node_modules/axe-core/axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -66,3 +70,21 @@ def wait_until_drawn(session: Any, seconds: float = 30) -> None:
     WebDriverWait(session, seconds).until(
         lambda d: d.execute_script(missing) == d.execute_script(folded)
     )
+
+
+def violations(session: Any) -> list[str]:
+    """What axe-core finds against WCAG 2.2, levels A and AA, in the page as it stands."""
+    if not AXE.exists():
+        pytest.skip("no axe-core: npm install --no-save --prefix build axe-core@4")
+    session.execute_script(AXE.read_text())
+    found = session.execute_async_script(
+        "axe.run(document, {runOnly: arguments[0], resultTypes: ['violations']})"
+        ".then(arguments[1])",
+        RULES,
+    )
+    assert found["testEngine"]["name"] == "axe-core"
+    return [
+        f"{rule['id']}: {node['html'][:200]}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]

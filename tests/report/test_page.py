@@ -24,7 +24,7 @@ from report.series import MOST_POINTS, buckets
 from report.sources import read
 from report.tables import sections
 from tests.jobs import ROOT
-from tests.report.browser import browser, open_page, wait_until_drawn
+from tests.report.browser import browser, open_page, violations, wait_until_drawn
 from tests.report.contest_folder import configuration, curve, write_contest, write_run
 
 NASTY = '<script>alert("x")</script>|=1+1'
@@ -222,13 +222,62 @@ def test_page_in_chromium_draws_toggles_and_switches(contest):
         assert requests(session) == []
 
 
+def test_page_meets_wcag_on_both_grounds_with_an_arm_hidden_and_all_folds_open(contest):
+    with browser(1280, 900) as session:
+        open_page(session, contest / "report.html", 90)
+        script = session.execute_script
+        script("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+        wait_until_drawn(session, 90)
+        session.find_element("css selector", ".chip[data-arm=wsd]").click()
+        assert violations(session) == []
+        session.find_element("id", "theme").click()
+        script("document.querySelector('caption').style.color = '#777'")  # on #161b21: 3.9 to 1
+        (planted,) = violations(session)
+        assert planted.startswith("color-contrast: <caption")
+
+
+def saved(session, table, form):
+    """Text of the file that a button of a table saves."""
+    return session.execute_async_script(
+        "const [table, form, done] = arguments, make = URL.createObjectURL;"
+        "URL.createObjectURL = (blob) => { blob.text().then(done); return make(blob); };"
+        "document.querySelector(`[data-name=${table}] [data-save=${form}]`).click();",
+        table,
+        form,
+    )
+
+
+def test_tables_are_saved_as_csv_and_latex(tmp_path):
+    contest = write_contest(tmp_path / "demo", {"a_b": 0.0, "=x,%": 0.02}, steps=20, tuning=True)
+    assert main([str(contest)]) == 0
+    with browser(1280, 900) as session:
+        session.get((contest / "report.html").as_uri())
+        head, first, second = csv.reader(io.StringIO(saved(session, "leaderboard-1", "csv")))
+        assert head[:4] == ["arm", "verdict", "rank", "final val loss"]
+        assert [first[:2], second[:2]] == [["'=x,%", "better"], ["a_b", "baseline"]]
+        difference = float(first[head.index("difference")])
+        assert difference == pytest.approx(float(first[3]) - float(second[3]), abs=2e-4)
+        assert second[head.index("difference")] == ""
+        lines = saved(session, "leaderboard-1", "tex").splitlines()
+        assert lines[2] == "\\begin{tabular}{llrrrrrrrrlr}"
+        assert [lines[3], lines[5], lines[-2]] == ["\\toprule", "\\midrule", "\\bottomrule"]
+        assert lines[6].startswith("=x,\\% & better & 1 & 3.")
+        assert f" & $-${abs(difference):.4f} & " in lines[6]
+        assert lines[7].startswith("a\\_b & baseline & 2 & 3.")
+        assert all(line.count(" & ") == len(head) - 1 for line in lines[6:-2])
+
+
 def test_page_on_a_phone_in_the_dark_does_not_scroll_sideways(contest):
-    with browser(390, 844, dark=True, touch=True) as session:
+    with browser(360, 780, dark=True, touch=True) as session:
         open_page(session, contest / "report.html", 90)
         widths = session.execute_script(
             "return [document.documentElement.scrollWidth, window.innerWidth]"
         )
-        assert widths[0] <= widths[1] == 390
+        assert widths[0] <= widths[1] == 360
+        edge = "return document.querySelector('#leaderboard .more').textContent"
+        assert re.match(
+            r"\d+ more columns at the right: .*speed-up: tokens →", session.execute_script(edge)
+        )
         ink = "return getComputedStyle(document.body).backgroundColor"
         assert session.execute_script(ink) == "rgb(15, 18, 22)"
         assert severe(session) == []
