@@ -106,12 +106,12 @@ def test_what_waits_for_tuning_and_for_a_trunk_is_submitted_by_the_same_command(
     )
     home = tmp_path / "cluster/small"
     submitted = []
-    while len(submitted) < 3:
+    while len(submitted) < 4:
         code, said = submit()
         submitted += [int(line.split()[1]) for line in said.splitlines() if "submitted" in line]
         assert code == 1
         wait_for_empty_queue(home)
-    assert submitted == [2, 1, 1]  # two trials, the trunk, the branch
+    assert submitted == [2, 1, 1, 1]  # two trials, one beyond the edge, the trunk, the branch
     assert submit()[0] == 0
     assert_same_as_local(tmp_path)
 
