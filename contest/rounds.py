@@ -102,12 +102,17 @@ def _short(value: float) -> float:
 # ---------------------------------------------------------------------------------------- ranges
 
 
-def range_edges(best: Setting, ranges: Ranges) -> list[str]:
-    """Which keys have their best value in the outer twentieth of their range, on its scale."""
+def range_edges(tried: Tried, best: Setting, ranges: Ranges, first: Ranges) -> list[str]:
+    """Which keys have their best value in the outer twentieth of their range, on its scale.
+
+    Or beyond the `first` range of the search, with nothing tried further out.
+    """
     found = []
     for key, r in ranges.items():
         low, high, x = map(_scale(r), (r.low, r.high, best[key]))
-        if not low + EDGE * (high - low) < x < high - EDGE * (high - low):
+        inside = low + EDGE * (high - low) < x < high - EDGE * (high - low)
+        outermost = grid_edges(tried, best, [key])
+        if not inside or (outermost and not first[key].low <= best[key] <= first[key].high):
             found.append(key)
     return found
 

@@ -122,7 +122,7 @@ class Tuned:
         if self.best is None:
             return []
         if self.arm.ranges:
-            return rounds.range_edges(self.best, self.ranges)
+            return rounds.range_edges(self.tried, self.best, self.ranges, self.arm.ranges)
         return rounds.grid_edges(self.tried, self.best, self.arm.numbers)
 
     def row(self) -> TunedArm:

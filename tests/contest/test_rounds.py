@@ -64,8 +64,20 @@ def test_two_edges_are_two_places_and_one_that_was_passed_is_none():
 
 def test_edge_of_a_range_is_its_outer_twentieth_on_its_own_scale():
     ranges = {"lr": Range(low=1e-4, high=1e-2, log=True)}
-    found = [bool(range_edges({"lr": lr}, ranges)) for lr in (1.2e-4, 1.3e-4, 7.9e-3, 8e-3)]
+    found = [
+        bool(range_edges([({"lr": lr}, 1.0)], {"lr": lr}, ranges, ranges))
+        for lr in (1.2e-4, 1.3e-4, 7.9e-3, 8e-3)
+    ]
     assert found == [True, False, False, True]
+
+
+def test_a_best_value_beyond_the_first_range_is_an_edge_until_more_was_tried_behind_it():
+    first = {"lr": Range(low=1e-4, high=1e-2, log=True)}
+    wide = {"lr": Range(low=1e-4, high=1e-1, log=True)}
+    best, middle = {"lr": 2e-2}, ({"lr": 1e-3}, 2.0)
+    assert range_edges([middle, (best, 1.0)], best, wide, first) == ["lr"]
+    behind = [middle, (best, 1.0), ({"lr": 5e-2}, 3.0)]
+    assert range_edges(behind, best, wide, first) == []
 
 
 @pytest.mark.parametrize(
