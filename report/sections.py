@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from report.judgement import Judgement
 
-NUMBER = re.compile(r"[\[(<+−-]*\s*[\d∞]|–$|not ")  # how a cell of a column of numbers begins
+# how a cell of a column of numbers begins; "2 and 3 runs" is a sentence
+NUMBER = re.compile(r"[\[(<+−-]*\s*[\d∞][\d.,]*(?![\d.,]| and)|–$|not (?:reached|recorded|defined)")
 SPECIAL = "\\`*_[]<>|#"  # characters that mean something in Markdown
 
 

@@ -61,8 +61,8 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
 
 
 def _answer(study: Study, judgement: Judgement) -> Section:
-    """What stands below the headline: what may still change, what is wrong, what it cost."""
-    lines = [f"Provisional: {judgement.provisional}"] if judgement.provisional else []
+    """What stands below the headline: what is wrong, and what it cost."""
+    lines = []
     if problems := judgement.problems:
         lines.append(f"{counted(len(problems), 'problem')}, the first: {problems[0]}")
     lines.append(f"Cost: {_cost(study, 'report')}")
@@ -73,10 +73,12 @@ def _answer(study: Study, judgement: Judgement) -> Section:
 
 def _cost(study: Study, role: Role) -> str:
     """Runs, seconds of training and tokens of all runs in one role."""
-    runs = [run for run in study.runs if run.role == role]
+    planned = [run for run in study.runs if run.role == role]
+    runs = [run for run in planned if run.status != "missing"]
     seconds = sum(run.summary.get("train_seconds") or 0.0 for run in runs)
     tokens = sum(run.summary.get("tokens") or 0 for run in runs)
-    words = [counted(len(runs), "run")]
+    begun = counted(len(planned), "run")
+    words = [begun if len(runs) == len(planned) else f"{len(runs):,} of {begun}"]
     words += [f"{hours(seconds)} of training"] if seconds else []
     words += [f"{short(tokens / 1e6)} million tokens"] if tokens else []
     return ", ".join(words)

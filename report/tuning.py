@@ -31,9 +31,21 @@ def tuning(study: Study, judgement: Judgement) -> Section | None:
         for arm, s in judgement.sensitivity.items()
     ]
     tables = [
-        Table(("arm", "setting", "trials", "at the edge", "tuned", "default", "gap"), tuned),
-        Table(("arm", "runner-up", "behind by", "another chosen", "verdict changes"), replayed),
-        Table(("arm", "sensitivity to lr", "best loss", "rates", "notes"), rates),
+        Table(
+            ("arm", "setting", "trials", "at the edge", "tuned", "default", "gap"),
+            tuned,
+            "The chosen settings",
+        ),
+        Table(
+            ("arm", "runner-up", "behind by", "another chosen", "verdict changes"),
+            replayed,
+            "The choice made again",
+        ),
+        Table(
+            ("arm", "sensitivity to lr", "best loss", "rates", "notes"),
+            rates,
+            "Sensitivity to the learning rate",
+        ),
     ]
     filled = [table for table in tables if table.rows]
     text = " ".join(filter(None, [_how(study.tuning), TEXT, _replay_text(again)]))
@@ -106,7 +118,7 @@ def ledger(study: Study) -> Section | None:
         "its mean is over all of them."
     )
     title = f"Ledger of tuning ({len(rows)} trials)"
-    return Section("ledger", title, text, [Table(columns, rows)], folded=True)
+    return Section("ledger", title, text, [Table(columns, rows, "Every trial")], folded=True)
 
 
 def _trial_row(arm: str, tuned: TunedArm, trial: LedgerTrial) -> Line:

@@ -28,8 +28,8 @@ def variances(judgement: Judgement) -> Section | None:
         "few seeds these are rough. What a seed adds to both arms of a pair is not in a difference."
     )
     tables = [
-        Table(("arm", *(f"of its loss: {name}" for name in columns[:3]), columns[3]), losses),
-        Table(("arm", *(f"of its difference: {name}" for name in columns[:3]), columns[3]), gaps),
+        Table(("arm", *columns), losses, "Of the loss of each arm"),
+        Table(("arm", *columns), gaps, "Of its difference to the baseline"),
     ]
     filled = [each for each in tables if each.rows]
     return Section("variances", "Where the spread comes from", text, filled)

@@ -20,7 +20,15 @@ from report.wandb_runs import connect
 STEPS, TOKENS, SECONDS = "Step", "tokens", "time/train_seconds"
 AXES = {STEPS: "updates", TOKENS: "tokens", SECONDS: "seconds of training"}
 LONGEST_TITLE = 128  # characters, W&B's limit
-SHOWN_SECTIONS = ("answer", "leaderboard", "problems", "comparisons", "speedups", "planner")
+SHOWN_SECTIONS = (
+    "answer",
+    "leaderboard",
+    "problems",
+    "comparisons",
+    "horizons",
+    "speedups",
+    "planner",
+)
 # title, y, x axes; one row of panels each
 CURVES = (
     ("Validation loss", "val/loss", (STEPS, TOKENS, SECONDS)),

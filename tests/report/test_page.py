@@ -99,7 +99,7 @@ def test_report_while_runs_go_on_diverge_and_fail(tmp_path):
     judgement = judge(study)
     text = page(study, judgement, sections(study, judgement, "python -m report"))
     for words in ("planned, but not started", "ended without a summary", "diverged (non-finite)",
-                  "no run in empty", "run folders not in plan.json: 2"):  # fmt: skip
+                  "no run in empty", "run folders not in plan.json: 2", "7 of 8 runs"):  # fmt: skip
         assert words in text
     statuses = sorted(run.status for run in study.of("b"))
     assert statuses == ["diverged", "finished", "finished", "missing", "stopped"]
