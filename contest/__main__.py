@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "with --dry-run: time a few updates, however long they take"
     add("--probe", action="store_true", help=text)
     add("--status", action="store_true", help="print how the runs stand")
+    text = "time some updates of each arm alone, in turn: seconds that can be compared"
+    add("--timing", action="store_true", help=text)
     text = "runs at once (default: as many as there are GPUs or cores for)"
     add("--jobs", type=int, metavar="N", help=text)
     add("--gpus-per-run", type=int, metavar="M", help="default 1; 0: CPU cores")

@@ -6,22 +6,24 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 from typing import IO
 
 from rich.console import Console
 
 from configs import ConfigError
-from contest import estimate, local, slurm, watch
+from contest import estimate, local, slurm, timing, watch
 from contest import file as contests
 from contest.attempts import attempts
 from contest.file import Contest
 from contest.history import note
 from contest.job import state
-from contest.plan import check, check_data, make, written
+from contest.plan import Plan, check, check_data, make, written
 from contest.slots import Slot, slots
 from launch.node import visible_gpus
 from record import runlog
 from record.hardware import usable_cores
+from record.machine import other_runs
 from storage import LockedError, lock
 
 OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
@@ -49,10 +51,14 @@ def _carry_out(options: argparse.Namespace) -> int:
         return _show_status(contest, options, console)
     gpus = visible_gpus()
     cluster = _cluster(options) if options.executor == "slurm" else None
+    if options.timing and cluster:
+        remedy = "give it without --executor slurm on a node, for instance under srun"
+        raise ConfigError(f"--timing measures the machine that it is started on; {remedy}")
     if cluster:
         places = [Slot("SLURM", {}, cluster.world_size)] * (cluster.jobs or 1)
     else:
         wanted = {name: getattr(options, name) for name in ("jobs", "gpus_per_run", "nproc")}
+        wanted |= {"jobs": 1} if options.timing else {}
         places = slots(gpus, usable_cores(), **wanted)
     check(contest, home, places[0].nproc)
     for notice in contest.notices:
@@ -63,6 +69,8 @@ def _carry_out(options: argparse.Namespace) -> int:
         return 0
     check_data(plan)
     with _hold(home):
+        if options.timing:
+            return _time(plan, places[0])
         note(plan)
         if cluster:
             return _submit(contest, options, cluster)
@@ -115,6 +123,21 @@ def _submit(contest: Contest, options: argparse.Namespace, cluster: slurm.Option
     for submission in slurm.submit(plan, cluster):
         print(f"submitted {len(submission.jobs)} runs as job array {submission.number}")
     return watch.ending(plan, slurm.states(plan))
+
+
+def _time(plan: Plan, place: Slot) -> int:
+    """Measure step times and write timing.json; returns the exit code."""
+    if others := other_runs():
+        print(f"notice: {others} other trainings run on this machine: times vary", file=sys.stderr)
+    timed = timing.measure(plan, place, lambda text: print(text, flush=True))
+    timed.write(plan.home)
+    base = fmean(timed.arms[plan.contest.table.baseline].step_ms)
+    for name, arm in timed.arms.items():
+        low, high, mean = min(arm.step_ms), max(arm.step_ms), fmean(arm.step_ms)
+        spread = f"{mean:.4g} ms ({low:.4g} to {high:.4g})"
+        print(f"{name}: {spread} per update, {mean / base:.3f} of the baseline's")
+    print(f"written to {plan.home / timed.file_name}: python -m report {plan.home}")
+    return 0
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""What a contest leaves beside its runs: plan.json and tuning.json, written by contest/.
+"""What a contest leaves beside its runs: plan.json, tuning.json and timing.json.
 
     plan = PlanFile.read(Path("runs/schedules"))   # None where the folder holds no contest
     ledger = Ledger.read(Path("runs/schedules"))   # None where nothing was tuned
@@ -178,6 +178,27 @@ def pair_std(arms: Iterable[Sequence[Sequence[float]]]) -> float | None:
                 squares += sum((x - own - s) ** 2 for x, s in zip(row, of_seed, strict=True))
             freedom += (len(rows) - 1) * (seeds - 1)
     return math.sqrt(2 * squares / freedom) if freedom else None
+
+
+class TimedArm(Strict):
+    """Step times of one arm, measured alone."""
+
+    step_ms: tuple[float, ...] = Field(min_length=1)  # mean of each round
+    setting: dict[str, Any] | None  # tuned keys and their values; None: the arm's own
+
+
+class Timing(_ContestFile):
+    """timing.json, of `python -m contest X.toml --timing`."""
+
+    file_name = "timing.json"
+
+    contest: str
+    measured: str  # UTC
+    host: str
+    place: str  # GPUs or threads of each run
+    updates: int  # that count in each round
+    machine: tuple[dict[str, Any], ...]  # record.machine, before each round and after the last
+    arms: dict[str, TimedArm]  # without lengths
 
 
 def group(contest: str, role: Role) -> str:

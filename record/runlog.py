@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, get_args
 
 import storage
+from record.machine import machine_now
 from record.tensorboard import Curves
 from record.wandb_mirror import Mirror, WandbOptions
 from storage import LockedError, write_atomically
@@ -139,6 +140,7 @@ class RunLog:
                 f"batches is {current[:8]}, not {first[:8]}; bring the old tokens back, or remove "
                 f"{self.directory} to start again"
             )
+        self.facts["launches"][-1]["at_start"] = machine_now()
         self.record(hashes={**recorded, **hashes}, environment=dict(environment))
 
     def record(self, **facts: Any) -> None:
@@ -167,7 +169,8 @@ class RunLog:
             self.offset()
             self.metrics.close()
             write_atomically(self.directory / SUMMARY, text)
-            self.facts["launches"][-1] |= {"ended": now(), "status": status}
+            end = {"ended": now(), "status": status, "at_end": machine_now()}
+            self.facts["launches"][-1] |= end
             self.record()
             # a reader of W&B needs the hashes to know that two arms may be compared
             told = {**summary, "hashes": self.facts.get("hashes")}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from report.formats import axis_words, ranged, short
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+from report.formats import NONE, axis_words, ranged, short
 from report.judgement import Judgement
 from report.leaderboard import COSTS, SCORES, Row
+from report.run import Run
 from report.sections import Section, Table, arm_line
 from report.speedups import AXES, LEAST_SEEDS, shown
+from report.study import Study
 
 
 def speedups(judgement: Judgement) -> Section | None:
@@ -52,6 +58,42 @@ def target(judgement: Judgement) -> Section | None:
     )
     columns = ("arm", "steps", "tokens", "seconds")
     return Section("target", "Cost of the target", text, [Table(columns, rows)])
+
+
+def seconds(study: Study) -> Section | None:
+    """Whose seconds count, and step times measured alone; None if all do and none were."""
+    runs = {arm: study.of(arm) for arm in study.arms}
+    if not study.step_ms and not any(run.shared for each in runs.values() for run in each):
+        return None
+    rows = [arm_line(arm, _seconds(study, arm, each)) for arm, each in runs.items()]
+    text = (
+        "Seconds are compared only between runs that had their machine for themselves: no other "
+        "training at the start or end of a launch, no run of this study at the same time, and no "
+        "load beyond the run's own threads. Elsewhere they are withheld. `python -m contest "
+        "CONTEST.toml --timing` measures some updates of each arm alone, in turn: the seconds of a "
+        "speed-up are then its updates times this mean (lowest to highest round)."
+    )
+    columns = (
+        "arm",
+        "runs that count",
+        "why others do not",
+        "ms per update, alone",
+        "to baseline's",
+    )
+    return Section("seconds", "Seconds", text, [Table(columns, rows)])
+
+
+def _seconds(study: Study, arm: str, runs: Sequence[Run]) -> list[str]:
+    """Cells of one arm."""
+    reasons = Counter(run.shared for run in runs if run.shared)
+    why = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common())
+    counted = f"{sum(not run.shared for run in runs)} of {len(runs)}"
+    base = study.baseline_of(arm) or arm
+    mine, theirs = (study.step_ms.get(study.without_length(name)) for name in (arm, base))
+    if not mine:
+        return [counted, why or NONE, "not measured", NONE]
+    spread = f"{fmean(mine):.2f} ({min(mine):.2f} to {max(mine):.2f})"
+    return [counted, why or NONE, spread, f"{fmean(mine) / fmean(theirs):.3f}" if theirs else NONE]
 
 
 def costs(judgement: Judgement) -> Section:

@@ -11,6 +11,7 @@ import numpy as np
 from record.contest import TunedArm
 from report.crossed import is_crossed, mean_test
 from report.run import Run
+from report.seconds import is_time
 from report.speedups import Speedup, speedups, to_target
 from report.statistics import t_interval
 from report.study import Study
@@ -123,10 +124,14 @@ def _spread(numbers: Sequence[float]) -> Spread:
 
 
 def _spreads(runs: Sequence[Run], names: Iterable[str]) -> dict[str, Spread]:
-    """Spread of each number of the summary over the runs where it is finite."""
+    """Spread of each number of the summary over the runs where it is finite.
+
+    A time counts only for runs that had their machine for themselves.
+    """
     found = {}
     for name in names:
-        numbers = [float(v) for run in runs if (v := run.summary.get(name)) is not None]
+        fair = [run for run in runs if not (run.shared and is_time(name))]
+        numbers = [float(v) for run in fair if (v := run.summary.get(name)) is not None]
         if finite := [x for x in numbers if math.isfinite(x)]:
             found[name] = _spread(finite)
     return found
@@ -143,5 +148,10 @@ def _costs_of_target(runs: Sequence[Run], target: float | None) -> dict[str, Spr
     ended = [run for run in runs if run.done and len(run.val["step"])]
     if target is None or not ended:
         return {}
-    each = [to_target(run, target) for run in ended]
-    return {name: _spread([costs[name] for costs in each]) for name in each[0]}
+    each = [(run, to_target(run, target)) for run in ended]
+    found: dict[str, Spread] = {}
+    for name in each[0][1]:
+        seconds = name == "seconds_to_target"
+        numbers = [costs[name] for run, costs in each if not (seconds and run.shared)]
+        found |= {name: _spread(numbers)} if numbers else {}
+    return found

@@ -46,6 +46,7 @@ def page(study: Study, judgement: Judgement, sections: Sequence[Section]) -> str
     return environment.get_template("page.html").render(
         judgement=judgement,
         facts=_facts(study),
+        fair_seconds=not any(run.shared for run in study.runs if run.role == "report"),
         answer=[line for section in sections if section.id == ANSWER for line in section.lines],
         forest=forest(judgement),
         first=[section for section in below if section.id in ABOVE_FIGURES],

@@ -37,6 +37,7 @@ class Run:
     summary: record.metrics.summarize, and what the trainer added (docs/record.md).
     length: updates, where its arm was trained at several lengths; None otherwise.
     planned: whether a contest's plan lists it, and so names its arm.
+    shared: why its seconds are not compared (report/seconds.py); None if they may be.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Run:
     problems: tuple[str, ...] = ()
     length: int | None = None
     planned: bool = False
+    shared: str | None = None
 
     @property
     def pair(self) -> Pair:

@@ -50,7 +50,8 @@ def pieces(arms: int) -> int:
 
 def buckets(runs: Sequence[Run], column: str, most: int) -> Points | None:
     """One column of the updates in at most `most` pieces of equal length; None without a number."""
-    have = [run for run in runs if column in run.train]
+    clock = column.startswith("time/")  # shown only of runs that had their machine
+    have = [run for run in runs if column in run.train and not (clock and run.shared)]
     if not have:
         return None
     values = np.concatenate([run.train[column] for run in have])
@@ -136,7 +137,8 @@ def step_times(study: Study) -> dict[str, list[Floats]]:
     """Milliseconds of the updates by arm and run, without the first, which warms up."""
     found = {}
     for arm, runs in shown_runs(study).items():
-        series = [run.train[STEP_MS][1:] for run in runs if STEP_MS in run.train]
+        fair = [run for run in runs if STEP_MS in run.train and not run.shared]
+        series = [run.train[STEP_MS][1:] for run in fair]
         finite = [x[np.isfinite(x)] for x in series]
         if some := [x for x in finite if len(x) > 1]:
             found[arm] = some
@@ -152,7 +154,7 @@ def step_gaps(study: Study, arm: str, base: str) -> Floats:
 
 def _gaps(run: Run, twin: Run) -> Floats:
     """Differences in ms at the updates that both runs have, without the first."""
-    if STEP_MS not in run.train or STEP_MS not in twin.train:
+    if STEP_MS not in run.train or STEP_MS not in twin.train or run.shared or twin.shared:
         return np.array([])
     _, a, b = np.intersect1d(run.train["step"], twin.train["step"], return_indices=True)
     gaps = (run.train[STEP_MS][a] - twin.train[STEP_MS][b])[1:]

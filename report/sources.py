@@ -19,16 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from record.contest import Ledger, PlanFile
+from record.contest import Ledger, PlanFile, Timing
 from record.hardware import usable_cores
 from record.runlog import RecordError
 from report import history
 from report.arms import with_arms
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
+from report.seconds import with_shared
 from report.study import Study, by_length, merge, without_copies
 
-File = TypeVar("File", PlanFile, Ledger)
+File = TypeVar("File", PlanFile, Ledger, Timing)
 
 NOT_RUNS = ("logs", "checkpoints", "wandb", "optuna")  # of the launcher and the trainer
 NOT_BEGUN = ("tuning", "trunk")  # may be empty
@@ -79,7 +80,8 @@ def read(paths: Sequence[str]) -> Study:
     studies = [*contests, _loose(parts)] if any(part.loose for part in parts) else contests
     study = studies[0] if len(studies) == 1 else merge(studies)
     problems = [*(problem for part in parts for problem in part.problems), *study.problems]
-    study = by_length(without_copies(replace(study, problems=problems)))
+    study = without_copies(replace(study, problems=problems))
+    study = by_length(replace(study, runs=with_shared(study.runs)))
     return study if contests else _with_first_baseline(study, choice=len(paths) == 1)
 
 
@@ -222,6 +224,9 @@ def _contest(home: _Home, problems: list[str]) -> Study:
     waiting = [
         f"{plan.contest}: runs of {arm} that wait for its tuning: {n}" for arm, n in pending.items()
     ]
+    timing = _contest_file(Timing, home.folder, problems)
+    if timing and any(state.get("other_runs") for state in timing.machine):
+        problems.append(f"{plan.contest}: other runs were on the machine during --timing")
     return Study(
         name=plan.contest,
         runs=[],
@@ -232,6 +237,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         problems=[*waiting, *plan.problems, *past.late],
         declared=plan.declared,
         against=plan.against,
+        step_ms={arm: timed.step_ms for arm, timed in timing.arms.items()} if timing else {},
         smallest=plan.smallest,
         pending=len(plan.pending),
         history=list(past.lines),

@@ -60,11 +60,26 @@ def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
     if any(run.diverged for run in study.of(arm)):
         return dict.fromkeys(AXES, Speedup(0.0, None, None, "not reached: a run diverged"))
     found = {axis: _on_axis(mine, theirs, axis) for axis in AXES}
+    times = [study.step_ms.get(study.without_length(name)) for name in (arm, base)]
+    if times[0] and times[1] and (steps := found["steps"]):
+        found["seconds"] = _scaled(steps, fmean(times[1]) / fmean(times[0]))
     return {axis: speedup for axis, speedup in found.items() if speedup}
 
 
+def _scaled(steps: Speedup, factor: float) -> Speedup:
+    """The speed-up in seconds from that in updates, by the step times that were measured alone."""
+    ratio, ends = steps.ratio * factor, (steps.low, steps.high)
+    low, high = (None if end is None else end * factor for end in ends)
+    words = _words(ratio) if ratio > 0 else steps.words
+    return Speedup(ratio, low, high, words, steps.interval)
+
+
 def _on_axis(mine: Sequence[Run], theirs: Sequence[Run], axis: str) -> Speedup | None:
-    """One axis; None if it is not recorded."""
+    """One axis; None if it is not recorded. Only runs that had their machine count for seconds."""
+    if axis == "seconds":
+        mine, theirs = ([run for run in runs if not run.shared] for runs in (mine, theirs))
+        if not mine or not theirs:
+            return Speedup(math.nan, None, None, "withheld")
     twins = {run.pair: run for run in theirs}
     pairs = [(run, twins[run.pair]) for run in mine if run.pair in twins]
     if not pairs:

@@ -23,6 +23,7 @@ class Study:
     tuning: the ledger, tuning.json.
     declared: dotted keys that the contest file sets or tunes for an arm, by arm.
     against: the arm that an arm is compared with, by arm, where it is not the baseline.
+    step_ms: step times measured alone, the mean of each round, by arm without a length.
     smallest: nats; arms that differ by less are equivalent. 0: none are.
     pending: planned reporting runs that wait for the tuning of their arm.
     history: what was planned when, and what was changed, one line each.
@@ -38,6 +39,7 @@ class Study:
     problems: list[str] = field(default_factory=list)
     declared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     against: dict[str, str] = field(default_factory=dict)
+    step_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
     smallest: float = SMALLEST
     pending: int = 0
     history: list[str] = field(default_factory=list)
@@ -107,6 +109,7 @@ def merge(studies: Sequence[Study]) -> Study:
         problems=problems,
         declared={arm: keys for study in named for arm, keys in study.declared.items()},
         against={arm: other for study in named for arm, other in study.against.items()},
+        step_ms={arm: times for study in named for arm, times in study.step_ms.items()},
         smallest=min(study.smallest for study in named),
         pending=sum(study.pending for study in named),
         history=[f"{study.name}: {line}" for study in named for line in study.history],
@@ -141,6 +144,7 @@ def _qualified(study: Study, clash: set[str]) -> Study:
         tuning=ledger,
         declared={new(arm): keys for arm, keys in study.declared.items()},
         against={new(arm): new(other) for arm, other in study.against.items()},
+        step_ms={new(arm): times for arm, times in study.step_ms.items()},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from record.contest import Role
 from report import horizons
-from report.cost_tables import costs, scores, speedups, target
+from report.cost_tables import costs, scores, seconds, speedups, target
 from report.formats import (
     NONE,
     counted,
@@ -47,6 +47,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         speedups(judgement),
         target(judgement),
         horizons.section(study),
+        seconds(study),
         variances(judgement),
         _planner(judgement),
         tuning(study, judgement),

@@ -18,6 +18,7 @@ from record.power import ALPHA
 from report.comparable import cautions, refusal
 from report.crossed import grid, is_crossed, mean_test
 from report.run import Pair
+from report.seconds import is_time
 from report.statistics import Test, bca, holm, moderated, welch_t
 from report.study import Study
 
@@ -83,6 +84,8 @@ def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Val
     """
     found: Values = {}
     for run in study.of(arm):
+        if run.shared and is_time(metric):
+            continue  # its seconds are not its own
         value = run.summary.get(metric)
         if run.diverged:
             if not censor_diverged:
