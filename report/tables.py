@@ -24,7 +24,7 @@ from report.provenance import plan_history, provenance, runs_table
 from report.sections import Cell, Line, Section, Table, arm_cell
 from report.statistics import RESAMPLES
 from report.study import Study
-from report.tuning import ledger, tuning
+from report.tuning import choice, ledger, tuning
 from report.variance import variances
 from report.verdict import Comparison
 
@@ -51,6 +51,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         variances(judgement),
         _planner(judgement),
         tuning(study, judgement),
+        choice(study, judgement),
         costs(judgement),
         scores(judgement),
         ledger(study),

@@ -18,38 +18,43 @@ TEXT = (
 
 
 def tuning(study: Study, judgement: Judgement) -> Section | None:
-    """The chosen settings, the replay of the choice, the sensitivity to the learning rate."""
+    """The chosen settings, and the sensitivity to the learning rate."""
     tuned = [_tuned_row(row.arm, row.tuned) for row in judgement.rows if row.tuned]
-    again = judgement.replay
-    replayed = [
-        _replay_row(row.arm, row.tuned, again, study.without_length(row.arm))
-        for row in judgement.rows
-        if again and row.tuned and study.without_length(row.arm) in again.other
-    ]
+    columns = ("arm", "setting", "trials", "at the edge", "tuned", "default", "gap")
     rates = [
         [arm, loss(s.score), loss(min(s.losses.values())), str(len(s.losses)), s.note or NONE]
         for arm, s in judgement.sensitivity.items()
     ]
+    rate_columns = ("arm", "sensitivity to lr", "best loss", "rates", "notes")
     tables = [
-        Table(
-            ("arm", "setting", "trials", "at the edge", "tuned", "default", "gap"),
-            tuned,
-            "The chosen settings",
-        ),
-        Table(
-            ("arm", "runner-up", "behind by", "another chosen", "verdict changes"),
-            replayed,
-            "The choice made again",
-        ),
-        Table(
-            ("arm", "sensitivity to lr", "best loss", "rates", "notes"),
-            rates,
-            "Sensitivity to the learning rate",
-        ),
+        Table(columns, tuned, "Tuned settings, and what tuning gained"),
+        Table(rate_columns, rates, "Sensitivity to the learning rate"),
     ]
     filled = [table for table in tables if table.rows]
-    text = " ".join(filter(None, [_how(study.tuning), TEXT, _replay_text(again)]))
+    text = f"{_how(study.tuning)} {TEXT}".strip()
     return Section("tuning", "Tuning", text, filled) if filled else None
+
+
+def choice(study: Study, judgement: Judgement) -> Section | None:
+    """How sure the choice of settings is: its replay."""
+    again = judgement.replay
+    if again is None:
+        return None
+    rows = [
+        _replay_row(row.arm, row.tuned, again, study.without_length(row.arm))
+        for row in judgement.rows
+        if row.tuned and study.without_length(row.arm) in again.other
+    ]
+    text = (
+        f"Another chosen: share of {RESAMPLES:,} draws in which another setting wins, when the "
+        f"loss of each trial is drawn anew with the noise of tuning ({again.std:.4f} nats between "
+        f"two settings with one seed, from {again.source}). Verdict changes: share in which the "
+        "verdict of the arm is another one, if the settings so chosen were run instead; their "
+        "losses are those of the reporting runs, shifted by the difference between the trials."
+    )
+    columns = ("arm", "runner-up", "behind by", "another chosen", "verdict changes")
+    table = Table(columns, rows, "The choice of settings made again, with the noise of tuning")
+    return Section("choice", "How sure is the choice of settings?", text, [table]) if rows else None
 
 
 def _how(ledger: Ledger | None) -> str:
@@ -77,19 +82,6 @@ def _tuned_row(arm: str, tuned: TunedArm) -> Line:
         loss(tuned.default_loss),
         loss(tuned.gap),
     ]
-
-
-def _replay_text(again: Replay | None) -> str:
-    """How the choice was made again."""
-    if again is None:
-        return ""
-    return (
-        f"Another chosen: share of {RESAMPLES:,} draws in which another setting wins, when each "
-        f"trial's loss is drawn anew with the noise of tuning ({again.std:.4f} nats between two "
-        f"settings with one seed, from {again.source}). Verdict changes: share in which the arm's "
-        "verdict is another one, if the settings so chosen were run instead; their losses are "
-        "those of the reporting runs, shifted by the difference between the trials."
-    )
 
 
 def _replay_row(arm: str, tuned: TunedArm, again: Replay, own: str) -> Line:

@@ -130,7 +130,7 @@ def test_report_prints_the_replay_and_every_trial():
     found = {section.id: section for section in sections(study, judge(study), "report")}
     assert "while a best lay at an edge: 1 of at most 2" in found["tuning"].text
     assert "with the tie seeds too: 2." in found["tuning"].text
-    replayed = found["tuning"].tables[1]
+    replayed = found["choice"].tables[0]
     shares = {row[0].text: row[3:] for row in replayed.rows}
     assert shares["mine"] == ["0 %", "0 %"]
     assert shares["base"][1] == "–", "the baseline has no verdict"
