@@ -24,7 +24,7 @@ def found(shards, tmp_path_factory):
         for name in ("cosine", "wsd"):
             assert main([*command(shards, runs), "--seed", seed, "--schedule.name", name]) == 0
     run = next(path for path in runs.iterdir() if "-cosine-s1-" in path.name)
-    rows = torch.randint(256, (64, 33), generator=torch.Generator().manual_seed(1))
+    rows = (torch.arange(64)[:, None] + torch.arange(33)) % 8  # the next token can be learned
     names = {
         "tokens": rows[:2, :-1],
         "inputs": lambda step: rows[:, :-1],
@@ -62,7 +62,7 @@ def test_the_loop_of_the_page_learns(found):
     first = names["GPT"].initialised(names["config"].model, 1)
     with torch.no_grad():
         before = first(names["inputs"](0), names["targets"](0))
-    assert names["loss"].item() < before.item() - 0.5
+    assert names["loss"].item() < before.item() - 0.3
 
 
 def test_the_page_judges(found):
