@@ -60,6 +60,7 @@ class Plan:
             baseline=self.contest.table.baseline,
             target=self.contest.table.target,
             smallest=self.contest.table.smallest,
+            text=self.contest.table.text,
             arms=tuple(arm.name for arm in self.contest.arms),
             runs=tuple(_row(job) for job in self.jobs),
             pending=tuple(self.pending),

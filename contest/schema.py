@@ -53,6 +53,7 @@ class Table(Strict):
     extend: int = Field(1, ge=0, description="rounds of further trials while a best is at an edge")
     target: float | None = None
     smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)  # nats; 0: nothing is equivalent
+    text: Literal["fixed", "random"] = "fixed"  # random: verdicts are for other texts too
     settings: dict[str, Any] = Field({})
     tune: dict[str, tuple[Any, ...]] = Field({})
     search: Search | None = None

@@ -103,6 +103,7 @@ class PlanFile(_ContestFile):
     against: dict[str, str] = Field({})  # by arm, the one that it is compared with: not `baseline`
     # nats per token: arms that differ by less are equivalent; 0: none are
     smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)
+    text: Literal["fixed", "random"] = "fixed"  # are verdicts for this text, or for others too?
     # check of the last entry of history.jsonl (record/history.py); "" in older files
     history: str = ""
 

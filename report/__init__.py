@@ -1,6 +1,7 @@
 """What a reader concludes from the records of many runs."""
 
 METRICS = (  # that may be judged; lower is better in all of them
+    "final_test_loss",
     "final_val_loss",
     "best_val_loss",
     "final_train_loss",

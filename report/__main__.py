@@ -34,8 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
     target = "val loss, nats; default: the baseline's mean final val loss"
     p.add_argument("--target", type=float, metavar="LOSS", help=target)
-    metric = "what is judged; lower is better (default: final_val_loss)"
-    p.add_argument("--metric", choices=METRICS, default="final_val_loss", help=metric)
+    metric = "what is judged; lower is better (default: final_test_loss, or final_val_loss where "
+    metric += "a run has no test loss)"
+    p.add_argument("--metric", choices=METRICS, help=metric)
     censor = "leave diverged runs out of means (default: their loss is infinite)"
     p.add_argument("--censor-diverged", action="store_true", help=censor)
     wanted = "nats; how many seeds show it? May be given several times"

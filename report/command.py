@@ -47,7 +47,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
     )
     folders = (Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX))
     files = _write(study, judgement, options.out or next(folders, Path()), command)
-    print(judgement.headline)
+    print("\n".join(filter(None, [judgement.headline, judgement.judged_on])))
     if judgement.problems:
         print(f"problems: {len(judgement.problems)}, the first: {judgement.problems[0]}")
     print("\n".join(map(str, files)))

@@ -19,6 +19,8 @@ START_TOLERANCE = 0.02  # nats; the same weights on another device differ by les
 STARTS = {
     "weights": ("initial weights", ("model.", "init")),
     "batches": ("first batches", ("train.batch_tokens", "model.block_size", "data.")),
+    "val": ("validation texts", ("eval.tokens", "model.block_size", "data.")),
+    "test": ("test texts", ("eval.tokens", "model.block_size", "data.")),
 }
 # Keys that arms may differ in without a caution: the subject of the comparison, and keys that do
 # not change results.

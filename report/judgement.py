@@ -17,6 +17,7 @@ from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study
+from report.text import judged
 from report.verdict import compare, values_of
 
 
@@ -28,6 +29,7 @@ class Judgement:
     metric: str
     target: float | None  # val loss, nats
     headline: str
+    judged_on: str  # why the validation text decides; "" where it is the test text, or as asked
     best: tuple[str, ...]  # arms that may be the best
     provisional: str  # why the verdicts may still change; "" if all planned runs have ended
     smallest: float  # in the metric's unit; arms that differ by less are equivalent. 0: none are
@@ -41,18 +43,22 @@ class Judgement:
 def judge(
     study: Study,
     *,
-    metric: str = "final_val_loss",
+    metric: str | None = None,
     censor_diverged: bool = False,
     wanted: Sequence[float] = (),
 ) -> Judgement:
     """The judgement of a study.
 
-    metric: one of METRICS, lower is better. censor_diverged: leave diverged runs out of means,
+    metric: one of METRICS, lower is better; None: the final test loss, or the final val loss where
+    a run has no test loss. censor_diverged: leave diverged runs out of means,
     instead of counting them as +inf. wanted: differences for which the planner gives n, in nats.
 
     Raises:
         ReportError: the metric is unknown; there are arms to compare, but no baseline among them.
     """
+    judged_on = ""
+    if metric is None:
+        metric, judged_on = judged(study)
     if metric not in METRICS:
         raise ReportError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
     _check_baseline(study)
@@ -81,6 +87,7 @@ def judge(
             smallest=smallest,
             provisional=study.provisional,
         ),
+        judged_on=judged_on,
         best=tuple(r.arm for r in rows if r.ranks and r.ranks[0] == 1),
         provisional=study.provisional,
         smallest=smallest,

@@ -239,6 +239,7 @@ def _contest(home: _Home, problems: list[str]) -> Study:
         against=plan.against,
         step_ms={arm: timed.step_ms for arm, timed in timing.arms.items()} if timing else {},
         smallest=plan.smallest,
+        random_text=plan.text == "random",
         pending=len(plan.pending),
         history=list(past.lines),
     )

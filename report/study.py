@@ -25,6 +25,7 @@ class Study:
     against: the arm that an arm is compared with, by arm, where it is not the baseline.
     step_ms: step times measured alone, the mean of each round, by arm without a length.
     smallest: nats; arms that differ by less are equivalent. 0: none are.
+    random_text: verdicts are for other held-out texts too, not only for the one at hand.
     pending: planned reporting runs that wait for the tuning of their arm.
     history: what was planned when, and what was changed, one line each.
     lengths: of arms that `by_length` made: the arm that it belongs to, and its updates, if known.
@@ -41,6 +42,7 @@ class Study:
     against: dict[str, str] = field(default_factory=dict)
     step_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
     smallest: float = SMALLEST
+    random_text: bool = False
     pending: int = 0
     history: list[str] = field(default_factory=list)
     lengths: dict[str, tuple[str, int | None]] = field(default_factory=dict)
@@ -111,6 +113,7 @@ def merge(studies: Sequence[Study]) -> Study:
         against={arm: other for study in named for arm, other in study.against.items()},
         step_ms={arm: times for study in named for arm, times in study.step_ms.items()},
         smallest=min(study.smallest for study in named),
+        random_text=any(study.random_text for study in named),
         pending=sum(study.pending for study in named),
         history=[f"{study.name}: {line}" for study in named for line in study.history],
     )

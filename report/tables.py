@@ -63,8 +63,8 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
 
 
 def _answer(study: Study, judgement: Judgement) -> Section:
-    """What stands below the headline: what is wrong, and what it cost."""
-    lines = []
+    """What stands below the headline: which text decides, what is wrong, and what it cost."""
+    lines = [judgement.judged_on] if judgement.judged_on else []
     if problems := judgement.problems:
         lines.append(f"{counted(len(problems), 'problem')}, the first: {problems[0]}")
     lines.append(f"Cost: {_cost(study, 'report')}")

@@ -30,7 +30,11 @@ TIMEOUT = 30  # seconds for the server to accept the account
 # By default wandb-core tries a lost server for a quarter of an hour, which suits training runs.
 PATIENCE = {"x_graphql_retry_max": 3, "x_graphql_retry_wait_max_seconds": 4.0}
 AT_ONCE = 8  # runs read at the same time; each is a few requests that mostly wait
-VAL = ("val/loss", "time/eval_seconds")  # an evaluation's line in metrics.jsonl; the rest is train
+VAL = (
+    "val/loss",
+    "test/loss",
+    "time/eval_seconds",
+)  # an evaluation's line in metrics.jsonl; the rest is train
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
