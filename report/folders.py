@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from record import runlog
+import numpy as np
+from numpy.typing import NDArray
+
+from record import runlog, sequences
 from record.contest import PlanFile, PlannedRun, contest_and_role
 from record.metrics import summarize
 from report.run import (
@@ -59,6 +62,8 @@ def read_run(place: Place) -> Run:
     if status != "missing":
         summary = _numbers(summary, records, config, val, problems)
         problems += check_lines(train, val, config, status)
+    ended = status == "finished"
+    losses = _sequences(folder, summary or {}, problems) if ended else {}
     return Run(
         name=folder.name,
         source=str(folder),
@@ -77,6 +82,7 @@ def read_run(place: Place) -> Run:
         problems=tuple(problems),
         length=planned.length if planned else None,
         planned=planned is not None,
+        sequences=losses,
     )
 
 
@@ -100,6 +106,25 @@ def _seed(
 
 
 # ------------------------------------------------------------------------------------------- files
+
+
+def _sequences(
+    folder: Path, summary: Mapping[str, Any], problems: list[str]
+) -> dict[str, NDArray[np.float32]]:
+    """The losses of each split's sequences; those that contradict the summary are left out."""
+    try:
+        found = sequences.read(folder)
+    except runlog.RecordError as error:
+        problems.append(str(error))
+        return {}
+    kept = {}
+    for split, losses in found.items():
+        final = summary.get(f"final_{split}_loss")
+        if final is not None and np.isclose(losses.mean(dtype=float), final, rtol=1e-6, atol=0):
+            kept[split] = losses
+        else:
+            problems.append(f"{sequences.FILE}: {split} contradicts its final loss and is left out")
+    return kept
 
 
 def _read_config(folder: Path, problems: list[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
 from report.study import Study
-from report.text import judged
+from report.text import SPLITS, judged, text_parts
 from report.verdict import compare, values_of
 
 
@@ -65,15 +65,16 @@ def judge(
     values = {arm: values_of(study, arm, metric, censor_diverged) for arm in study.arms}
     target = study.target if study.target is not None else _default_target(study)
     smallest = study.smallest if metric.endswith("_loss") else 0.0  # nats
-    comparisons = compare(study, values, smallest)
-    places = ranking(study, values, comparisons, smallest)
+    texts = text_parts(study, metric, values)
+    comparisons = compare(study, values, smallest, texts)
+    places = ranking(study, values, comparisons, smallest, texts)
     rows = [
         row(study, arm, values[arm], comparisons.get(arm), target, places.ranks.get(arm))
         for arm in study.arms
     ]
     rows.sort(key=lambda r: math.inf if r.mean is None else r.mean)
     planner = plan(values, comparisons, wanted)
-    losses = comparisons if metric == "final_val_loss" else {}  # what tuning's losses speak of
+    losses = comparisons if metric in SPLITS else {}  # what tuning's losses speak of
     found = {arm: sensitivity(study, arm) for arm in map(study.without_length, study.arms)}
     return Judgement(
         study=study.name,

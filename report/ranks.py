@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 from record.power import ALPHA
 from report.crossed import is_crossed, mean_test
-from report.statistics import Test, holm, moderated, welch_t
+from report.statistics import Test, TextPart, holm, moderated, welch_t
 from report.study import Study
+from report.text import over_text
 from report.verdict import Comparison, Values
 
 PairOfArms = tuple[str, str]
@@ -46,16 +47,18 @@ def ranking(
     values: Mapping[str, Values],
     comparisons: Mapping[str, Comparison],
     smallest: float,
+    texts: Mapping[frozenset[str], TextPart | str] | None = None,
 ) -> Ranking:
     """The ranks of all arms that were tested, and of those that they were tested against.
 
-    values: `values_of` every arm. smallest: as in `verdict.adjusted`.
+    values: `values_of` every arm. smallest: as in `verdict.adjusted`. texts: `text_parts`.
     """
+    parts = (texts or {}) if study.random_text else None
     found = Ranking({}, frozenset())
     for arms in _families(study, comparisons):
         known = [arm for arm in arms if _is_known(values[arm])]
         if len(known) > 1:
-            more = _of_family(known, values, smallest)
+            more = _of_family(known, values, smallest, parts)
             found = Ranking(found.ranks | more.ranks, found.equivalent | more.equivalent)
     return found
 
@@ -78,9 +81,21 @@ def _families(study: Study, comparisons: Mapping[str, Comparison]) -> list[list[
     return list(groups.values())
 
 
-def _of_family(arms: Sequence[str], values: Mapping[str, Values], smallest: float) -> Ranking:
+def _of_family(
+    arms: Sequence[str],
+    values: Mapping[str, Values],
+    smallest: float,
+    parts: Mapping[frozenset[str], TextPart | str] | None,
+) -> Ranking:
     """Ranks of arms that may be compared with each other."""
     tests = _tests(arms, values)
+    if parts is not None:  # for other texts too: a pair is not tested where the text is unknown
+        known = {pair: parts.get(frozenset(pair)) for pair in tests}
+        tests = {
+            pair: over_text(tests[pair], part)
+            for pair, part in known.items()
+            if isinstance(part, TextPart)
+        }
     better, worse = dict.fromkeys(arms, 0), dict.fromkeys(arms, 0)  # arms shown to be so
     adjusted = holm([test.p for test in tests.values()])
     for ((a, b), test), p in zip(tests.items(), adjusted.tolist(), strict=True):

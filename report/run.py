@@ -7,7 +7,7 @@ is here: the lines of metrics.jsonl as columns of numbers, and the checks on tho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class Run:
     train: columns of the lines with train/loss, by their full names, plus "step"; NaN where null.
     val: columns of the lines with val/loss: "step", "val/loss", "time/eval_seconds".
     summary: record.metrics.summarize, and what the trainer added (docs/record.md).
+    sequences: the final loss of each held-out sequence, by split (record/sequences.py).
     length: updates, where its arm was trained at several lengths; None otherwise.
     planned: whether a contest's plan lists it, and so names its arm.
     shared: why its seconds are not compared (report/seconds.py); None if they may be.
@@ -58,6 +59,7 @@ class Run:
     length: int | None = None
     planned: bool = False
     shared: str | None = None
+    sequences: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def pair(self) -> Pair:

@@ -30,10 +30,21 @@ class Interval(NamedTuple):
     high: float
 
 
+class TextPart(NamedTuple):
+    """What the choice of the text adds to the error of a difference (report/text.py)."""
+
+    error: float
+    df: float
+
+
+FIXED_TEXT = TextPart(0.0, 1.0)
+
+
 class Test(NamedTuple):
     """Difference of means, its 95 % interval, and the two-sided p value.
 
-    error: standard error of the difference. df: degrees of freedom of its t distribution.
+    error: standard error of the difference. df: degrees of freedom of its t distribution. text:
+    what is added to both where the interval is for other texts too.
     """
 
     difference: float
@@ -42,10 +53,13 @@ class Test(NamedTuple):
     p: float
     error: float
     df: float
+    text: TextPart = FIXED_TEXT
 
     def interval(self, alpha: float) -> Interval:
         """Two-sided interval of the difference, of level 1 - alpha."""
         half = float(stats.t.isf(alpha / 2, self.df)) * self.error
+        if self.text.error:
+            half = math.hypot(half, stats.t.isf(alpha / 2, self.text.df) * self.text.error)
         return Interval(self.difference - half, self.difference + half)
 
     def within(self, smallest: float) -> bool:

@@ -22,6 +22,7 @@ from report.judgement import Judgement
 from report.leaderboard import Row
 from report.provenance import plan_history, provenance, runs_table
 from report.sections import Cell, Line, Section, Table, arm_cell
+from report.seeds_and_text import seeds_and_text
 from report.statistics import RESAMPLES
 from report.study import Study
 from report.tuning import choice, ledger, tuning
@@ -48,6 +49,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         target(judgement),
         horizons.section(study),
         seconds(study),
+        seeds_and_text(judgement),
         variances(judgement),
         _planner(judgement),
         tuning(study, judgement),

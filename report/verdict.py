@@ -19,8 +19,9 @@ from report.comparable import cautions, refusal
 from report.crossed import grid, is_crossed, mean_test
 from report.run import Pair
 from report.seconds import is_time
-from report.statistics import Test, bca, holm, moderated, welch_t
+from report.statistics import Test, TextPart, bca, holm, moderated, welch_t
 from report.study import Study
+from report.text import over_text
 
 Values = dict[Pair, float]  # the metric of each run that has ended, by its seeds
 Call = Literal["better", "worse", "equivalent", "undecided", "no verdict", "refused", "diverged"]
@@ -46,6 +47,10 @@ class Comparison:
     df: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    text: TextPart | None = None  # what the text adds to the error
+    why_no_text: str = ""  # why that is not known
+    random_text: bool = False  # whether it counts: the verdict is for other texts too
+    over_text: Test | None = None  # the test over seeds and text
     # tuned keys whose best value lies at the edge of the grid; of the baseline: "key of baseline"
     edges: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -73,7 +78,9 @@ class Comparison:
         known = [number for number in numbers if number is not None]
         if len(known) < len(numbers):
             raise ValueError(f"{self.words}: no test was made")
-        return Test(*known)
+        difference, low, high, p, error, df = known
+        test = Test(difference, low, high, p, error, df)
+        return test._replace(text=self.text) if self.random_text and self.text else test
 
 
 def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Values:
@@ -96,15 +103,35 @@ def values_of(study: Study, arm: str, metric: str, censor_diverged: bool) -> Val
 
 
 def compare(
-    study: Study, values: Mapping[str, Values], smallest: float = 0.0
+    study: Study,
+    values: Mapping[str, Values],
+    smallest: float = 0.0,
+    texts: Mapping[frozenset[str], TextPart | str] | None = None,
 ) -> dict[str, Comparison]:
     """Every arm but the baseline against its baseline, p values adjusted over all of them.
 
-    values: `values_of` every arm of the study. smallest: see `adjusted`.
+    values: `values_of` every arm of the study. smallest: see `adjusted`. texts: `text_parts`.
     """
     found = {arm: _against_baseline(study, arm, values) for arm in study.arms}
     known = {arm: _with_edges(study, arm, comparison) for arm, comparison in found.items()}
-    return adjusted({arm: c for arm, c in known.items() if c}, smallest)
+    told = {
+        arm: _with_text(study, c, (texts or {}).get(frozenset((arm, c.baseline))))
+        for arm, c in known.items()
+        if c
+    }
+    return adjusted(told, smallest)
+
+
+def _with_text(study: Study, c: Comparison, part: TextPart | str | None) -> Comparison:
+    """The comparison with what the text adds; no verdict if that should count and is not known."""
+    if part is None or not c.tested:
+        return c
+    if isinstance(part, TextPart):
+        return replace(c, text=part, random_text=study.random_text)
+    if not study.random_text:
+        return replace(c, why_no_text=part)
+    why = f"for other texts too, as the contest asks: {part}"
+    return replace(c, call="no verdict", why=why, why_no_text=part, p=None)
 
 
 def _with_edges(study: Study, arm: str, comparison: Comparison | None) -> Comparison | None:
@@ -224,6 +251,7 @@ def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str
     smallest: in the metric's unit; a difference that is surely within it is equivalent. 0: none is.
     """
     tests = _moderated({arm: c for arm, c in comparisons.items() if c.p is not None})
+    tests = {arm: _over_text(c) for arm, c in tests.items()}
     found = {**comparisons, **tests}
     p_values = [c.p for c in tests.values() if c.p is not None]
     for (arm, c), p in zip(tests.items(), holm(p_values).tolist(), strict=True):
@@ -249,8 +277,18 @@ def _moderated(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
     found = dict(tests)
     for arm, old, new in zip(paired, given, moderated(given, counts, len(paired) + 1), strict=True):
         if new is not old:
-            found[arm] = replace(tests[arm], **new._asdict(), method="moderated t")
+            numbers = {name: x for name, x in new._asdict().items() if name != "text"}
+            found[arm] = replace(tests[arm], **numbers, method="moderated t")
     return found
+
+
+def _over_text(c: Comparison) -> Comparison:
+    """A tested comparison with its test over seeds and text, which counts if the text is random."""
+    if c.text is None:
+        return c
+    wide = over_text(c.test, c.text)
+    c = replace(c, over_text=wide)
+    return replace(c, low=wide.low, high=wide.high, p=wide.p) if c.random_text else c
 
 
 def _call(p: float, difference: float | None) -> Call:
