@@ -6,8 +6,8 @@ x_ib = mean + seed_i + text_b + rest_ib, for seed i and block b of the text, all
 
 The text is cut into BLOCKS of neighbouring sequences, because neighbours resemble each other: they
 belong to one document. Its part of the variance is Vb / BLOCKS, with Vb by the method of moments
-(report/crossed.py), not below zero, and BLOCKS - 1 degrees of freedom; 16 groups are what Ibragimov
-and Mueller advise for means of dependent data (2010, doi:10.1198/jbes.2009.08046).
+(report/crossed.py), not below zero, and BLOCKS - 1 degrees of freedom. A few large groups are what
+Ibragimov and Müller advise for means of dependent data (2010, doi:10.1198/jbes.2009.08046).
 
 An interval over seeds and text has half the width sqrt((t error)^2 + (t' error')^2): of the test
 over seeds, and of the text, each with the t of its own degrees of freedom. It is never narrower
@@ -30,7 +30,7 @@ from report.run import Pair
 from report.statistics import Floats, Test, TextPart
 from report.study import Study
 
-BLOCKS = 16
+BLOCKS = 8
 SPLITS = {"final_test_loss": "test", "final_val_loss": "val"}  # metric: the text it is measured on
 
 Values = Mapping[Pair, float]

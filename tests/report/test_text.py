@@ -109,15 +109,15 @@ TWO = {"base": BASE, "arm": {seed: loss - 0.02 + 1e-4 * seed for seed, loss in B
 def test_error_of_the_text_is_that_of_an_analysis_of_variance():
     """Against statsmodels: mean squares of seeds and blocks as two factors."""
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(4, 1)) + 2 * rng.normal(size=(1, 16)) + 0.5 * rng.normal(size=(4, 16))
+    x = rng.normal(size=(4, 1)) + 2 * rng.normal(size=(1, 8)) + 0.5 * rng.normal(size=(4, 8))
     seed, block = np.indices(x.shape)
     frame = pd.DataFrame({"x": x.ravel(), "seed": seed.ravel(), "block": block.ravel()})
     fit = smf.ols("x ~ C(seed) + C(block)", frame).fit()
     squares = sm.stats.anova_lm(fit)["mean_sq"]
-    expected = (squares["C(block)"] - squares["Residual"]) / 4 / 16
+    expected = (squares["C(block)"] - squares["Residual"]) / 4 / 8
     part = text_part(x)
     assert part.error == pytest.approx(expected**0.5)
-    assert part.df == 15
+    assert part.df == 7
     neighbours = text_part(np.repeat(x, 5, axis=1))  # five sequences that are one document
     assert neighbours == pytest.approx(part)
 
