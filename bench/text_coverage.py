@@ -1,6 +1,6 @@
 """Does the interval over seeds and text cover the difference that it is for?
 
-    python -m bench.text_coverage     # prints the tables of docs/results/calibration.md
+    python -m bench.text_coverage     # prints the tables of docs/results/text.md
 
 Contests without any difference, losses x_ib = seed_i + text_b + rest_ib, all normal, at random. An
 interval covers if it holds 0: another draw of seeds and of text would have given another mean.

@@ -11,7 +11,7 @@ Ibragimov and Müller advise for means of dependent data (2010, doi:10.1198/jbes
 
 An interval over seeds and text has half the width sqrt((t error)^2 + (t' error')^2): of the test
 over seeds, and of the text, each with the t of its own degrees of freedom. It is never narrower
-than the one over seeds; docs/results/calibration.md has its coverage, and what others cover.
+than the one over seeds; docs/results/text.md has its coverage, and what others cover.
 """
 
 from __future__ import annotations
