@@ -15,6 +15,7 @@ from contest.attempts import Attempts, attempts, tail
 from contest.file import Arm, Contest, Seeds, Setting
 from record import parents, runlog
 from record.contest import Role, group
+from record.metrics import is_outdated, summarize
 from storage import is_locked
 
 ROOT = Path(__file__).parent.parent
@@ -180,6 +181,8 @@ def progress(job: Job) -> tuple[int, float | None]:
 def final_loss(job: Job) -> float:
     """Final validation loss of a run that has ended, nats per token; infinite if it diverged."""
     summary = runlog.read_summary(job.directory) or {}
+    if is_outdated(summary):
+        summary |= summarize(runlog.read_metrics(job.directory), job.total_steps)
     loss = summary.get("final_val_loss")
     bad = summary.get("status") == "diverged" or summary.get("diverged")
     return math.inf if bad or loss is None else float(loss)

@@ -19,7 +19,7 @@ and enter no mean, std or window.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,8 +195,13 @@ def summarize(
         "nonfinite_updates": int(bad.sum()),
         **costs(train),
     }
-    reason = _divergence(losses, bad, warm, result, total_steps)
-    return result | {"diverged": reason is not None, "diverged_reason": reason}
+    high = climb(losses, warm)
+    reason = _divergence(bad, high, result, total_steps)
+    return result | {
+        "climb_updates": high.longest if train else None,
+        "diverged": reason is not None,
+        "diverged_reason": reason,
+    }
 
 
 def to_target(records: Iterable[Record], target: float) -> dict[str, float]:
@@ -317,35 +322,52 @@ def _converged_step(train: Sequence[Record]) -> int | None:
     return int(train[int(np.argmax(close)) + 1]["step"]) if close.any() else None
 
 
+class Climb(NamedTuple):
+    """How the EMA_0.99 of the loss stood above its minimum by more than 0.5 nats, after warmup."""
+
+    longest: int  # updates in a row
+    last: int  # of them up to the last update; 0 if the average is down again
+    lowest: float  # minimum of the average, nats
+
+    def stays(self, total_steps: int, final: float | None) -> bool:
+        """Whether it still was up at the end of the run; final: val loss in nats, if there is one.
+
+        The average lags behind, so a final val loss that is back down counts as a recovery.
+        """
+        up = final is None or final > self.lowest + EMA_RISE
+        return self.last >= climb_limit(total_steps) and up
+
+
 def _divergence(
-    losses: NDArray[np.float64],
-    bad: NDArray[np.bool_],
-    warm: int,
-    summary: dict[str, Any],
-    total_steps: int,
+    bad: NDArray[np.bool_], high: Climb, summary: dict[str, Any], total_steps: int
 ) -> str | None:
     """Why the run counts as diverged: "non-finite", "loss climbed", "never learned", or None."""
     initial, final = summary["initial_val_loss"], summary["final_val_loss"]
     if bad.any() or (final is not None and not math.isfinite(final)):
         return "non-finite"
-    if climbed(losses, warm, total_steps):
+    if high.stays(total_steps, final):
         return "loss climbed"
     if final is not None and initial is not None and final >= initial - NEVER_LEARNED:
         return "never learned"
     return None
 
 
-def climbed(losses: NDArray[np.float64], warm: int, total_steps: int) -> bool:
-    """EMA_0.99 of the loss stays 0.5 nats above its minimum for max(100, 0.01 T) updates in a row.
+def climb_limit(total_steps: int) -> int:
+    """Updates in a row from which on a loss that stands above its minimum has climbed."""
+    return max(100, math.ceil(0.01 * total_steps))
 
-    The average starts at L_0, and so does its minimum; updates above it count after the warmup.
-    """
-    needed = max(100, math.ceil(0.01 * total_steps))
-    ema, lowest, above = math.nan, math.inf, 0
+
+def climb(losses: NDArray[np.float64], warm: int) -> Climb:
+    """The climb of a run's losses. The average starts at L_0, and so does its minimum."""
+    ema, lowest, above, longest = math.nan, math.inf, 0, 0
     for t, loss in enumerate(losses.tolist()):
         ema = loss if t == 0 else EMA_DECAY * ema + (1.0 - EMA_DECAY) * loss
         lowest = min(lowest, ema)
         above = above + 1 if t >= warm and ema > lowest + EMA_RISE else 0
-        if above >= needed:
-            return True
-    return False
+        longest = max(longest, above)
+    return Climb(longest, above, lowest)
+
+
+def is_outdated(summary: Mapping[str, Any]) -> bool:
+    """Whether its "loss climbed" is that of earlier versions, also for a run that came back."""
+    return summary.get("diverged_reason") == "loss climbed" and "climb_updates" not in summary

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from record import runlog, sequences
 from record.contest import PlanFile, PlannedRun, contest_and_role
-from record.metrics import summarize
+from record.metrics import is_outdated, summarize
 from report.run import (
     Columns,
     Run,
@@ -232,12 +232,14 @@ def _numbers(
         total = numbers.get("steps") or max((r["step"] for r in records), default=0)
     if "final_val_loss" in numbers:
         recorded = _loss_at(val, total)
-        if _same(numbers["final_val_loss"], recorded) or not records:
+        same = _same(numbers["final_val_loss"], recorded)
+        if not records or (same and not is_outdated(numbers)):
             return numbers
-        problems.append(
-            f"summary.json has final val loss {numbers['final_val_loss']}, metrics.jsonl "
-            f"{recorded}; computed from metrics.jsonl"
-        )
+        if not same:
+            problems.append(
+                f"summary.json has final val loss {numbers['final_val_loss']}, metrics.jsonl "
+                f"{recorded}; computed from metrics.jsonl"
+            )
     try:
         return numbers | summarize(records, total)
     except (TypeError, ValueError, KeyError) as error:

@@ -137,6 +137,9 @@ def _problems(study: Study, metric: str, censored: bool) -> list[str]:
 def _run_problems(run: Run, metric: str, censored: bool) -> list[str]:
     """What is wrong with one run, and what that means for its arm."""
     problems = list(run.problems)
+    if run.recovered_from:
+        climb = f"its loss climbed for {run.recovered_from} updates and came back"
+        problems.append(f"{climb}; it counts as it ended")
     if run.role == "report" and run.diverged:
         why = run.summary.get("diverged_reason") or "non-finite"
         counts = "left out of means, as asked" if censored else "its mean is infinite"

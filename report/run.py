@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from record.contest import Role
+from record.metrics import climb_limit
 
 Status = Literal["finished", "stopped", "diverged", "running", "failed", "missing"]
 Pair = tuple[int, int]  # (seed, data_seed)
@@ -70,6 +71,13 @@ class Run:
     def diverged(self) -> bool:
         """Whether the run ended as diverged, or its numbers say so (docs/record.md)."""
         return self.status == "diverged" or bool(self.summary.get("diverged"))
+
+    @property
+    def recovered_from(self) -> int:
+        """Updates of a climb of its loss that ended before the run did; 0 without one."""
+        longest, total = self.summary.get("climb_updates") or 0, self.total_steps
+        climbed = total and longest >= climb_limit(total)
+        return longest if climbed and not self.diverged else 0
 
     @property
     def done(self) -> bool:

@@ -13,7 +13,8 @@ from record.metrics import (
     SpikeRule,
     StreamMetrics,
     Window,
-    climbed,
+    climb,
+    is_outdated,
     loss_noise,
     spike_rule,
     summarize,
@@ -221,6 +222,7 @@ def test_summary_of_a_short_run_has_the_numbers_of_its_lines():
         "tokens_per_second": 1024.0,
         "mfu": pytest.approx(0.389, abs=1e-3),
         "peak_memory_gib": 1.03,
+        "climb_updates": 0,
         "diverged": False,
         "diverged_reason": None,
     }
@@ -333,15 +335,40 @@ def ema_above(losses, warm: int) -> int:
 
 @pytest.mark.parametrize("length", [60, 110, 160, 400])
 @pytest.mark.parametrize("warm", [0, 520])
-def test_climbing_loss_needs_the_average_to_stay_up(length, warm):
-    losses = np.concatenate([np.full(500, 4.0), np.full(length, 6.0), np.full(600, 4.0)])
-    assert climbed(losses, warm, 2000) == (ema_above(losses, warm) >= 100)
-    # one percent of a long run
-    assert climbed(losses, warm, 20_000) == (ema_above(losses, warm) >= 200)
+def test_a_climb_is_how_long_the_average_stands_above_its_minimum(length, warm):
+    up = np.concatenate([np.full(500, 4.0), np.full(length, 6.0)])
+    back = np.concatenate([up, np.full(600, 4.0)])
+    assert climb(back, warm)[:2] == (ema_above(back, warm), 0)
+    assert climb(up, warm)[:2] == (ema_above(up, warm),) * 2
+    assert climb(up, warm).lowest == 4.0
+
+
+def test_a_run_that_recovers_from_a_spike_has_not_diverged_and_says_how_long_it_stood_high():
+    losses = np.concatenate([np.full(500, 4.0), np.full(150, 9.0), np.full(850, 4.0)])
+    summary = summarize(run_records(losses, val={0: 11.0, 1500: 4.0}), 1500)
+    assert (summary["diverged"], summary["diverged_reason"]) == (False, None)
+    assert summary["climb_updates"] == ema_above(losses, 0) >= 100
+    cut = summarize(run_records(losses[:650], val={0: 11.0, 650: 9.0}), 650)
+    assert cut["diverged_reason"] == "loss climbed"
+
+
+def test_an_average_that_lags_behind_does_not_make_a_recovered_run_diverge():
+    losses = np.concatenate([np.full(500, 4.0), np.full(100, 12.0), np.full(50, 4.0)])
+    assert climb(losses, 0).last >= 100
+    for final, reason in ((4.4, None), (4.6, "loss climbed")):
+        lines = run_records(losses, val={0: 11.0, 650: final})
+        assert summarize(lines, 650)["diverged_reason"] == reason
+
+
+def test_a_summary_of_an_earlier_version_is_judged_anew_where_its_loss_climbed():
+    assert is_outdated({"diverged": True, "diverged_reason": "loss climbed"})
+    assert not is_outdated({"diverged_reason": "loss climbed", "climb_updates": 120})
+    assert not is_outdated({"diverged": True, "diverged_reason": "non-finite"})
+    assert not is_outdated({"diverged": False, "diverged_reason": None})
 
 
 def test_a_learning_run_does_not_climb():
-    assert not climbed(SLOPE, 0, LONG)
+    assert climb(SLOPE, 0).longest == 0
 
 
 def test_costs_of_reaching_a_target_are_those_of_the_first_evaluation_below_it():
@@ -457,8 +484,10 @@ def test_climbing_is_a_hundred_updates_above_not_ninety_nine(start):
         return np.concatenate([np.full(start, 4.0), np.full(up, 1000.0)])
 
     for warm in (0, start):
-        assert climbed(losses(100), warm, 2000)
-        assert not climbed(losses(99), warm, 2000)
-    assert not climbed(losses(100), start + 1, 2000)
+        assert climb(losses(100), warm).stays(2000, None)
+        assert not climb(losses(99), warm).stays(2000, None)
+        assert climb(losses(200), warm).stays(20_000, None)  # one percent of a long run
+        assert not climb(losses(199), warm).stays(20_000, None)
+    assert not climb(losses(100), start + 1).stays(2000, None)
     lines = run_records(losses(100), val={0: 11.0, start + 100: 5.0})
     assert summarize(lines, start + 100)["diverged_reason"] == "loss climbed"

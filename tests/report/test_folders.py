@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from record.runlog import lock
+from report.judgement import judge
 from report.sources import read
 from tests.report.contest_folder import configuration, curve, folder_of, one, write_run
 
@@ -110,3 +111,19 @@ def test_nonfinite_values_come_back(tmp_path):
     assert run.diverged
     assert run.train["train/loss"][-1] == math.inf
     assert run.summary["diverged_reason"] == "non-finite"
+
+
+def test_a_run_that_came_back_from_a_spike_counts_with_a_caution(tmp_path):
+    """Also where the summary is of an earlier version, which called it diverged."""
+    config, losses = configuration("wsd", 1, steps=1200, every=600), curve(1, 1200, 0.0)
+    losses[300:450] += 6
+    summary = write_run(tmp_path / "r", config, losses)
+    path = tmp_path / "r" / "summary.json"
+    old = json.loads(path.read_text()) | {"diverged": True, "diverged_reason": "loss climbed"}
+    del old["climb_updates"]
+    path.write_text(json.dumps(old))
+    study = read([str(tmp_path)])
+    assert not study.runs[0].diverged
+    assert study.runs[0].summary["climb_updates"] == summary["climb_updates"]
+    (said,) = judge(study).problems
+    assert f"its loss climbed for {summary['climb_updates']} updates and came back" in said
