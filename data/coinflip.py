@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
                 flips = flip(args.p, length, seed=args.seed, stream=STREAMS[split])
                 write_documents(output, split, flips)
             output.finish()
-    finished(args.out, was_there=output is None)
     shown(f"the entropy of p = {args.p:g} is {entropy(args.p):.6f} nats")
+    finished(args.out, was_there=output is None)
 
 
 def flip(p: float, length: int, *, seed: int, stream: int) -> Iterator[np.ndarray]:

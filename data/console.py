@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import NoReturn
 
+from data.command import training_command
 from data.shards import META, SPLITS
 from storage import read_json
 
@@ -74,7 +75,7 @@ def shown(message: str) -> None:
 
 
 def finished(directory: Path, *, was_there: bool) -> None:
-    """One line with the sizes of a complete directory."""
+    """The sizes of a complete directory, and the command that trains on it."""
     meta = read_json(directory / META)
     assert meta is not None, f"{directory} is called complete, but has no {META}"
     splits = {s: meta["splits"][s] for s in SPLITS if s in meta["splits"]}
@@ -83,6 +84,10 @@ def finished(directory: Path, *, was_there: bool) -> None:
     shown(f"{directory} {verb}: {'; '.join(parts)}; vocab_size {meta['vocab_size']}")
     if "test" not in splits:
         shown("it has no test split; to get one, remove the folder and give the command again")
+    if command := training_command(directory):
+        shown(f"train on it: {command}")
+    else:
+        shown("train and val need at least one sequence each to train on: give more text")
 
 
 def _split(split: str, summary: dict[str, int | None]) -> str:

@@ -29,7 +29,11 @@ HELP = "check a directory of shards and show what is in it"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--format", choices=FORMATS, default="auto", help="of the shards, auto")
+    # The trainer's name too, which error messages advise.
+    names = ("--format", "--data.format")
+    parser.add_argument(
+        *names, dest="format", choices=FORMATS, default="auto", help="of the shards, auto"
+    )
     parser.add_argument(
         "--head", type=int, default=64, metavar="N", help="tokens to show of each split, 64"
     )

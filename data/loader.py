@@ -219,14 +219,14 @@ class HeldOut:
         available = len(self.windows) * block_size
         if num_tokens < block_size or num_tokens % block_size:
             raise DataError(
-                f"{num_tokens:,} {tokens.split} tokens are not a multiple of block_size"
-                f" {block_size}; {max(1, num_tokens // block_size) * block_size:,} are"
+                f"eval.tokens = {num_tokens} is not a multiple of block_size {block_size}; give"
+                f" --eval.tokens {max(1, num_tokens // block_size) * block_size}"
             )
         if num_tokens > available:
             raise DataError(
-                f"{num_tokens:,} {tokens.split} tokens were asked for, but split {tokens.split} of"
-                f" {tokens.directory} has {available:,} in whole sequences of {block_size}; ask"
-                " for at most that many, or make more data"
+                f"eval.tokens = {num_tokens}, but split {tokens.split} of {tokens.directory} has"
+                f" {available} in whole sequences of {block_size}; "
+                f"{f'give --eval.tokens {available}, or ' if available else ''}make more data"
             )
         if not 0 <= rank < world_size:
             raise DataError(f"rank {rank} is not in 0 ... {world_size - 1}")
@@ -302,8 +302,8 @@ def _as_tensor(tokens: np.ndarray, *, pin_memory: bool = False) -> Tensor:
 def _too_small(tokens: Tokens, sequences: int, block_size: int, batch_size: int) -> str:
     return (
         f"split {tokens.split} of {tokens.directory} has {sequences:,} sequences of {block_size}"
-        f" tokens, one batch takes {batch_size:,}; make the batch or block_size smaller, or the"
-        " data larger"
+        f" tokens, one batch takes {batch_size:,}; make --train.batch_tokens or"
+        " --model.block_size smaller, or the data larger"
     )
 
 

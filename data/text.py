@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.console import add_out, add_workers, command_line, finished, positive
+from data.console import add_out, add_workers, command_line, finished, positive, shown
 from data.parallel import encoded, in_batches
 from data.shards import DataError
 from data.vocabulary import Tokenizer, tokenizer_named
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     """
     shares = Shares(args.val_fraction, args.test_fraction)
     tokenizer = tokenizer_named(args.tokenizer)
-    files = find_files(args.paths, args.pattern)
+    files = _without_binary(find_files(args.paths, args.pattern))
     by_line = args.split_on == "blank-line" or (args.split_on == "auto" and len(files) < FEW_FILES)
     least_chars = args.document_chars if by_line else None
     corpus = Corpus(files, least_chars, shares)
@@ -108,6 +108,25 @@ def find_files(paths: Sequence[Path], pattern: str) -> list[Path]:
     if not found:
         raise DataError(f"no file matches {pattern!r} in {', '.join(map(str, paths))}")
     return list(found)
+
+
+def _without_binary(files: Sequence[Path]) -> list[Path]:
+    """The files that are text, as git tells them: no zero byte near the beginning.
+
+    A line names the others.
+
+    Raises:
+        DataError: none is text.
+    """
+    binary = [file for file in files if _is_binary(file)]
+    if binary:
+        names = ", ".join(map(str, binary[:3])) + (", ..." if len(binary) > 3 else "")
+        count = f"{len(binary)} binary file{'s' if len(binary) > 1 else ''} (with zero bytes)"
+        if len(binary) == len(files):
+            raise DataError(f"nothing but {count}: {names}; give files of UTF-8 text")
+        shown(f"skipped {count}: {names}")
+    skipped = set(binary)
+    return [file for file in files if file not in skipped]
 
 
 @dataclass(frozen=True)
@@ -217,6 +236,14 @@ def _read(file: Path) -> str:
         raise DataError(
             f"{file} is not UTF-8 (byte {error.start:,}); convert it, or take others with --pattern"
         ) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _is_binary(file: Path) -> bool:
+    try:
+        with file.open("rb") as handle:
+            return b"\0" in handle.read(8000)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -19,10 +21,13 @@ def test_inspect_decodes_shards_that_have_no_meta(cli, tmp_path):
 
 def test_inspect_reads_headerless_files_when_asked(cli, tmp_path):
     np.array([7, 60_000], np.uint16).tofile(tmp_path / "train.bin")
-    assert cli("inspect", tmp_path).returncode == 2
-    result = cli("inspect", tmp_path, "--format", "nanogpt")
-    assert result.returncode == 0
-    assert "[7, 60000]" in result.stdout
+    refused = cli("inspect", tmp_path)
+    assert refused.returncode == 2
+    advised = re.search(r"(--[\w.]+) nanogpt$", refused.stderr.strip())[1]
+    for flag in (advised, "--format"):
+        result = cli("inspect", tmp_path, flag, "nanogpt")
+        assert result.returncode == 0
+        assert "[7, 60000]" in result.stdout
 
 
 def test_inspect_uses_the_tokenizer_that_meta_names(cli, tmp_path):

@@ -206,7 +206,12 @@ def test_validation_runs_through_the_split_without_gaps(make_tokens):
 
 
 @pytest.mark.parametrize(
-    ("num_tokens", "reason"), [(105, "100 are"), (0, "10 are"), (200, "has 190 in whole")]
+    ("num_tokens", "reason"),
+    [
+        (105, "; give --eval.tokens 100$"),
+        (0, "; give --eval.tokens 10$"),
+        (200, "has 190 in whole sequences of 10; give --eval.tokens 190, or make more data"),
+    ],
 )
 def test_impossible_validation_is_refused_with_what_is_available(make_tokens, num_tokens, reason):
     with pytest.raises(DataError, match=reason):
@@ -246,8 +251,8 @@ def test_the_smallest_and_largest_of_everything_are_allowed(make_tokens):
         ({"batch_size": 4, "block_size": 0}, "block_size is 0; it must be at least 1 token"),
         (
             {"batch_size": 1000},
-            "split train of {} has 39 sequences of 10 tokens, one batch takes 1,000; make the batch"
-            " or block_size smaller, or the data larger",
+            "split train of {} has 39 sequences of 10 tokens, one batch takes 1,000; make"
+            " --train.batch_tokens or --model.block_size smaller, or the data larger",
         ),
     ],
 )

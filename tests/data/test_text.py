@@ -83,6 +83,22 @@ def test_file_that_is_not_utf8_is_named(cli, tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+def test_binary_files_are_skipped_with_a_line(cli, tmp_path):
+    write_files(tmp_path / "in", [f"Text {i}\n\n" * 40 for i in range(120)])
+    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\0\0")
+    command = ("text", tmp_path / "in", "--tokenizer", "bytes", "--workers", 1)
+    result = cli(*command, "--out", tmp_path / "out")
+    assert result.returncode == 0
+    first, *_ = result.stdout.splitlines()
+    assert first == f"skipped 1 binary file (with zero bytes): {tmp_path}/in/a.png"
+    assert json.loads((tmp_path / "out" / "meta.json").read_text())["arguments"]["files"] == 120
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.bin").write_bytes(b"\0")
+    result = cli("text", tmp_path / "none", "--tokenizer", "bytes", "--out", tmp_path / "x")
+    assert result.returncode == 2
+    assert "nothing but 1 binary file" in result.stderr
+
+
 def test_too_few_documents_are_refused_before_anything_is_written(cli, tmp_path):
     write_files(tmp_path / "in", ["only one"])
     result = cli("text", tmp_path / "in", "--tokenizer", "bytes", "--out", tmp_path / "out")
