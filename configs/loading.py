@@ -187,6 +187,8 @@ def _type(annotation: Any) -> str:
 def _check_key(key: str) -> None:
     """Refuse a misspelt override here, where the full dotted key can be suggested."""
     known = [k for k, _, _ in keys()]
+    if key == "versions":  # a planner gives them
+        return
     head, _, rest = key.partition(".")
     field = Config.model_fields.get(head)
     if key in known or (rest and "." not in rest and field and field.annotation is Named):

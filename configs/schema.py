@@ -173,8 +173,9 @@ class Config(Strict):
         for name, old in self.versions.items():
             if (new := tables["versions"].get(name, old)) != old:
                 raise ConfigError(
-                    f"this configuration was written with version {old} of {name}, which is {new} "
-                    "now; bring that version back, or remove the [versions] table"
+                    f"{name} has changed: this configuration was written with version {old}, its "
+                    f"file is {new} now; bring that one back, or remove [versions] from the "
+                    "configuration; a contest takes the new one when its command is given again"
                 )
         return self.model_copy(update=tables)
 

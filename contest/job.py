@@ -61,10 +61,12 @@ class Job:
         return self.home / "logs" / f"{self.id}.log"
 
     def words(self) -> list[str]:
-        """All arguments of train_gpt2.py."""
+        """All arguments of train_gpt2.py, which refuses an own class that was edited since."""
         of_role = group(self.home.name, self.role)
         where = {"dir": str(self.directory.parent), "group": of_role, "job_type": self.contestant}
-        return [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
+        words = [*self.arguments, *(w for k, v in where.items() for w in (f"--log.{k}", v))]
+        versions = ", ".join(f'"{k}" = "{v}"' for k, v in self.config.versions.items())
+        return [*words, *([f"--versions={{{versions}}}"] if versions else [])]
 
     def command(self, nproc: int = 1) -> list[str]:
         """The command line of its process, which starts `nproc` ranks if they are several."""

@@ -34,11 +34,11 @@ def assert_same_as_alone(job, calm):
 
 
 def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeypatch):
-    """One arm's class breaks in its first step, until it is mended."""
-    module = tmp_path / "lab.py"
-    broken = "import torch\nclass Mine(torch.optim.Adagrad):\n"
-    broken += "    def step(self): raise OSError('hm')\n"
-    module.write_text(broken)
+    """One arm's class breaks in its first step, until what it imports is mended."""
+    own = "import torch, lab_inner\nclass Mine(torch.optim.Adagrad):\n"
+    own += "    def step(self):\n        lab_inner.check()\n        return super().step()\n"
+    (tmp_path / "lab.py").write_text(own)
+    (tmp_path / "lab_inner.py").write_text("def check(): raise OSError('hm')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "lab", raising=False)
@@ -67,7 +67,7 @@ def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeyp
     assert ledger["mine"]["trials"][0]["status"] == "failed"
     assert ledger["cosine"]["best"] == {"optimizer.lr": 3e-3}
 
-    module.write_text(broken.replace("raise OSError('hm')", "return super().step()"))
+    (tmp_path / "lab_inner.py").write_text("def check(): pass\n")  # not the class's own file
     code, again = tiny.contest(path, out)
     assert code == 1
     assert "began" not in again, "nothing is missing, and what failed is not tried again unasked"

@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
+from configs import load
 from contest.attempts import killed_by
-from contest.job import Job, state
+from contest.job import Job, resolved, state
 from contest.local import Attempt, exit_code
 from contest.plan import check, make, written
 from contest.schema import Range, Search
@@ -19,6 +20,7 @@ from report.judgement import judge
 from report.sources import read
 from tests.contest import tiny
 from tests.jobs import ROOT
+from train_gpt2 import main as train
 
 TWO = {"cosine": {}, "wsd": {"schedule.name": "wsd"}}
 GRID = {"tuning_seeds": [101, 102], "extend": 0, "tune": {"optimizer.lr": [1e-3, 2e-3, 4e-3]}}
@@ -371,3 +373,20 @@ def test_a_report_compares_arms_of_one_length(shards, tmp_path):
     judgement = judge(read([str(plan.home)]))
     compared = {row.arm: row.comparison.baseline for row in judgement.rows if row.comparison}
     assert compared == {"wsd @ 20": "cosine @ 20", "wsd @ 40": "cosine @ 40"}
+
+
+def test_a_class_edited_during_a_contest_is_refused_and_new_runs_are_planned_next_time(
+    shards, tmp_path, monkeypatch, capsys
+):
+    source = "import torch\nclass Mine(torch.optim.SGD):\n    pass\n"
+    (tmp_path / "edited_lab.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    contest = tiny.parse(shards, {"mine": {"optimizer.name": "edited_lab.Mine"}}, seeds=[1])
+    (before,) = make(contest, tmp_path).jobs
+    assert load(before.words()).versions == before.config.versions
+    (tmp_path / "edited_lab.py").write_text(source + "# edited\n")
+    assert train(before.words()) == 2
+    assert "edited_lab.Mine has changed" in capsys.readouterr().err
+    resolved.cache_clear()  # as in another process
+    (after,) = make(contest, tmp_path).jobs
+    assert after.id != before.id
