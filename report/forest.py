@@ -81,7 +81,7 @@ def forest(judgement: Judgement) -> Forest | None:
         return Line(
             arm=row.arm,
             call=c.call.replace(" ", "-"),
-            words=c.call,
+            words=c.words,
             rank=ranks(row.ranks),
             beside=signed(c.difference),
             middle=place(c.difference),
@@ -158,7 +158,7 @@ def _said(rows: Iterable[Row], title: str) -> str:
         if c and c.difference is not None:
             low, high = _interval(row)
             parts.append(
-                f"{row.arm} {c.call}, {signed(c.difference)} {interval(low, high, signed)}"
+                f"{row.arm} {c.words}, {signed(c.difference)} {interval(low, high, signed)}"
             )
         elif c:
             parts.append(f"{row.arm} {c.words}")

@@ -88,3 +88,18 @@ def test_differences_of_nothing_at_all_have_an_axis():
     assert all(math.isfinite(place) for place, _ in plot.ticks)
     without = forest(replace(judge(a_study({"base": BASE, "twin": dict(BASE)})), smallest=0.0))
     assert without.same is None
+
+
+def test_a_best_setting_at_the_edge_of_its_grid_is_part_of_the_verdict():
+    judgement = judge(a_study(FIVE))
+    rows = [
+        replace(row, comparison=replace(row.comparison, edges=("optimizer.lr",)))
+        if row.arm == "good"
+        else row
+        for row in judgement.rows
+    ]
+    plot = forest(replace(judgement, rows=rows))
+    words = {line.arm: line.words for line in plot.lines}
+    assert words["good"] == "better, best at the edge of the grid in optimizer.lr"
+    assert f"good {words['good']}, −0.0200" in plot.said
+    assert words["bad"] == "worse"
