@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
@@ -15,9 +16,10 @@ from configs import ConfigError
 from contest import estimate, local, slurm, timing, watch
 from contest import file as contests
 from contest.attempts import attempts
+from contest.conclusion import conclude
 from contest.file import Contest
 from contest.history import note
-from contest.job import state
+from contest.job import State, state
 from contest.plan import Plan, check, check_data, make, written
 from contest.slots import Slot, slots
 from launch.node import visible_gpus
@@ -122,7 +124,7 @@ def _submit(contest: Contest, options: argparse.Namespace, cluster: slurm.Option
     plan.write()
     for submission in slurm.submit(plan, cluster):
         print(f"submitted {len(submission.jobs)} runs as job array {submission.number}")
-    return watch.ending(plan, slurm.states(plan))
+    return _end(plan, slurm.states(plan))
 
 
 def _time(plan: Plan, place: Slot) -> int:
@@ -154,5 +156,13 @@ def _run(
         plan = runner.run()
         if isinstance(shown, watch.Screen):
             shown.draw(runner)
-    code = watch.ending(plan, runner.states)
+    code = _end(plan, runner.states)
     return 130 if runner.stopping else code
+
+
+def _end(plan: Plan, states: Mapping[str, State]) -> int:
+    """Print how the contest stands and, if it is done, what came out; returns the exit code."""
+    code = watch.ending(plan, states)
+    if code == 0:
+        conclude(plan.home)
+    return code

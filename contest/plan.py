@@ -39,12 +39,6 @@ class Plan:
         arms, branches = [arm.name for arm in self.contest.arms], self.contest.table.branches
         return [f"{arm}@{n}" for n in branches.lengths for arm in arms] if branches else arms
 
-    @property
-    def baseline(self) -> str:
-        """The baseline as it is reported: at the largest length in a contest of lengths."""
-        name, branches = self.contest.table.baseline, self.contest.table.branches
-        return f"{name}@{max(branches.lengths)}" if branches else name
-
     def write(self) -> None:
         """contest.toml, plan.json and tuning.json in the contest's folder."""
         self.home.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def _counts(plan: Plan, states: Mapping[str, State]) -> str:
 
 
 def ending(plan: Plan, states: Mapping[str, State]) -> int:
-    """Print how the contest stands and what to type next; returns the exit code."""
+    """Print how the contest stands; returns the exit code, 0 if every run has ended well."""
     missing = [job for job in plan.jobs if states[job.id] not in ENDED]
     failed = [job for job in missing if states[job.id] == "failed"]
     for problem in plan.problems:
@@ -100,7 +100,6 @@ def ending(plan: Plan, states: Mapping[str, State]) -> int:
         print("--retry-failed runs the failed ones again", file=sys.stderr)
     if missing or plan.pending or plan.problems:
         return 1
-    print(f"look at it: python -m report {plan.home}")
     return 0
 
 
@@ -211,7 +210,8 @@ def table(
         runs = [_cell(j, states[j.id], live.get(j.id)) for j in reports]
         if number > MOST_COLUMNS:
             runs = [_ratio(reports, states, live)]
-        name = f"{label} (baseline)" if label == plan.baseline else label
+        is_baseline = label.split("@")[0] == plan.contest.table.baseline  # at every length
+        name = f"{label} (baseline)" if is_baseline else label
         shown.add_row(name, *cells, *runs)
     return shown
 

@@ -127,6 +127,7 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "devices_on_host": torch.cuda.device_count() if cuda else 0,
         "cpu": _cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # that torch's own code uses
         "cpus_usable": usable_cores(),
         "threads": torch.get_num_threads(),
         "git": git_state(ROOT),
@@ -189,14 +190,20 @@ def code_hash() -> str:
     return hashlib.sha256(json.dumps(code_files()).encode()).hexdigest()[:8]
 
 
+GENERATION = {"family": "cpu family", "model": "model"}
+
+
 def _cpu_model() -> str:
-    """The processor's name on Linux; the architecture elsewhere."""
+    """The processor's name on Linux, with its generation; the architecture elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.machine()
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", text, re.MULTILINE))
+    if "model name" not in found:
+        return platform.machine()
+    generation = [f"{what} {found[key]}" for what, key in GENERATION.items() if key in found]
+    return ", ".join([found["model name"], *generation])  # a cloud names all of them alike
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from report.study import Study
 FACTS = ("device", "cpu", "host", "python", "cuda", "dtype", "world_size", "threads")
 PACKAGES = ("torch", "numpy", "wandb")
 TABLES = ("model", "data", "train", "eval")  # of a run's configuration
+AGAIN = "runs/again"  # in its own folder the run has finished already
 SHOWN_VALUES = 8  # of one fact; more are counted
 
 
@@ -73,7 +74,7 @@ def provenance(study: Study, command: str) -> Section:
     again = [f"this report: {command}"]
     for arm in study.arms:
         if run := next(filter(_has_folder, study.of(arm)), None):
-            words = ["python", "train_gpt2.py", f"{run.source}/config.toml"]
+            words = ["python", "train_gpt2.py", f"{run.source}/config.toml", "--log.dir", AGAIN]
             again.append(f"{arm} again: {shlex.join(words)}")
     table = Table(("what", "runs"), [row for row in rows if row[1]])
     return Section("provenance", "Provenance", "", [table], again, folded=True)

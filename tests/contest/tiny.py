@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import tomli_w
 
@@ -54,7 +55,8 @@ def contest(path, out, *flags):
     The runs are processes all the same; this one has imported torch already.
     """
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    silent = mock.patch("contest.command.conclude")  # a process; tests/contest/test_conclusion.py
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), silent:
         code = main([str(path), "--out", str(out), "--jobs", "2", *flags])
     return code, said.getvalue()
 

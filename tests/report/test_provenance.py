@@ -6,19 +6,36 @@ from pathlib import Path
 
 from report.provenance import provenance
 from report.sources import read
+from tests.jobs import command
 from tests.report.contest_folder import configuration, curve, write_run
 from tests.report.studies import BASE, a_study, changed
+from train_gpt2 import main
 
 
 def test_command_of_an_arm_names_a_configuration_that_is_there(tmp_path):
     folder = tmp_path / "my runs" / "a"
     write_run(folder, configuration("a", 1, steps=20), curve(1, 20, 0.0))
     section = provenance(read([str(folder.parent)]), "python -m report 'my runs'")
-    report, command = section.lines
+    report, line = section.lines
     assert report == "this report: python -m report 'my runs'"
-    python, script, config = shlex.split(command.removeprefix("a again: "))
+    python, script, config, *_ = shlex.split(line.partition(" again: ")[2])
     assert (python, script) == ("python", "train_gpt2.py")
     assert Path(config).samefile(folder / "config.toml")
+
+
+def test_the_command_of_a_finished_run_trains_once_more_to_the_same_loss(
+    shards, tmp_path, monkeypatch
+):
+    assert main([*command(shards, tmp_path / "runs"), "--train.total_steps", "3"]) == 0
+    monkeypatch.chdir(tmp_path)
+    study = read(["runs"])
+    line = provenance(study, "x").lines[1]
+    _, _, *words = shlex.split(line.partition(" again: ")[2])
+    assert main(words) == 0
+    (again,) = read(["runs/again"]).runs
+    assert again.train["step"].tolist() == [0, 1, 2]
+    assert again.final_loss == study.runs[0].final_loss
+    assert again.source != study.runs[0].source
 
 
 def test_runs_read_from_wandb_have_no_command():
@@ -29,7 +46,7 @@ def test_runs_read_from_wandb_have_no_command():
     section = provenance(study, "x")
     assert section.lines == [
         "this report: x",
-        "base again: python train_gpt2.py runs/base-2/config.toml",
+        "base again: python train_gpt2.py runs/base-2/config.toml --log.dir runs/again",
     ]
 
 
