@@ -4,8 +4,9 @@
     python -m bench.startup --launcher torchrun --wandb offline
 
 Starts configs/quickstart.toml on the text of `python -m data stdlib` in a temporary folder, and
-notes in rank 0 when each stage of the trainer ends. Prints the stages of the quickest start. torch
-imports its compiler as soon as an optimizer is made, of whatever kind; here that is a stage.
+notes in rank 0 when each stage of the trainer ends. Prints the stages of the quickest start. CPU s
+are those of rank 0: they hardly change when the machine has other work. torch imports its compiler
+as soon as an optimizer is made, of whatever kind; here that is a stage.
 """
 
 import argparse
@@ -22,13 +23,18 @@ ROOT = Path(__file__).parent.parent
 # The trainer, with a clock around its stages; nothing else changes.
 TRAINER = """
 import json, os, sys, time
-ends = [("Python has started in rank 0", time.time())]
+ends = []
+
+def note(text):
+    ends.append((text, time.time(), time.process_time()))
+
+note("Python has started in rank 0")
 import torch
-ends.append(("torch is imported", time.time()))
+note("torch is imported")
 import train_gpt2
-ends.append(("our modules are imported", time.time()))
+note("our modules are imported")
 import torch._dynamo
-ends.append(("torch's compiler is imported", time.time()))
+note("torch's compiler is imported")
 from launch import process, session
 from record import screen
 
@@ -36,8 +42,8 @@ def noted(owner, name, text):
     inner = getattr(owner, name)
     def outer(*args, **kwargs):
         result = inner(*args, **kwargs)
-        if text not in dict(ends):
-            ends.append((text, time.time()))
+        if text not in [end[0] for end in ends]:
+            note(text)
         return result
     setattr(owner, name, outer)
 
@@ -47,7 +53,7 @@ noted(session, "open_record", "the record is open")
 noted(train_gpt2, "build", "model and optimizer are built")
 noted(train_gpt2, "warm_up", "warm-up pass")
 noted(session, "record_launch", "banner; the environment is recorded")
-noted(screen.Screen, "evaluated", "first evaluation, of 65,536 tokens")
+noted(screen.Screen, "evaluated", "first evaluation, of 8,192 tokens")
 noted(screen.Screen, "stepped", "first update")
 code = train_gpt2.main(sys.argv[2:])
 if os.environ["RANK"] == "0":
@@ -79,20 +85,21 @@ def main() -> None:
         subprocess.run(data, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         starts = [started(options, work, i) for i in range(options.repeats)]
     quickest = min(starts, key=lambda stages: stages[-1][1])
-    print(f"{'stage has ended':48} {'s':>6} {'at s':>6}")
-    before = 0.0
-    for name, at in quickest:
-        print(f"{name:48} {at - before:6.2f} {at:6.2f}")
-        before = at
+    print(f"{'stage':48} {'s':>6} {'CPU s':>6} {'ends at s':>10}")
+    before, cpu_before = 0.0, 0.0
+    for name, at, cpu in quickest:
+        print(f"{name:48} {at - before:6.2f} {cpu - cpu_before:6.2f} {at:10.2f}")
+        before, cpu_before = at, cpu
     load = os.getloadavg()[0]
     print(f"the quickest of {options.repeats} starts; load of the machine {load:.1f}")
 
 
-def started(options: argparse.Namespace, work: Path, number: int) -> list[tuple[str, float]]:
-    """When each stage of one start ended, in seconds after the command."""
+def started(options: argparse.Namespace, work: Path, number: int) -> list[tuple[str, float, float]]:
+    """The stages of one start: name, when it ended in seconds after the command, CPU s so far."""
     words = [str(work / "ends.json"), str(ROOT / "configs/quickstart.toml")]
     settings = {"data.dir": work / "tokens", "log.dir": work / f"runs{number}"}
     settings |= {"log.wandb": options.wandb, "train.total_steps": 1}
+    settings |= {"eval.tokens": 8192}
     words += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     if options.launcher == "torchrun":
         command = ["-m", "torch.distributed.run", "--standalone"]
@@ -109,7 +116,8 @@ def started(options: argparse.Namespace, work: Path, number: int) -> list[tuple[
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    return [(name, at - began) for name, at in json.loads((work / "ends.json").read_text())]
+    ends = json.loads((work / "ends.json").read_text())
+    return [(name, at - began, cpu) for name, at, cpu in ends]
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ class Process:
         if local_rank >= gpus:
             raise ConfigError(
                 f"process {local_rank + 1} on this node has no GPU of its own: {gpus} visible; "
-                "give torchrun --nproc_per_node at most that, or --train.device cpu"
+                "start at most that many processes (--nproc, or torchrun's --nproc_per_node), or "
+                "give --train.device cpu"
             )
         return cls(rank, local_rank, world_size, torch.device("cuda", local_rank))
 
