@@ -97,10 +97,8 @@ def main() -> None:
 def started(options: argparse.Namespace, work: Path, number: int) -> list[tuple[str, float, float]]:
     """The stages of one start: name, when it ended in seconds after the command, CPU s so far."""
     words = [str(work / "ends.json"), str(ROOT / "configs/quickstart.toml")]
-    settings = {"data.dir": work / "tokens", "log.dir": work / f"runs{number}"}
-    settings |= {"log.wandb": options.wandb, "train.total_steps": 1}
-    settings |= {"eval.tokens": 8192}
-    words += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    words += ["--data.dir", str(work / "tokens"), "--log.dir", str(work / f"runs{number}")]
+    words += ["--log.wandb", options.wandb, "--train.total_steps", "1", "--eval.tokens", "8192"]
     if options.launcher == "torchrun":
         command = ["-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc_per_node={options.nproc}", str(work / "trainer.py")]
