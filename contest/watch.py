@@ -134,7 +134,9 @@ class Lines:
             return
         self.clock = time.monotonic()
         live = runner.live.values()
-        running = ", ".join(f"{a.job.arm} seed {a.job.seed} at {_share(a)}" for a in live)
+        running = ", ".join(
+            f"{a.job.arm} seed {_seeds(a.job.seed, a.job.data_seed)} at {_share(a)}" for a in live
+        )
         self.say(f"{_summary(runner)}; {running}")
 
 

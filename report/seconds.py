@@ -15,6 +15,7 @@ from typing import Any
 from report.run import Run
 
 MARGIN = 0.5  # of the load average, for the system's own work
+SIDE_BY_SIDE = "another run of this study at the same time"
 NOT_RECORDED = "whether it shared its machine is not recorded"
 TIMES = ("train_seconds", "step_ms", "optimizer_ms", "data_wait_ms", "tokens_per_second", "mfu")
 
@@ -99,7 +100,6 @@ def _side_by_side(runs: Sequence[Run]) -> dict[int, str]:
         open_now = [other for other in open_now if other.ended > launch.started]
         for other in open_now:
             if other.run != launch.run and other.host == launch.host:
-                found.setdefault(launch.run, f"beside {runs[other.run].name}")
-                found.setdefault(other.run, f"beside {runs[launch.run].name}")
+                found |= dict.fromkeys((launch.run, other.run), SIDE_BY_SIDE)
         open_now.append(launch)
     return found

@@ -7,8 +7,12 @@ import pytest
 
 from report.cost_tables import seconds
 from report.judgement import judge
-from report.seconds import NOT_RECORDED, with_shared
+from report.page import page
+from report.seconds import NOT_RECORDED, SIDE_BY_SIDE, with_shared
+from report.sections import markdown
+from report.sources import read
 from report.study import Study
+from report.tables import sections
 from report.verdict import values_of
 from tests.report.studies import a_run, a_study, rows
 
@@ -80,8 +84,8 @@ def test_runs_whose_launches_overlap_on_one_host_were_side_by_side():
     ]
     shared = {run.name: run.shared for run in with_shared(runs)}
     assert shared == {
-        "first": "beside second",
-        "second": "beside first",
+        "first": SIDE_BY_SIDE,
+        "second": SIDE_BY_SIDE,
         "elsewhere": None,
         "third": None,
         "resumed": None,
@@ -148,6 +152,24 @@ def test_section_says_of_each_arm_whose_seconds_count_and_why_not():
     ]
     assert seconds(study).tables[0].rows[0][3] == "not measured"
     assert seconds(a_study(FINALS)) is None, "nothing to say"
+
+
+def test_page_of_a_contest_on_a_shared_machine_withholds_seconds_in_words(home):
+    alone = read([str(home)])
+    assert not any(run.shared for run in alone.runs)
+    assert 'data-axis="seconds"' in page(alone, judge(alone), sections(alone, judge(alone), ""))
+    for path in home.glob("*/record.json"):
+        path.write_text(path.read_text().replace('"other_runs": 0', '"other_runs": 1'))
+    study = read([str(home)])
+    judgement = judge(study)
+    tables = sections(study, judgement, "python -m report")
+    text = markdown(judgement, tables)
+    assert "| wsd | 0 of 2 | 1 other run on its machine (2) | not measured |" in text
+    (line,) = next(s for s in tables if s.id == "speedups").tables[0].rows
+    assert [*line][3] == "withheld"
+    drawn = page(study, judgement, tables)
+    assert 'data-axis="seconds"' not in drawn
+    assert "seconds are withheld" in drawn
 
 
 def test_times_measured_alone_give_seconds_that_the_runs_cannot():
