@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import IO
 
 from rich.console import Console
@@ -133,11 +133,11 @@ def _time(plan: Plan, place: Slot) -> int:
         print(f"notice: {others} other trainings run on this machine: times vary", file=sys.stderr)
     timed = timing.measure(plan, place, lambda text: print(text, flush=True))
     timed.write(plan.home)
-    base = fmean(timed.arms[plan.contest.table.baseline].step_ms)
+    base = median(timed.arms[plan.contest.table.baseline].step_ms)
     for name, arm in timed.arms.items():
-        low, high, mean = min(arm.step_ms), max(arm.step_ms), fmean(arm.step_ms)
-        spread = f"{mean:.4g} ms ({low:.4g} to {high:.4g})"
-        print(f"{name}: {spread} per update, {mean / base:.3f} of the baseline's")
+        low, high, middle = min(arm.step_ms), max(arm.step_ms), median(arm.step_ms)
+        spread = f"{middle:.4g} ms ({low:.4g} to {high:.4g})"
+        print(f"{name}: {spread} per update, {middle / base:.3f} of the baseline's")
     print(f"written to {plan.home / timed.file_name}: python -m report {plan.home}")
     return 0
 

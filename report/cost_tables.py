@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import median
 
 from report.formats import NONE, axis_words, ranged, short
 from report.judgement import Judgement
@@ -71,7 +71,7 @@ def seconds(study: Study) -> Section | None:
         "training at the start or end of a launch, no run of this study at the same time, and no "
         "load beyond the run's own threads. Elsewhere they are withheld. `python -m contest "
         "CONTEST.toml --timing` measures some updates of each arm alone, in turn: the seconds of a "
-        "speed-up are then its updates times this mean (lowest to highest round)."
+        "speed-up are then its updates times this median (lowest to highest) of the rounds."
     )
     columns = (
         "arm",
@@ -92,8 +92,13 @@ def _seconds(study: Study, arm: str, runs: Sequence[Run]) -> list[str]:
     mine, theirs = (study.step_ms.get(study.without_length(name)) for name in (arm, base))
     if not mine:
         return [counted, why or NONE, "not measured", NONE]
-    spread = f"{fmean(mine):.2f} ({min(mine):.2f} to {max(mine):.2f})"
-    return [counted, why or NONE, spread, f"{fmean(mine) / fmean(theirs):.3f}" if theirs else NONE]
+    spread = f"{median(mine):.2f} ({min(mine):.2f} to {max(mine):.2f})"
+    return [
+        counted,
+        why or NONE,
+        spread,
+        f"{median(mine) / median(theirs):.3f}" if theirs else NONE,
+    ]
 
 
 def costs(judgement: Judgement) -> Section:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
     found = {axis: _on_axis(mine, theirs, axis) for axis in AXES}
     times = [study.step_ms.get(study.without_length(name)) for name in (arm, base)]
     if times[0] and times[1] and (steps := found["steps"]):
-        found["seconds"] = _scaled(steps, fmean(times[1]) / fmean(times[0]))
+        found["seconds"] = _scaled(steps, median(times[1]) / median(times[0]))
     return {axis: speedup for axis, speedup in found.items() if speedup}
 
 
