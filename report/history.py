@@ -73,7 +73,7 @@ def _changed(before: Entry, entry: Entry) -> list[str]:
         arm for arm, identity in entry.settings.items() if before.settings.get(arm) != identity
     ]
     if same_text and moved:
-        found.append(f"the configuration files behind {', '.join(moved)} changed")
+        found.append(f"the files that {', '.join(moved)} is made of changed")
     if before.commit != entry.commit:
         old, new = (e.commit[:10] if e.commit else "no commit" for e in (before, entry))
         found.append(f"the project's code changed from {old} to {new}")

@@ -117,7 +117,7 @@ def test_a_changed_overlay_is_found_though_the_contest_file_is_the_same(shards, 
     planned(shards, tmp_path, arms)
     said, _ = lines(tmp_path)
     assert said[1] == (
-        "the configuration files behind mine changed, after 4 results were there (seeds 1, 2)"
+        "the files that mine is made of changed, after 4 results were there (seeds 1, 2)"
     )
 
 

@@ -18,6 +18,7 @@ from contest.job import resolved, state
 from contest.local import Attempt
 from contest.plan import make
 from contest.watch import Lines, duration, table
+from record import history
 from record.runlog import read_metrics, read_record, read_summary
 from tests.contest import tiny
 from tests.jobs import assert_same, end_of, wait_until
@@ -72,10 +73,12 @@ def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeyp
     assert code == 1
     assert "began" not in again, "nothing is missing, and what failed is not tried again unasked"
     code, said = tiny.contest(path, out, "--retry-failed")
-    assert code == 0
+    assert code == 0, said
     assert said.count("began") == 2
     assert "4 of 4 runs done" in said
     assert [a["exit_code"] for a in attempts(home)[bad]] == [1, 0]
+    (entry,), problems = history.read(home)
+    assert (entry.runs, entry.ended, problems) == (2, {}, []), "written once, before the first run"
 
 
 @pytest.fixture(scope="module")
