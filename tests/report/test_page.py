@@ -138,8 +138,12 @@ def test_page_is_one_file_with_plotly_once(contest):
     assert len(text) < 2.5e6
 
 
+TIMES = ["time", "step_times", "bootstrap_means", "step_differences"]
+
+
 def test_figures_of_a_contest_and_their_arms(contest):
     study = read([str(contest)])
+    study = replace(study, runs=[replace(run, shared=None) for run in study.runs])
     drawn = figures(study, judge(study))
     assert [figure.id for figure in drawn] == [
         "finals", "val_loss", "train_loss", "speedups", "lr", "grad_norm", "time",
@@ -149,10 +153,15 @@ def test_figures_of_a_contest_and_their_arms(contest):
         arms = {trace.meta["arm"] for trace in figure.plot.data}
         assert arms <= set(study.arms)
         assert all(figure.said.count(f"{arm} ") >= 1 for arm in arms), figure.said
-    folded = [figure.id for figure in drawn if figure.folded]
-    assert folded == [
-        "time", "stability", "spikes", "step_times", "bootstrap_means", "step_differences",
-    ]  # fmt: skip
+    assert {figure.id for figure in drawn if figure.folded} == {*TIMES, "stability", "spikes"}
+
+
+def test_figures_of_seconds_are_withheld_unless_every_run_had_its_machine_alone(contest):
+    study = read([str(contest)])
+    assert all(run.shared for run in study.runs)  # the record of these says nothing of it
+    drawn = [figure.id for figure in figures(study, judge(study))]
+    assert not {*TIMES} & {*drawn}
+    assert len(drawn) == 9
 
 
 def test_downsampling_keeps_spikes_and_means(tmp_path):
@@ -192,10 +201,10 @@ def test_page_in_chromium_draws_toggles_and_switches(contest):
         script = session.execute_script
         shown = "return [...document.querySelectorAll('.plot')].filter(p => p.data?.length).length"
         assert script(shown) == 7
-        assert script("return document.querySelectorAll('.plot').length") == 13
+        assert script("return document.querySelectorAll('.plot').length") == 9
         session.find_element("css selector", "#figures > details > summary").click()
         wait_until_drawn(session)
-        assert script(shown) == 13
+        assert script(shown) == 9
         visible = ("return [...document.querySelectorAll('.plot')].flatMap(p => p.data)"
                    ".filter(t => t.meta?.arm === 'wsd' && t.visible !== false).length")  # fmt: skip
         assert script(visible) > 14
