@@ -8,7 +8,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 PYTEST := $(BIN)/python -m pytest --dist worksteal
 STDLIB := data/tokens/stdlib/meta.json
 
-.PHONY: train contest quick test test-all lint types format hooks mutants clean
+.PHONY: train contest quick test test-all lint types format hooks aa mutants clean
 train: .venv/installed $(STDLIB)
 	$(BIN)/python -m launch --nproc 2 configs/quickstart.toml
 	@printf '\nnow type:\n%s\n%s\n%s\n' \
@@ -68,6 +68,10 @@ $(STDLIB): .venv/installed
 
 clean:
 	rm -rf .venv build runs data/tokens
+
+# beside CI: 200 contests of an arm against itself, which differ in rounding only; half an hour
+aa: .venv/installed $(STDLIB)
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m bench.aa --contests 200
 
 # beside CI: which expression could be wrong without a test that notices? hours on one core
 mutants: .venv/installed-test

@@ -24,6 +24,7 @@ from configs import Config, ConfigError, Model, load
 from contest import tuning
 from contest.job import ENDED, Job, progress, python_path, state
 from contest.plan import Plan, check_data
+from contest.seeds import planned_seeds
 from contest.slots import Slot
 from contest.watch import duration
 from record import runlog
@@ -215,6 +216,7 @@ def show(
     shown = _table(plan, known, len(places))
     shown.caption = f"time: {source}; {len(places)} runs at once"
     console.print(shown)
+    console.print(planned_seeds(plan), highlight=False, markup=False, soft_wrap=True)
     for line in _on_top(plan, known, len(places)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for job in plan.jobs:

@@ -11,10 +11,11 @@ the planner of contests and the reader of records both ask.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
 ALPHA = 0.05  # of all calls of a contest together, two-sided
@@ -24,6 +25,15 @@ LARGEST_N = 10_000  # seeds; nobody runs more
 POINTS = 100  # of each distribution of a variance
 
 Floats = NDArray[np.float64]
+
+
+def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
+    """Root of the variances' mean, weighted by degrees of freedom; None without any."""
+    arrays = [np.asarray(g, dtype=np.float64) for g in groups if len(np.asarray(g)) > 1]
+    if not arrays:
+        return None
+    squares = sum(float(((x - x.mean()) ** 2).sum()) for x in arrays)
+    return math.sqrt(squares / sum(len(x) - 1 for x in arrays))
 
 
 def smallest_shown(

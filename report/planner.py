@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from record.power import seeds_needed, smallest_shown
-from report.statistics import pooled_std
+from record.power import pooled_std, seeds_needed, smallest_shown
 from report.verdict import Comparison, Values
 
 SEEDS = (2, 3, 4, 5, 8, 10, 20)

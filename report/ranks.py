@@ -4,8 +4,9 @@ An arm's rank is one more than the number of arms that are truly better. If no p
 falsely called better or worse, then each rank lies between one more than the arms shown better and
 the number of arms less those shown worse (Mogstad et al. 2024, section 2.2,
 doi:10.1093/restud/rdad006); an arm that none is shown better than may be the best. The pairs are
-tested as the verdicts are, but all of them together, so that all ranks hold with 95 %: an arm may
-be better than the baseline and still share ranks with it.
+tested as the verdicts are, but all of them together, so that all ranks hold with 95 %. From four
+arms on the verdicts against the baseline count too, since the moderated t has room for them: an arm
+called worse, and a baseline that is worse than an arm, is not the best.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from record.power import ALPHA
+from record.power import ALPHA, MODERATED_ARMS
 from report.crossed import is_crossed, mean_test
 from report.statistics import Test, TextPart, holm, moderated, welch_t
 from report.study import Study
@@ -59,8 +60,21 @@ def ranking(
         known = [arm for arm in arms if _is_known(values[arm])]
         if len(known) > 1:
             more = _of_family(known, values, smallest, parts)
+            if len(known) >= MODERATED_ARMS:
+                more = _without_beaten(more, comparisons)
             found = Ranking(found.ranks | more.ranks, found.equivalent | more.equivalent)
     return found
+
+
+def _without_beaten(found: Ranking, comparisons: Mapping[str, Comparison]) -> Ranking:
+    """The ranks, where no arm is first that the verdicts show worse than another."""
+    beaten = {arm for arm, c in comparisons.items() if c.call == "worse"}
+    beaten |= {c.baseline for c in comparisons.values() if c.call == "better"}
+    ranks = {
+        arm: (max(first, 2) if arm in beaten else first, last)
+        for arm, (first, last) in found.ranks.items()
+    }
+    return Ranking(ranks, found.equivalent)
 
 
 def _is_known(values: Values) -> bool:

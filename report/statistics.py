@@ -198,15 +198,6 @@ def holm(p: ArrayLike) -> Floats:
     return adjusted
 
 
-def pooled_std(groups: Sequence[ArrayLike]) -> float | None:
-    """Root of the variances' mean, weighted by degrees of freedom; None without any."""
-    arrays = [np.asarray(g, dtype=np.float64) for g in groups if len(np.asarray(g)) > 1]
-    if not arrays:
-        return None
-    squares = sum(float(((x - x.mean()) ** 2).sum()) for x in arrays)
-    return math.sqrt(squares / sum(len(x) - 1 for x in arrays))
-
-
 def block_length(x: Floats) -> int:
     """Length of the blocks in which a series is resampled: twice the lag at which its
     autocorrelation is lost in noise, at least n^(1/3), at most a quarter of the series.

@@ -2,52 +2,116 @@
 
 import numpy as np
 import pytest
+from scipy import special, stats
 
-from bench import calibration
+from bench.calibration import checks, noise, rules
 from report import verdict
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return calibration.noise(calibration.RUNS)
+    return noise.noise(noise.RUNS)
 
 
-@pytest.mark.parametrize("paired", [True, False])
-def test_contest_by_contest_the_report_calls_the_same(pool, paired, monkeypatch):
+def judged(contest, paired):
+    """Which arms the report calls better or worse."""
+
+    def values(arm):
+        first = 0 if paired else len(contest[arm]) * arm
+        return {(first + j, first + j): float(x) for j, x in enumerate(contest[arm])}
+
+    arms = range(1, len(contest))
+    compared = {str(arm): verdict.tested("0", values(arm), values(0), ()) for arm in arms}
+    found = verdict.adjusted(compared, 0.0).values()
+    return [c.call in ("better", "worse") for c in found], {c.method for c in found}
+
+
+@pytest.mark.parametrize(
+    ("arms", "paired", "method"),
+    [(3, True, "paired t"), (5, True, "moderated t"), (5, False, "Welch")],
+)
+def test_contest_by_contest_the_report_calls_the_same(pool, arms, paired, method, monkeypatch):
     monkeypatch.setattr(verdict, "bca", lambda _: None)  # decides nothing, and takes its time
-    rng = np.random.default_rng(2)
-    losses = calibration.draw(pool, (12, 3, 3), paired, rng)
-    losses[::2, 1] -= 2 * calibration.sigma(pool, paired)  # so that some are called
-    ours = calibration.called(calibration.p_values(losses, paired))
-
-    def values(contest, arm):
-        first = 0 if paired else 3 * arm
-        return {(first + j, 1): float(x) for j, x in enumerate(contest[arm])}
-
-    theirs = []
-    for contest in losses:
-        compared = {str(arm): verdict.tested("0", values(contest, arm), values(contest, 0), ())
-                    for arm in (1, 2)}  # fmt: skip
-        judged = verdict.adjusted(compared, 0.0).values()
-        assert {c.method for c in judged} == {"paired t" if paired else "Welch"}
-        theirs.append(any(c.call in ("better", "worse") for c in judged))
-    assert ours.tolist() == theirs
-    assert 0 < sum(theirs) < len(theirs)
+    losses = noise.draw(pool, "recorded", (12, arms, 3), np.random.default_rng(2))
+    losses[::2, 1] -= 4 * noise.sigma(pool)  # so that some are called
+    ours = (rules.in_use if paired else rules.welch)(losses)
+    for contest, called in zip(losses, ours.tolist(), strict=True):
+        assert judged(contest, paired) == (called, {method})
+    assert 0 < ours.sum() < ours.size
 
 
-def test_draws_have_the_covariance_of_the_recorded_runs(pool):
-    """Pairs keep the noise that the arms of a seed share; drawn apart they have none of it."""
-    two, rng = pool[:2], np.random.default_rng(0)
+@pytest.mark.parametrize("kind", ["recorded", "skewed"])
+def test_draws_have_the_covariance_of_the_recorded_runs(pool, kind):
+    losses = noise.draw(pool, kind, (60_000, 10, 1), np.random.default_rng(0), baseline=3)
+    assert losses[:, 0].var() == pytest.approx(pool[3].var(ddof=1), rel=0.05)
+    gaps = (losses[:, 1:] - losses[:, :1])[..., 0]
+    want = np.mean([(pool[i] - pool[3]).var(ddof=1) for i in range(10) if i != 3])
+    assert gaps.var(axis=0).mean() == pytest.approx(want, rel=0.05)
+
+
+def test_skewed_draws_keep_the_skew_and_normal_ones_have_none(pool):
+    rng = np.random.default_rng(1)
+    by_kind = {
+        kind: stats.skew(noise.draw(pool, kind, (40_000, 2, 1), rng, baseline=1)[:, 0, 0])
+        for kind in ("recorded", "skewed")
+    }
+    assert abs(by_kind["recorded"]) < 0.05
+    recorded = stats.skew(pool[1])
+    smoothed = recorded / (1 + noise.KERNEL**2) ** 1.5
+    assert by_kind["skewed"] == pytest.approx(smoothed, abs=0.1)
+
+
+def test_arms_beyond_those_recorded_have_noise_of_their_own(pool):
+    losses = noise.draw(pool, "recorded", (4_000, 12, 1), np.random.default_rng(0))[..., 0]
+    correlations = np.corrcoef(losses.T)
+    assert correlations[np.triu_indices(12, 1)].max() < 0.95
+
+
+def test_rules_that_need_equal_variances_fail_where_one_arm_is_noisy():
+    losses = np.random.default_rng(0).standard_normal((4_000, 6, 4))
+    losses[:, -1] *= 10
+    shares = {
+        name: rules.RULES[name](losses).any(axis=1).mean()
+        for name in ("moderated, floor (in use)", "paired t", "pooled, Dunnett")
+    }
+    assert shares["pooled, Dunnett"] > 0.1
+    assert max(shares["moderated, floor (in use)"], shares["paired t"]) < 0.057
+
+
+@pytest.mark.parametrize("name", rules.RULES)
+def test_equal_normal_noise_is_called_in_about_five_percent(name):
+    losses = np.random.default_rng(3).standard_normal((4_000, 5, 8))
+    assert 0.02 < rules.RULES[name](losses).any(axis=1).mean() < 0.067
+
+
+def test_sign_flips_are_westfall_and_youngs_on_every_contest():
+    losses = np.random.default_rng(4).standard_normal((6, 3, 6))
+    losses[:, 1] += 2
+    for contest, called in zip(losses, rules.sign_flips(losses), strict=True):
+        gaps = contest[1:] - contest[0]
+        signs = np.array(np.meshgrid(*[[1, -1]] * 6)).reshape(6, -1).T
+        largest = [np.abs(stats.ttest_1samp(gaps * s, 0, axis=1).statistic).max() for s in signs]
+        t = np.abs(stats.ttest_1samp(gaps, 0, axis=1).statistic)
+        p = [(np.array(largest) >= x - 1e-9).mean() for x in t]
+        assert called.tolist() == [x < 0.05 for x in p]
+
+
+def test_dunnetts_limit_is_scipys():
+    losses = np.random.default_rng(5).standard_normal((1, 5, 7))
+    limit = rules._dunnett(5, 60)  # with so many seeds the variance is known
+    normal = np.random.default_rng(0).standard_normal((200_000, 5))
+    known = np.abs(normal[:, 1:] - normal[:, :1]).max(axis=1) / np.sqrt(2)
+    assert limit == pytest.approx(np.quantile(known, 0.95), abs=0.07)
+    assert rules.pooled_max_t(losses).shape == (1, 4)
+
+
+def test_smyths_prior_is_fitted_by_moments():
+    x = np.array([0.01, 0.3, 2.0, 50.0])
+    assert special.polygamma(1, rules._inverse_trigamma(x)) == pytest.approx(x)
+
+
+def test_promises_hold_on_equal_noise(pool):
     for paired in (True, False):
-        losses = calibration.draw(two, (40_000, 2, 1), paired, rng)[..., 0]
-        want = np.cov(two, bias=True)
-        variances = np.mean(np.diag(want))  # the roles change places
-        assert losses.var(axis=0) == pytest.approx([variances] * 2, rel=0.05)
-        shared = np.cov(losses.T)[0, 1]
-        assert shared == pytest.approx(want[0, 1] if paired else 0.0, abs=0.05 * variances)
-
-
-def test_without_a_difference_few_are_called_and_with_a_large_one_nearly_all():
-    normal = np.random.default_rng(0).standard_normal((10, 400))
-    assert calibration.false_positives(normal, 5, True, 2000) < 0.06
-    assert calibration.power(normal, 5, True, 9000) == pytest.approx(0.8, abs=0.03)
+        assert checks.planner(pool, "equal", 6, 5, paired)[1] == pytest.approx(80, abs=3)
+    assert checks.false_equivalents(pool, "equal", 4, 5) < 5.7
+    assert max(checks.misses(pool, "equal", 4, 5).values()) < 5.7

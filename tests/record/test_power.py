@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from record.power import seeds_needed, smallest_shown
+from record.power import pooled_std, seeds_needed, smallest_shown
 
 
 @pytest.mark.parametrize(("n", "arms"), [(3, 2), (5, 2), (50, 2), (5, 3), (10, 3)])
@@ -78,3 +78,11 @@ def test_at_the_edges():
 def test_no_number_of_seeds_is_named_for_what_is_no_difference(difference):
     assert seeds_needed(1.0, difference) is None
     assert seeds_needed(0.0, difference) is None
+
+
+def test_pooled_std_weighs_by_degrees_of_freedom():
+    a, b = [3.281, 3.279, 3.284, 3.277], [3.290, 3.285]
+    expected = math.sqrt((3 * np.var(a, ddof=1) + 1 * np.var(b, ddof=1)) / 4)
+    assert pooled_std([a, b, [7.0]]) == pytest.approx(expected)
+    assert pooled_std([np.float32(a), b]) == pooled_std([np.float32(a).astype(float), b])
+    assert pooled_std([[1.0], []]) is None

@@ -15,7 +15,6 @@ from report.statistics import (
     moderated,
     moderated_variances,
     paired_t,
-    pooled_std,
     t_interval,
     welch_t,
 )
@@ -84,12 +83,6 @@ def test_holm_is_statsmodels():
     assert holm([]).shape == (0,)
 
 
-def test_pooled_std_weighs_by_degrees_of_freedom():
-    expected = math.sqrt((3 * np.var(A, ddof=1) + 1 * np.var(B[:2], ddof=1)) / 4)
-    assert pooled_std([A, B[:2], [7.0]]) == pytest.approx(expected)
-    assert pooled_std([[1.0], []]) is None
-
-
 def ar1(rho, n, seed=0):
     noise, x = np.random.default_rng(seed).standard_normal(n), np.zeros(n)
     for t in range(1, n):
@@ -148,7 +141,6 @@ def test_single_precision_is_computed_in_double():
     assert paired_t(a - np.float32(3)) == paired_t((a - np.float32(3)).astype(np.float64))
     assert welch_t(a, b) == welch_t(exact, other)
     assert bca([a]) == bca([exact])
-    assert pooled_std([a, b]) == pooled_std([exact, other])
 
 
 def test_bca_is_scipys_of_ten_thousand_resamples_with_seed_zero():

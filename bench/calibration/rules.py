@@ -37,7 +37,7 @@ def moderated_tests(gaps: np.ndarray, arms: int) -> tuple[np.ndarray, np.ndarray
 
 def p_of(mean: np.ndarray, error: np.ndarray, df: np.ndarray | float) -> np.ndarray:
     """Two-sided p of Student's t."""
-    return 2 * stats.t.sf(np.abs(mean) / error, df)
+    return np.asarray(2 * special.stdtr(df, -np.abs(mean) / error))
 
 
 def in_use(losses: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Which rule decides a contest? Simulated contests: `python -m bench.calibration`."""

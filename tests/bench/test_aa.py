@@ -1,0 +1,46 @@
+"""Contests of an arm against itself, small enough for every test run."""
+
+import csv
+
+import pytest
+
+from bench import aa
+
+TINY = {
+    "model.vocab_size": 256,
+    "model.block_size": 16,
+    "model.n_embd": 16,
+    "train.batch_tokens": 256,
+    "train.total_steps": 4,
+    "eval.every": 4,
+    "eval.tokens": 512,
+}
+
+
+def test_three_contests_are_run_judged_and_not_run_again(shards, tmp_path, monkeypatch):
+    flags = [word for key, value in TINY.items() for word in (f"--{key}", str(value))]
+    flags += ["--data.dir", str(shards)]
+    path = tmp_path / "losses.csv"
+    aa.run(path, 1, flags)
+    path.write_text(path.read_text() + "2,4,3.1")  # cut off by a kill
+    aa.run(path, 3, flags)
+    rows = list(csv.DictReader(path.open()))
+    assert [(row["contest"], row["seed"]) for row in rows] == [
+        (str(1 + i // 3), str(1 + i)) for i in range(9)
+    ]
+    assert all(float(row["a"]) == pytest.approx(float(row["b"]), abs=1e-3) for row in rows)
+    assert any(row["a"] != row["b"] for row in rows)  # other bits
+    found = aa.judged(path)
+    assert [len(c.differences) for c in found] == [3, 3, 3]
+    assert {c.call for c in found} <= {"equivalent", "undecided"}
+    assert aa.document(found).startswith("3 contests of 2 arms x 3 seeds, 18 runs: ")
+    monkeypatch.setattr(aa, "final_loss", None)  # nothing is missing
+    aa.run(path, 3, flags)
+
+
+def test_calls_are_counted_with_their_binomial_bound():
+    calls = [aa.verdict.Comparison("a", call, differences={(1, 1): 0.1})
+             for call in ["better"] * 3 + ["undecided"] * 17]  # fmt: skip
+    text = aa.document(calls)
+    assert "better or worse: 3 of 20, 15.0 % (95 % Clopper-Pearson 3.2 to 37.9 %)" in text
+    assert "p = 0.075 " in text  # 1 - binomial(20, 0.05) below 3
