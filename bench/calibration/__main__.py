@@ -45,11 +45,16 @@ def document(pool: np.ndarray) -> str:
     calls = false_calls(pool)
     names = [*rules.RULES, "Welch"]
     worst: Lines = [
-        [name, *(max(float(r[name]) for r in calls if r["noise"] == kind) for kind in KINDS),
-         *(max(float(r[name]) for r in calls if r["noise"] != "skewed" and r["seeds"] == n)
-           for n in SEEDS)]
+        [
+            name,
+            *(max(float(r[name]) for r in calls if r["noise"] == kind) for kind in KINDS),
+            *(
+                max(float(r[name]) for r in calls if r["noise"] != "skewed" and r["seeds"] == n)
+                for n in SEEDS
+            ),
+        ]
         for name in names
-    ]  # fmt: skip
+    ]
     spread = sigma(pool)
     powers: Lines = []
     for kind, arms, n in itertools.product(("equal", "recorded"), (4, 10), SEEDS):
@@ -64,10 +69,15 @@ def document(pool: np.ndarray) -> str:
             difference, share = planner(pool, kind, arms, n, paired)
             planned[-1] += [f"{difference / spread:.2f}", share]
     held: Lines = [
-        [kind, arms, n, false_equivalents(pool, kind, arms, n),
-         *misses(pool, kind, arms, n).values()]
+        [
+            kind,
+            arms,
+            n,
+            false_equivalents(pool, kind, arms, n),
+            *misses(pool, kind, arms, n).values(),
+        ]
         for kind, arms, n in itertools.product(KINDS, ARMS, (3, 5, 10))
-    ]  # fmt: skip
+    ]
     baselines: Lines = [
         [kind, arms, n, *worst_baseline(pool, kind, arms, n).values()]
         for kind, arms, n in itertools.product(KINDS[1:], (2, 4, 10), (3, 5, 10))
@@ -112,8 +122,13 @@ def figure(pool: np.ndarray, path: Path) -> None:
             axis.axhline(80, c="0.7", lw=0.8, zorder=0)
             axis.set(title=f"{kind} noise", xlabel="difference / std of a pair", xlim=(0, 6))
         axes[0].set(ylabel="% called, one of ten arms differs", ylim=(0, 101))
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-                   fontsize=7, frameon=False)  # fmt: skip
+        fig.legend(
+            *axes[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=3,
+            fontsize=7,
+            frameon=False,
+        )
         fig.savefig(path, metadata={"Date": None})
 
 
