@@ -119,7 +119,7 @@ def test_a_function_that_no_other_file_uses_has_an_underscore():
             for name in names:
                 used.setdefault(name, set()).add(file)
     for file, tree in product_files():
-        if file.relative_to(ROOT).parts[0] in ("bench", "train_gpt2.py"):  # programs, read as a whole
+        if file.relative_to(ROOT).parts[0] in ("bench", "train_gpt2.py"):  # read as a whole
             continue
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
