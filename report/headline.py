@@ -71,7 +71,11 @@ def _choice(
     if not chosen:
         return f"No arm is shown better than {base} in {name}."
     arms = [row.arm for row, _ in chosen]
-    choice = f"Choose {_listed(arms, 'or')}: shown better than {base} in {name} by {_gain(chosen)}"
+    shown = f"shown better than {base} in {name} by {_gain(chosen)}"
+    if all(row.ranks and row.ranks[0] == 1 for row, _ in chosen):
+        choice = f"Choose {_listed(arms, 'or')}: {shown}"
+    else:  # an arm with another baseline may be better still
+        choice = f"{_listed(arms, 'and')} {'are' if len(arms) > 1 else 'is'} {shown}"
     choice += " nats" if metric.endswith("_loss") else ""
     if len(arms) > 1:
         those = "the two" if len(arms) == 2 else f"all {len(arms)}"

@@ -105,3 +105,13 @@ def test_a_real_judgement_says_what_to_choose():
     said = judge(a_study({**FIVE, "near": close})).headline
     assert said.startswith("Choose good or near: shown better than base in final val loss by 0.0")
     assert "; the two are equivalent. Worse: bad (" in said
+
+
+def test_an_arm_that_beats_only_its_own_baseline_is_not_the_one_to_choose():
+    """`against`: lion_hot is better than lion, and base is better than both."""
+    rows = lines(lion=("worse", 0.2, 0.3, 3), lion_hot=("better", -0.08, -0.04, 2))
+    own = [replace(r, comparison=replace(r.comparison, baseline="lion"))
+           if r.arm == "lion_hot" else r for r in rows]  # fmt: skip
+    text = said(own)
+    assert "Choose" not in text
+    assert "lion_hot is shown better than lion in final val loss by 0.04 to 0.08 nats." in text
