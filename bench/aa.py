@@ -123,7 +123,7 @@ def document(comparisons: Sequence[verdict.Comparison]) -> str:
         + ", ".join(f"{call} {count}" for call, count in sorted(calls.items()))
         + f".\nCalled better or worse: {wrong} of {n}, {100 * wrong / n:.1f} % "
         f"(95 % Clopper-Pearson {100 * interval.low:.1f} to {100 * interval.high:.1f} %); "
-        f"p = {bound.pvalue:.2g} that the rate is 5 % or less.\n"
+        f"one-sided test of a rate above 5 %: p = {bound.pvalue:.2g}.\n"
         f"Differences of a pair: {equal} of {len(gaps)} none, the largest {max(gaps):.2g} nats.\n"
     )
 

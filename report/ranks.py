@@ -4,9 +4,10 @@ An arm's rank is one more than the number of arms that are truly better. If no p
 falsely called better or worse, then each rank lies between one more than the arms shown better and
 the number of arms less those shown worse (Mogstad et al. 2024, section 2.2,
 doi:10.1093/restud/rdad006); an arm that none is shown better than may be the best. The pairs are
-tested as the verdicts are, but all of them together, so that all ranks hold with 95 %. From four
-arms on the verdicts against the baseline count too, since the moderated t has room for them: an arm
-called worse, and a baseline that is worse than an arm, is not the best.
+tested as the verdicts are, but all of them together, so that all ranks hold with 95 %. Verdicts by
+the moderated t (from four arms on) count too, since it has room for them: an arm called worse, and
+a baseline that is worse than an arm, is not the best. With Welch's t, or seeds crossed with data
+seeds, there is no such room (docs/results/calibration.md).
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ def ranking(
 
 
 def _without_beaten(found: Ranking, comparisons: Mapping[str, Comparison]) -> Ranking:
-    """The ranks, where no arm is first that the verdicts show worse than another."""
-    beaten = {arm for arm, c in comparisons.items() if c.call == "worse"}
-    beaten |= {c.baseline for c in comparisons.values() if c.call == "better"}
+    """The ranks, where no arm is first that a moderated t shows worse than another."""
+    known = {arm: c for arm, c in comparisons.items() if c.method == "moderated t"}
+    beaten = {arm for arm, c in known.items() if c.call == "worse"}
+    beaten |= {c.baseline for c in known.values() if c.call == "better"}
     ranks = {
         arm: (max(first, 2) if arm in beaten else first, last)
         for arm, (first, last) in found.ranks.items()

@@ -106,7 +106,8 @@ def _leaderboard(judgement: Judgement) -> Section:
     text = (
         "Arms are ordered by their means, but the order is no verdict: only better and worse are, "
         "at p < 0.05 after Holm's correction over the arms. rank: the places that an arm may have "
-        "among all arms. A difference below zero is better; its interval is of this arm alone. std "
+        "among all arms, by tests of all pairs together, which show less than the verdict against "
+        "one baseline. A difference below zero is better; its interval is of this arm alone. std "
         "is taken over an arm's own seeds."
     )
     rows = [_leaderboard_row(row) for row in judgement.rows]
@@ -205,8 +206,11 @@ def _planner(judgement: Judgement) -> Section | None:
     text = (
         f"The pooled std is {loss(p.sigma)} between seeds and {loss(p.sigma_paired)} between "
         f"paired differences. Power 80 % of the rule that decides, in a contest of {p.arms} arms, "
-        "one of which differs from the baseline. Seeds that the arms share (paired) show more."
+        "one of which differs from the baseline. Seeds that the arms share (paired) mostly show "
+        "more."
     )
+    if any(row.comparison and row.comparison.method == "two-way t" for row in judgement.rows):
+        text += " All of it for runs that share no seed: as many runs of crossed seeds show less."
     tables = [
         Table(
             ("seeds per arm", "unpaired", "paired"), shown, "Smallest difference that n seeds show"

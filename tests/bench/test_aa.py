@@ -43,4 +43,6 @@ def test_calls_are_counted_with_their_binomial_bound():
              for call in ["better"] * 3 + ["undecided"] * 17]  # fmt: skip
     text = aa.document(calls)
     assert "better or worse: 3 of 20, 15.0 % (95 % Clopper-Pearson 3.2 to 37.9 %)" in text
-    assert "p = 0.075 " in text  # 1 - binomial(20, 0.05) below 3
+    assert (
+        "one-sided test of a rate above 5 %: p = 0.075." in text
+    )  # 1 - binomial(20, 0.05) below 3

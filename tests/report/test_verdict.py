@@ -371,6 +371,24 @@ def test_ranks_count_the_arms_shown_better_and_worse():
     assert placed == {"good": None, "base": (1, 2), "same": (1, 2), "bad": (3, 3)}
 
 
+def test_verdicts_shape_ranks_by_the_moderated_t_only():
+    """By Welch's t, verdicts and pairs together would err in more than 5 % of contests."""
+    base = np.array([3.300, 3.310, 3.290, 3.305, 3.295])
+    noise = 1e-3 * np.array(
+        [[0, 0, 0, 0, 0], [1, -5, 3, 1, 0], [-3, 2, 1, 0, 2], [3, -2, -1, 2, -1]]
+    )
+    finals = dict(zip(("base", "a", "b", "bad"), base + noise, strict=True))
+    finals["bad"] += 0.0058
+    bad = rows(a_study({arm: dict(enumerate(x)) for arm, x in finals.items()}))["bad"]
+    assert (bad.comparison.method, bad.comparison.call) == ("moderated t", "worse")
+    assert bad.ranks[0] > 1
+    finals = {"base": base, "a": base, "b": base, "bad": base + 0.016}
+    own = {arm: dict(enumerate(x, 10 * i)) for i, (arm, x) in enumerate(finals.items())}
+    bad = rows(a_study(own))["bad"]
+    assert (bad.comparison.method, bad.comparison.call) == ("Welch", "worse")
+    assert bad.ranks == (1, 4), "no pair is called by Holm over all six"
+
+
 # --------------------------------------------------------------------------------- crossed seeds
 
 SHARED = {1: 0.0, 2: 0.04, 3: -0.03}  # what a seed of the weights adds to a difference
