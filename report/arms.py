@@ -57,6 +57,14 @@ def with_arms(runs: Sequence[Run]) -> list[Run]:
     return named
 
 
+def unequal(runs: Sequence[Run]) -> list[str]:
+    """Keys in which reporting runs of one arm differ that began; seeds, logging and such aside."""
+    begun = [run for run in runs if run.role == "report" and run.config]
+    arms = [[run for run in begun if run.arm == arm] for arm in {run.arm for run in begun}]
+    texts = _texts(begun)
+    return sorted({key for arm in arms for key in _differing([_settings(r, texts) for r in arm])})
+
+
 def _is_unnamed(run: Run) -> bool:
     """Whether nobody has named its arm."""
     return not run.planned and run.arm == default_arm(run.config)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from record.contest import Ledger, PlanFile, Timing
 from record.hardware import usable_cores
 from record.runlog import RecordError
 from report import history
-from report.arms import with_arms
+from report.arms import unequal, with_arms
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
 from report.seconds import with_shared
@@ -55,10 +55,10 @@ class _Home:
 
 @dataclass(frozen=True)
 class _Part:
-    """What lies under one path: contests with their runs, and the runs without a plan."""
+    """What lies under one path: contests with their runs, by folder, and runs without a plan."""
 
     name: str
-    contests: list[Study]
+    contests: dict[Path, Study]
     loose: list[Run]
     problems: list[str]
 
@@ -76,13 +76,28 @@ def read(paths: Sequence[str]) -> Study:
     parts = [
         _read_wandb(path) if path.startswith(WANDB_PREFIX) else _read_folder(path) for path in paths
     ]
-    contests = [contest for part in parts for contest in part.contests]
+    contests = _told_apart({k: study for part in parts for k, study in part.contests.items()})
     studies = [*contests, _loose(parts)] if any(part.loose for part in parts) else contests
     study = studies[0] if len(studies) == 1 else merge(studies)
     problems = [*(problem for part in parts for problem in part.problems), *study.problems]
     study = without_copies(replace(study, problems=problems))
     study = by_length(replace(study, runs=with_shared(study.runs)))
     return study if contests else _with_first_baseline(study, choice=len(paths) == 1)
+
+
+def _told_apart(contests: Mapping[Path, Study]) -> list[Study]:
+    """The contests; those of one name are parts of one, unless they gave an arm unequal settings.
+
+    Then each is named after its folder.
+    """
+    found = []
+    for folder, contest in contests.items():
+        runs = [run for c in contests.values() if c.name == contest.name for run in c.runs]
+        if keys := unequal(runs):
+            why = f"{contest.name}: another contest of that name differs in {', '.join(keys)}"
+            contest = replace(contest, name=str(folder), problems=[*contest.problems, why])
+        found.append(contest)
+    return found
 
 
 def _loose(parts: Sequence[_Part]) -> Study:
@@ -115,7 +130,7 @@ def _read_wandb(path: str) -> _Part:
     """A W&B project; needs the package wandb."""
     from report.wandb_runs import read_wandb
 
-    return _Part(path.removeprefix(WANDB_PREFIX), [], read_wandb(path), [])
+    return _Part(path.removeprefix(WANDB_PREFIX), {}, read_wandb(path), [])
 
 
 def _read_folder(path: str) -> _Part:
@@ -128,21 +143,24 @@ def _read_folder(path: str) -> _Part:
         _Home(folder, found, _contest_file(PlanFile, folder, problems))
         for folder, found in sorted(_search(root, problems).items())
     ]
-    contests = [_contest(home, problems) for home in homes if home.plan]
-    runs = _read_places([place for home in homes for place in _places(home, problems)])
+    contests = {home.folder: _contest(home, problems) for home in homes if home.plan}
+    placed = [(home, place) for home in homes for place in _places(home, problems)]
+    runs = _read_places([place for _, place in placed])
     if not runs:
         raise ReportError(
             f"{path} holds no run (a folder with {', '.join(RUN_FILES)}); give the folder that "
             "train_gpt2.py or `python -m contest` wrote"
         )
-    known = {contest.name for contest in contests}
+    names = {contest.name: folder for folder, contest in contests.items()}
+    loose: list[Run] = []
+    own: dict[Path, list[Run]] = {folder: [] for folder in contests}
+    for run, (home, _) in zip(runs, placed, strict=True):
+        folder = home.folder if home.plan else names.get(run.contest or "")
+        (own[folder] if folder else loose).append(run)
     return _Part(
         name=root.resolve().name,
-        contests=[
-            replace(c, runs=with_arms([run for run in runs if run.contest == c.name]))
-            for c in contests
-        ],
-        loose=[run for run in runs if run.contest not in known],
+        contests={k: replace(study, runs=with_arms(own[k])) for k, study in contests.items()},
+        loose=loose,
         problems=problems,
     )
 
