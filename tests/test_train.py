@@ -263,10 +263,10 @@ def test_no_option_is_a_prefix_of_torchruns_own():
     """torchrun's parser completes prefixes, also of words that are meant for the script."""
     from torch.distributed.run import get_args_parser
 
-    from configs.loading import _keys
+    from configs.loading import keys
 
     theirs = get_args_parser()._option_string_actions
-    for key in [key for key, _, _ in _keys()] + ["optimizer.lr", "help", "print-config"]:
+    for key in [key for key, _, _ in keys()] + ["optimizer.lr", "help", "print-config"]:
         clash = [option for option in theirs if option.startswith(f"--{key}")]
         assert not clash or key == "help", f"--{key} could be torchrun's {clash}"
 

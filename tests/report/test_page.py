@@ -205,7 +205,7 @@ def test_page_in_chromium_draws_toggles_and_switches(contest):
         everything = script("return document.querySelectorAll('.plot').length")
         assert everything in (9, 13)  # without and with figures of seconds
         session.find_element("css selector", "#figures > details > summary").click()
-        wait_until_drawn(session)
+        wait_until_drawn(session, 90)
         assert script(shown) == everything
         visible = ("return [...document.querySelectorAll('.plot')].flatMap(p => p.data)"
                    ".filter(t => t.meta?.arm === 'wsd' && t.visible !== false).length")  # fmt: skip
