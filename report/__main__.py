@@ -31,8 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m report", description=(__doc__ or "").split("\n")[0])
     where = "folder of runs, or wandb:ENTITY/PROJECT[/GROUP]"
     p.add_argument("paths", nargs="+", metavar="PATH", help=where)
-    base = "what the others are compared with: an arm, or a run of it, by its name or folder"
-    p.add_argument("--baseline", metavar="ARM", help=base)
+    p.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
     target = "val loss, nats; default: the baseline's mean final val loss"
     p.add_argument("--target", type=float, metavar="LOSS", help=target)
     metric = "what is judged; lower is better (default: final_test_loss, or final_val_loss where "

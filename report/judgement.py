@@ -107,9 +107,7 @@ def _check_baseline(study: Study) -> None:
         if len(study.arms) > 1:
             raise ReportError(f"which arm is the baseline? give --baseline ARM, one of: {names}")
     elif study.baseline not in {*study.arms, *map(study.without_length, study.arms)}:
-        raise ReportError(
-            f"baseline {study.baseline!r} is no arm; give one of: {names}; or a run of one"
-        )
+        raise ReportError(f"baseline {study.baseline!r} is no arm; give one of: {names}")
 
 
 def _default_target(study: Study) -> float | None:

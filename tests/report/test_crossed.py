@@ -13,8 +13,9 @@ from report.crossed import grid, is_crossed, mean_test, split, table, two_way_t
 from report.judgement import judge
 from report.statistics import paired_t
 from report.study import Study
+from report.tables import sections
 from report.variance import variances
-from tests.report.studies import a_run, a_study
+from tests.report.studies import BASE, a_run, a_study, rows
 
 
 def tables(shape, stds, count, rng):
@@ -120,3 +121,62 @@ def test_section_splits_the_spread_of_losses_and_of_differences():
     (line,) = of_difference.rows
     assert [float(x) for x in line[1:4]] == pytest.approx([0, 0.014, 0], abs=0.006)
     assert variances(judge(a_study({"base": {1: 3.0, 2: 3.1}, "arm": {1: 3.0, 2: 3.2}}))) is None
+
+
+# --------------------------------------------------------------------------------------- verdicts
+
+SHARED = {1: 0.0, 2: 0.04, 3: -0.03}  # what a seed of the weights adds to a difference
+OWN = {7: 0.01, 8: -0.02, 9: 0.02}  # and one of the data
+
+
+def crossed_study(without=()):
+    """Two arms, three seeds crossed with three data seeds; the second is 0.05 better."""
+    runs = []
+    for seed, data in product(SHARED, OWN):
+        gap = SHARED[seed] + OWN[data] - 0.05 + 0.001 * (seed * data % 3)
+        for arm, loss in (("base", 3.3), ("arm", 3.3 + gap)):
+            hashes = {"weights": f"w{seed}", "batches": f"b{data}"}
+            if (arm, seed, data) not in without:
+                runs.append(a_run(arm, seed, loss, data_seed=data, hashes=hashes))
+    return Study("c", runs, "base", None, ["base", "arm"])
+
+
+def test_crossed_seeds_are_not_taken_for_independent_runs():
+    """All nine pairs as independent would be better with p = 0.007."""
+    c = rows(crossed_study())["arm"].comparison
+    gaps = np.array([*c.differences.values()]).reshape(3, 3)
+    assert stats.ttest_1samp(gaps.ravel(), 0).pvalue < 0.01
+    assert (c.method, c.words, c.df) == ("two-way t", "undecided", 2)
+    assert c.p == two_way_t(gaps).p > 0.05
+    assert (c.bca_low, c.bca_high) == (None, None)
+    assert any("3 seeds x 3 data seeds, crossed" in note for note in c.notes)
+    mean = rows(crossed_study())["arm"]
+    assert mean.high - mean.low > 2 * 0.04, "nor are they in the interval of the arm's own mean"
+
+
+def test_missing_run_of_a_crossed_contest_is_said():
+    c = rows(crossed_study({("arm", 2, 8), ("base", 2, 8)}))["arm"].comparison
+    assert (c.method, c.df) == ("two-way t", 1)
+    assert any("2 seeds x 3 data seeds" in n and "2 pairs outside" in n for n in c.notes)
+
+
+def test_one_order_of_the_data_for_all_runs_is_said():
+    runs = [
+        a_run(arm, seed, loss + shift, data_seed=1, hashes={"weights": f"w{seed}", "batches": "b"})
+        for seed, loss in BASE.items()
+        for arm, shift in (("base", 0.0), ("arm", -0.02 + 0.001 * seed))
+    ]
+    c = rows(Study("c", runs, "base", None, ["base", "arm"]))["arm"].comparison
+    assert (c.method, c.call) == ("paired t", "better")
+    assert "all runs have the same data, in one order: the verdict is for these" in c.notes
+
+
+def test_the_planner_of_a_crossed_contest_says_that_crossed_seeds_show_less():
+    study = crossed_study()
+    assert "as many runs of crossed seeds show less" in report_of(study)["planner"].text
+    alone = a_study({"base": BASE, "arm": {1: 3.2, 2: 3.22, 3: 3.19}})
+    assert "crossed" not in report_of(alone)["planner"].text
+
+
+def report_of(study):
+    return {each.id: each for each in sections(study, judge(study), "python -m report")}

@@ -1,15 +1,17 @@
-"""The page of a contest with an edge, a tie, a missing run, and a seed that was added late."""
+"""The page of a contest with an edge, a tie, a missing run, a late seed, and a shared machine."""
 
 import json
 
 import pytest
 
+from record.contest import Ledger
 from record.history import Entry, append
 from report.judgement import judge
 from report.page import page
 from report.sources import read
 from report.tables import sections
-from tests.report.contest_folder import write_contest
+from tests.report.contest_folder import folder_of, write_contest
+from tests.report.studies import FIVE, a_study, rows
 
 FILE = '[contest]\nname = "demo"\nseeds = {}\n[[arm]]\nname = "cosine"\n[[arm]]\nname = "wsd"\n'
 
@@ -41,6 +43,10 @@ def shown(tmp_path_factory):
     file.write_text(json.dumps(ledger))
     first = planned(home, (1, 2), {}, [])
     planned(home, (1, 2, 3), {"cosine": (1, 2), "wsd": (1, 2)}, first)
+    shared = folder_of(home, "wsd", 1) / "record.json"
+    record = json.loads(shared.read_text())
+    record["launches"][-1]["at_end"]["other_runs"] = 1
+    shared.write_text(json.dumps(record))
     study = read([str(home)])
     judgement = judge(study)
     return study, judgement, {s.id: s for s in sections(study, judgement, "report")}
@@ -54,10 +60,28 @@ def test_an_edge_stands_in_the_verdict_and_beside_the_setting(shown):
     assert row[3].text == "optimizer.lr"
 
 
+def test_edges_of_both_grids_are_in_the_words():
+    tuned = {"trials": [], "best": None, "best_loss": None, "default": {}, "default_loss": None,
+             "gap": None}  # fmt: skip
+    edges = {"base": ["optimizer.lr"], "good": ["optimizer.lr", "optimizer.beta"], "bad": []}
+    ledger = Ledger.model_validate_json(
+        json.dumps({"contest": "c", "method": "grid", "sampler": None, "trials_per_arm": 3,
+                    "seeds": [101], "arms": {a: tuned | {"edges": e} for a, e in edges.items()}})
+    )  # fmt: skip
+    found = rows(a_study(FIVE, tuning=ledger))
+    assert found["good"].comparison.words == (
+        "better, best at the edge of the grid in optimizer.lr, optimizer.beta, optimizer.lr of base"
+    )
+    assert found["bad"].comparison.edges == ("optimizer.lr of base",)
+    assert found["same"].comparison.words == (
+        "undecided, best at the edge of the grid in optimizer.lr of base"
+    )
+
+
 def test_a_tie_and_a_round_stand_in_the_ledger(shown):
     _, _, found = shown
-    rows = [row for row in found["ledger"].tables[0].rows if row[0].text == "wsd"]
-    assert [(row[2], row[3], row[6]) for row in rows] == [
+    lines = [line for line in found["ledger"].tables[0].rows if line[0].text == "wsd"]
+    assert [(line[2], line[3], line[6]) for line in lines] == [
         ("0", "2", "runner-up, run with more seeds, untuned"),
         ("1", "2", "chosen, run with more seeds"),
         ("0", "1", "–"),
@@ -86,5 +110,6 @@ def test_the_page_shows_all_of_them(shown):
         "best at the edge of the grid in optimizer.lr",
         "run with more seeds",
         "planned, but not started",
+        "1 other run on its machine",
     ):
         assert words in text

@@ -1,7 +1,5 @@
 """Verdicts: what is called, by which test, and the numbers beside it."""
 
-import itertools
-import json
 import math
 from dataclasses import replace
 
@@ -9,9 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from record.contest import Ledger
 from report import verdict
-from report.crossed import two_way_t
 from report.judgement import judge
 from report.study import Study, by_length
 from report.verdict import Comparison, adjusted, compare, values_of
@@ -341,97 +337,3 @@ def test_joint_interval_ends_at_zero_where_a_later_step_of_holm_decides():
     half = stats.t.isf(0.025 / 2, 2) * c.error
     assert c.joint_low == pytest.approx(c.difference - half)
     assert c.difference + half > 0
-
-
-def test_edges_of_both_grids_are_in_the_words():
-    tuned = {"trials": [], "best": None, "best_loss": None, "default": {}, "default_loss": None,
-             "gap": None}  # fmt: skip
-    edges = {"base": ["optimizer.lr"], "good": ["optimizer.lr", "optimizer.beta"], "bad": []}
-    ledger = Ledger.model_validate_json(
-        json.dumps({"contest": "c", "method": "grid", "sampler": None, "trials_per_arm": 3,
-                    "seeds": [101], "arms": {a: tuned | {"edges": e} for a, e in edges.items()}})
-    )  # fmt: skip
-    found = rows(a_study(FIVE, tuning=ledger))
-    assert found["good"].comparison.words == (
-        "better, best at the edge of the grid in optimizer.lr, optimizer.beta, optimizer.lr of base"
-    )
-    assert found["bad"].comparison.edges == ("optimizer.lr of base",)
-    assert found["same"].comparison.words == (
-        "undecided, best at the edge of the grid in optimizer.lr of base"
-    )
-
-
-def test_ranks_count_the_arms_shown_better_and_worse():
-    judgement = judge(a_study(FIVE))
-    placed = {row.arm: row.ranks for row in judgement.rows}
-    assert placed == {"good": (1, 1), "base": (2, 3), "same": (2, 3), "bad": (4, 4)}
-    assert judgement.best == ("good",)
-    diverged = changed(a_study(FIVE), "good", 2, status="diverged")
-    placed = {row.arm: row.ranks for row in judge(diverged).rows}
-    assert placed == {"good": None, "base": (1, 2), "same": (1, 2), "bad": (3, 3)}
-
-
-def test_verdicts_shape_ranks_by_the_moderated_t_only():
-    """By Welch's t, verdicts and pairs together would err in more than 5 % of contests."""
-    base = np.array([3.300, 3.310, 3.290, 3.305, 3.295])
-    noise = 1e-3 * np.array(
-        [[0, 0, 0, 0, 0], [1, -5, 3, 1, 0], [-3, 2, 1, 0, 2], [3, -2, -1, 2, -1]]
-    )
-    finals = dict(zip(("base", "a", "b", "bad"), base + noise, strict=True))
-    finals["bad"] += 0.0058
-    bad = rows(a_study({arm: dict(enumerate(x)) for arm, x in finals.items()}))["bad"]
-    assert (bad.comparison.method, bad.comparison.call) == ("moderated t", "worse")
-    assert bad.ranks[0] > 1
-    finals = {"base": base, "a": base, "b": base, "bad": base + 0.016}
-    own = {arm: dict(enumerate(x, 10 * i)) for i, (arm, x) in enumerate(finals.items())}
-    bad = rows(a_study(own))["bad"]
-    assert (bad.comparison.method, bad.comparison.call) == ("Welch", "worse")
-    assert bad.ranks == (1, 4), "no pair is called by Holm over all six"
-
-
-# --------------------------------------------------------------------------------- crossed seeds
-
-SHARED = {1: 0.0, 2: 0.04, 3: -0.03}  # what a seed of the weights adds to a difference
-OWN = {7: 0.01, 8: -0.02, 9: 0.02}  # and one of the data
-
-
-def crossed_study(without=()):
-    """Two arms, three seeds crossed with three data seeds; the second is 0.05 better."""
-    runs = []
-    for seed, data in itertools.product(SHARED, OWN):
-        gap = SHARED[seed] + OWN[data] - 0.05 + 0.001 * (seed * data % 3)
-        for arm, loss in (("base", 3.3), ("arm", 3.3 + gap)):
-            hashes = {"weights": f"w{seed}", "batches": f"b{data}"}
-            if (arm, seed, data) not in without:
-                runs.append(a_run(arm, seed, loss, data_seed=data, hashes=hashes))
-    return Study("c", runs, "base", None, ["base", "arm"])
-
-
-def test_crossed_seeds_are_not_taken_for_independent_runs():
-    """All nine pairs as independent would be better with p = 0.007."""
-    c = rows(crossed_study())["arm"].comparison
-    gaps = np.array([*c.differences.values()]).reshape(3, 3)
-    assert stats.ttest_1samp(gaps.ravel(), 0).pvalue < 0.01
-    assert (c.method, c.words, c.df) == ("two-way t", "undecided", 2)
-    assert c.p == two_way_t(gaps).p > 0.05
-    assert (c.bca_low, c.bca_high) == (None, None)
-    assert any("3 seeds x 3 data seeds, crossed" in note for note in c.notes)
-    mean = rows(crossed_study())["arm"]
-    assert mean.high - mean.low > 2 * 0.04, "nor are they in the interval of the arm's own mean"
-
-
-def test_missing_run_of_a_crossed_contest_is_said():
-    c = rows(crossed_study({("arm", 2, 8), ("base", 2, 8)}))["arm"].comparison
-    assert (c.method, c.df) == ("two-way t", 1)
-    assert any("2 seeds x 3 data seeds" in n and "2 pairs outside" in n for n in c.notes)
-
-
-def test_one_order_of_the_data_for_all_runs_is_said():
-    runs = [
-        a_run(arm, seed, loss + shift, data_seed=1, hashes={"weights": f"w{seed}", "batches": "b"})
-        for seed, loss in BASE.items()
-        for arm, shift in (("base", 0.0), ("arm", -0.02 + 0.001 * seed))
-    ]
-    c = rows(Study("c", runs, "base", None, ["base", "arm"]))["arm"].comparison
-    assert (c.method, c.call) == ("paired t", "better")
-    assert "all runs have the same data, in one order: the verdict is for these" in c.notes
