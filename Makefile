@@ -14,7 +14,7 @@ train: .venv/installed $(STDLIB)
 	@printf '\nnow type:\n%s\n%s\n%s\n' \
 	    '  . .venv/bin/activate    # once in each shell: python and torchrun are then those of .venv' \
 	    '  python -m launch --nproc 2 configs/quickstart.toml --optimizer.lr 1e-3' \
-	    '  python -m report runs   # compares the two learning rates'
+	    '  python -m report runs/adamw-*   # compares the two learning rates'
 
 # three schedules x three seeds, and whether the numbers are those of docs/results/expected.toml
 contest: .venv/installed $(STDLIB)

@@ -27,6 +27,7 @@ NAMES: dict[str, str] = {
         ),
         ("learning_rate", "optimizer.lr", ""),
         ("max_iters", "train.total_steps", ""),
+        ("steps", "train.total_steps", ""),
         ("weight_decay", "optimizer.weight_decay", ""),
         ("beta1", "optimizer.betas", "both, as 0.9,0.95"),
         ("beta2", "optimizer.betas", "both, as 0.9,0.95"),

@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     kind = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m contest", description=__doc__, formatter_class=kind)
+    parser = argparse.ArgumentParser(
+        "python -m contest", allow_abbrev=False, description=__doc__, formatter_class=kind
+    )
     add = parser.add_argument
     add("contest", type=Path, metavar="CONTEST.toml")
     text = "where the contest's folder is made (default: runs)"

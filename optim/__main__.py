@@ -89,7 +89,8 @@ def _list(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     name = options.name
     kind, target = _found(name)
-    print(f"{name}\n{'=' * len(name)}\n{inspect.getdoc(target) or 'no documentation'}\n\nDefaults:")
+    text = inspect.cleandoc(target.__doc__ or "no documentation")  # not that of a base class
+    print(f"{name}\n{'=' * len(name)}\n{text}\n\nDefaults:")
     for key, (_, default) in schema(target).items():
         print(f"  {kind}.{key} = {'(must be given)' if default is ... else _text(default)}")
     own = (name,) if name in SCHEDULES else ()

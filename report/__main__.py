@@ -28,7 +28,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m report", description=(__doc__ or "").split("\n")[0])
+    p = argparse.ArgumentParser(
+        prog="python -m report", allow_abbrev=False, description=(__doc__ or "").split("\n")[0]
+    )
     where = "folder of runs, or wandb:ENTITY/PROJECT[/GROUP]"
     p.add_argument("paths", nargs="+", metavar="PATH", help=where)
     p.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from report.formats import interval, loss, metric_words, short, signed
 from report.judgement import Judgement, judge
 from report.page import page
 from report.results import results
@@ -17,6 +18,8 @@ from report.study import Study
 from report.tables import sections
 from report.wandb_report import publish
 from storage import write_atomically
+
+SHOWN_ARMS = 20  # in the terminal
 
 
 def carry_out(options: argparse.Namespace, command: str) -> int:
@@ -48,11 +51,32 @@ def _report(options: argparse.Namespace, command: str) -> None:
     folders = (Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX))
     files = _write(study, judgement, options.out or next(folders, Path()), command)
     print("\n".join(filter(None, [judgement.headline, judgement.judged_on])))
+    print("\n".join(summary(judgement)))
     if judgement.problems:
         print(f"problems: {len(judgement.problems)}, the first: {judgement.problems[0]}")
     print("\n".join(map(str, files)))
     if options.wandb:
         print(publish(study, judgement, entity, project))
+
+
+def summary(judgement: Judgement) -> list[str]:
+    """A line per arm for the terminal, best first, with the interval that agrees with the call."""
+    table = [("arm", metric_words(judgement.metric), "n", "difference, 95 % jointly", "verdict")]
+    for r in judgement.rows[:SHOWN_ARMS]:
+        mean = loss(r.mean) if judgement.metric.endswith("_loss") else short(r.mean, 4)
+        if c := r.comparison:
+            ends = interval(c.joint_low, c.joint_high, signed) if c.tested else ""
+            gap = f"{signed(c.difference)} {ends}" if c.tested else ""
+            table.append((r.arm, mean, str(r.n), gap, c.words))
+        else:
+            table.append((r.arm, mean, str(r.n), "", "baseline"))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(word.ljust(n) for word, n in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+    more = len(judgement.rows) - SHOWN_ARMS
+    return [*lines, f"and {more} more arms, in report.md"] if more > 0 else lines
 
 
 def _write(study: Study, judgement: Judgement, folder: Path, command: str) -> list[Path]:

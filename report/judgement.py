@@ -20,6 +20,8 @@ from report.study import Study
 from report.text import SPLITS, judged, text_parts
 from report.verdict import compare, values_of
 
+SHOWN_ARMS = 6  # in a message; more are counted
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -102,10 +104,15 @@ def judge(
 
 def _check_baseline(study: Study) -> None:
     """Raise ReportError unless it is known which arm the others are compared with."""
-    names = ", ".join(dict.fromkeys(map(study.without_length, study.arms)))
+    arms = list(dict.fromkeys(map(study.without_length, study.arms)))
+    more = [f"{len(arms) - SHOWN_ARMS} more"] if len(arms) > SHOWN_ARMS else []
+    names = ", ".join([*arms[:SHOWN_ARMS], *more])
     if study.baseline is None:
         if len(study.arms) > 1:
-            raise ReportError(f"which arm is the baseline? give --baseline ARM, one of: {names}")
+            raise ReportError(
+                "which arm is the baseline? report one contest, or runs, by their own folders, or "
+                f"give --baseline ARM, one of: {names}"
+            )
     elif study.baseline not in {*study.arms, *map(study.without_length, study.arms)}:
         raise ReportError(f"baseline {study.baseline!r} is no arm; give one of: {names}")
 

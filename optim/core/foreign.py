@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,14 @@ def imported(path: str, key: str, wanted: Callable[[Any], bool] = callable) -> A
         ConfigError: it cannot be imported; one line that names `key`.
     """
     module_name, _, attribute = path.rpartition(".")
+    if (here := str(Path.cwd())) not in sys.path:  # absent under torchrun and `python FOLDER/...`
+        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # an import runs the code of others
         raise ConfigError(
             f"{key} = '{path}': cannot import '{module_name}' ({line(error)}); install"
-            " it, or put its folder on PYTHONPATH"
+            " it, start from its folder, or put that on PYTHONPATH"
         ) from error
     if not hasattr(module, attribute):
         names = [name for name, value in vars(module).items() if wanted(value)]

@@ -47,6 +47,13 @@ def test_command_writes_three_files_and_says_the_verdict(contest, capsys):
     assert main([str(contest)]) == 0
     said = capsys.readouterr().out
     assert "Choose wsd" in said
+    arms = [line.split() for line in said.splitlines() if line.split()[0] in ("wsd", "cosine")]
+    (wsd, cosine) = arms  # best first, with what the verdict rests on
+    assert (wsd[0], wsd[2], wsd[-1]) == ("wsd", "3", "better")
+    assert cosine[-1] == "baseline"
+    gap, low, high = (float(word.strip("[],").replace("−", "-")) for word in wsd[3:6])
+    assert gap == pytest.approx(float(wsd[1]) - float(cosine[1]), abs=2e-4)
+    assert low < gap < high < 0
     assert {"report.md", "results.csv", "report.html"} <= {p.name for p in contest.iterdir()}
     text = (contest / "report.md").read_text()
     assert re.search(r"\| wsd \| better \| 1 \| 3\.\d{4} \|", text)

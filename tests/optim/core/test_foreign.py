@@ -304,3 +304,15 @@ def test_none_is_refused_where_the_record_could_not_say_it(my_lab):
     assert "warmup" not in resolve_optimizer("my_lab.Modal", {"warmup": "none"})
     with pytest.raises(ConfigError, match=r"^optimizer.scale = none: the record cannot say so"):
         resolve_optimizer("my_lab.Scaled", {"scale": "none"})
+
+
+def test_a_class_in_the_current_folder_is_found_though_the_script_lies_elsewhere(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "lab_beside_me.py").write_text(
+        "import torch\nclass Mine(torch.optim.SGD):\n    pass\n"
+    )
+    elsewhere = [path for path in sys.path if path not in ("", str(tmp_path))]
+    monkeypatch.setattr(sys, "path", elsewhere)
+    monkeypatch.chdir(tmp_path)
+    assert build_optimizer("lab_beside_me.Mine", [torch.ones(1, requires_grad=True)], lr=0.1)
