@@ -80,7 +80,8 @@ def usage() -> str:
     ]
     return "\n".join(
         [
-            "usage: torchrun --nproc_per_node=N train_gpt2.py [FILE.toml ...] [--key value ...]",
+            "usage: python -m launch [FILE.toml ...] [--key value ...]",
+            "       torchrun --nproc_per_node=N train_gpt2.py [FILE.toml ...] [--key value ...]",
             "",
             "Files are merged left to right, then the overrides; none: configs/gpt2_124m.toml.",
             "--print-config prints the resolved configuration and leaves; --help prints this.",

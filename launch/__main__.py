@@ -45,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     text = "processes (default: one per GPU; without GPUs one, with a thread per core)"
-    add("--nproc", "--nproc_per_node", type=int, metavar="N", help=text)
+    names = ("--nproc", "--nproc-per-node", "--nproc_per_node")
+    add(*names, type=int, metavar="N", help=text)
     text = "how often to resume from the last checkpoint when a process has died (default: 0)"
     add("--max-restarts", "--max_restarts", type=int, default=0, metavar="N", help=text)
     text = "s for a checkpoint after a signal, before the processes are killed (default: 60)"

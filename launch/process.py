@@ -224,8 +224,12 @@ def _cannot_connect(who: str) -> None:
 
 def print_once(text: str, error: bool = False) -> int:
     """Print from one process on each node; returns the exit code 0."""
+    stream = sys.stderr if error else sys.stdout
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(text, file=sys.stderr if error else sys.stdout)
+        try:
+            print(text, file=stream, flush=True)
+        except BrokenPipeError:  # `| head` has read enough; at exit Python would say so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return 0
 
 

@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     where = "folder of runs, or wandb:ENTITY/PROJECT[/GROUP]"
     p.add_argument("paths", nargs="+", metavar="PATH", help=where)
-    p.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
+    base = "what the others are compared with: an arm, or a run of it, by its name or folder"
+    p.add_argument("--baseline", metavar="ARM", help=base)
     target = "val loss, nats; default: the baseline's mean final val loss"
     p.add_argument("--target", type=float, metavar="LOSS", help=target)
     metric = "what is judged; lower is better (default: final_test_loss, or final_val_loss where "

@@ -37,9 +37,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
     entity, slash, project = (options.wandb or "").partition("/")
     if options.wandb and not (slash and entity and project):
         raise ReportError(f"--wandb {options.wandb!r} should be ENTITY/PROJECT")
-    study = read(options.paths)
-    if options.baseline is not None:
-        study = replace(study, baseline=options.baseline)
+    study = read(options.paths, options.baseline)
     if options.target is not None:
         study = replace(study, target=options.target)
     judgement = judge(

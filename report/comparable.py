@@ -162,12 +162,12 @@ def _other_settings(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) ->
     a, b = (next((run for run in runs if run.config), None) for runs in (mine, theirs))
     if a is None or b is None:
         return []
-    notes = []
+    notes, declared = [], _declared(study, a, b)
+    x, y = flat(a.config), flat(b.config)
     for key in sorted(key for key in _differing(a, b) if not key.startswith(FREE)):
-        word = "as the contest says" if key in _declared(study, a, b) else "not in the contest"
-        notes.append(
-            f"{key} is {value_at(a.config, key)} against {value_at(b.config, key)} ({word})"
-        )
+        word = " (as the contest says)" if key in declared else " (not in the contest)"
+        contest = a.contest or b.contest
+        notes.append(f"{key} is {x.get(key)} against {y.get(key)}{word if contest else ''}")
     return notes
 
 

@@ -114,7 +114,9 @@ def _check_baseline(study: Study) -> None:
                 f"give --baseline ARM, one of: {names}"
             )
     elif study.baseline not in {*study.arms, *map(study.without_length, study.arms)}:
-        raise ReportError(f"baseline {study.baseline!r} is no arm; give one of: {names}")
+        raise ReportError(
+            f"baseline {study.baseline!r} is no arm; give one of: {names}; or a run of one"
+        )
 
 
 def _default_target(study: Study) -> float | None:

@@ -63,11 +63,12 @@ class _Part:
     problems: list[str]
 
 
-def read(paths: Sequence[str]) -> Study:
+def read(paths: Sequence[str], baseline: str | None = None) -> Study:
     """All runs under `paths`: folders, and "wandb:entity/project[/group]".
 
     Contests have the arms and the baseline of their plans. All other runs are sorted into arms by
     their settings; without a contest, the first arm is the baseline.
+    baseline: the arm to use instead, or a run of it, by its name or folder.
 
     Raises:
         ReportError: a path does not exist or holds no run, a plan does not fit its schema, or W&B
@@ -82,6 +83,8 @@ def read(paths: Sequence[str]) -> Study:
     problems = [*(problem for part in parts for problem in part.problems), *study.problems]
     study = without_copies(replace(study, problems=problems))
     study = by_length(replace(study, runs=with_shared(study.runs)))
+    if baseline is not None:
+        return replace(study, baseline=_arm_of(study, baseline))
     return study if contests else _with_first_baseline(study, choice=len(paths) == 1)
 
 
@@ -111,6 +114,16 @@ def _loose(parts: Sequence[_Part]) -> Study:
     more = [f"{len(names) - SHOWN_NAMES} more"] if len(names) > SHOWN_NAMES else []
     name = " + ".join([*names[:SHOWN_NAMES], *more])
     return Study(name, runs, None, None, list(dict.fromkeys(arms)))
+
+
+def _arm_of(study: Study, word: str) -> str:
+    """The arm of the run that `word` names or is the folder of; else `word` itself."""
+    without = [study.without_length(arm) for arm in study.arms]
+    named = (run.arm for run in study.runs if run.name == Path(word).name and run.role == "report")
+    arm = next(named, word)
+    if word in {*study.arms, *without}:
+        return word
+    return study.without_length(arm) if len(set(without)) > 1 else arm
 
 
 def _with_first_baseline(study: Study, choice: bool) -> Study:

@@ -56,7 +56,8 @@ class Study:
         if not missing:
             return ""
         more = f", {failed} of them failed" if failed else ""
-        return f"{missing} of {len(runs) + self.pending} planned runs have not ended{more}"
+        planned = "planned " if self.pending or any(run.planned for run in runs) else ""
+        return f"{missing} of {len(runs) + self.pending} {planned}runs have not ended{more}"
 
     def of(self, arm: str, role: Role = "report") -> list[Run]:
         """The runs of one arm in one role, by their seeds."""

@@ -5,6 +5,8 @@ import pytest
 from launch import __main__ as command
 from tests.jobs import ROOT
 
+NPROC = "--nproc/--nproc-per-node/--nproc_per_node"
+
 
 @pytest.fixture
 def called(monkeypatch):
@@ -22,6 +24,7 @@ def called(monkeypatch):
         ("a.toml --seed 2 b.toml", (["a.toml", "--seed", "2", "b.toml"], 2, 0, 60)),
         ("--nproc 4 a.toml --seed=2", (["a.toml", "--seed=2"], 4, 0, 60)),
         ("--nproc_per_node=4 --optimizer.lr -1", (["--optimizer.lr", "-1"], 4, 0, 60)),
+        ("--nproc-per-node 4 a.toml", (["a.toml"], 4, 0, 60)),
         ("--max-restarts 3 --shutdown-timeout 9 a.toml", (["a.toml"], 2, 3, 9)),
         ("--print-config a.toml", (["--print-config", "a.toml"], 1, 0, 60)),
     ],
@@ -36,8 +39,8 @@ def test_options_are_its_own_and_all_other_words_the_trainers(called, line, give
     [
         ("--nproc 0", "error: --nproc 0 should be 1 or more"),
         ("--max-restarts -1", "error: --max-restarts -1 should be 0 or more"),
-        ("--nproc two", "error: argument --nproc/--nproc_per_node: invalid int value: 'two'"),
-        ("a.toml --nproc", "error: argument --nproc/--nproc_per_node: expected one argument"),
+        ("--nproc two", f"error: argument {NPROC}: invalid int value: 'two'"),
+        ("a.toml --nproc", f"error: argument {NPROC}: expected one argument"),
     ],
 )
 def test_mistake_is_named_in_one_line(called, capsys, line, said):

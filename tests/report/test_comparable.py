@@ -234,6 +234,15 @@ def test_lengths_count_as_tokens_of_the_whole_run():
     assert refusal(mixed, "good", "base") is None
 
 
+def test_versions_of_own_classes_are_named_though_their_keys_have_dots():
+    study = a_study(TWO)
+    for arm, version in (("good", "69aba5cf"), ("base", "9f4ed7ce")):
+        for run in study.of(arm):
+            config = run.config | {"versions": {"my_lab.Opt": version}}
+            study = changed(study, arm, run.seed, config=config, contest=None)
+    assert cautions(study, "good", "base") == ("versions.my_lab.Opt is 69aba5cf against 9f4ed7ce",)
+
+
 def test_equal_runs_need_no_caution():
     assert cautions(a_study(TWO), "good", "base") == ()
 

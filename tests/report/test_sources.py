@@ -55,6 +55,15 @@ def test_runs_without_job_type_are_named_after_their_optimizer(tmp_path):
     assert read([str(tmp_path)]).arms == ["Thing"]
 
 
+def test_baseline_is_an_arm_or_a_run_of_it(home):
+    (home / "plan.json").unlink()
+    (folder,) = home.glob("adamw-wsd-s2-*")
+    for word in ("wsd", folder.name, str(folder), f"{folder}/"):
+        study = read([str(home)], word)
+        assert study.baseline == "wsd"
+        assert not any("no baseline was named" in problem for problem in study.problems)
+
+
 def test_real_runs_of_the_trainer(shards, tmp_path):
     """Two arms by the trainer itself: equal hashes, complete columns, summary as recorded."""
     for schedule in ("cosine", "wsd"):
