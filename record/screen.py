@@ -100,5 +100,5 @@ def closing(summary: dict[str, Any], directory: Path) -> str:
         f"time      {s['train_seconds']:.1f} s of training, {s['step_ms_median']:.1f} ms a step "
         f"(optimizer {s['optimizer_ms_median']:.2f}), {s['tokens_per_second']:,.0f} tokens/s\n"
         f"look at   {directory}: summary.json, metrics.jsonl, config.toml"
-        + (f"; curves: wandb leet {directory / 'wandb'}" if (directory / "wandb").is_dir() else "")
+        + (f"; curves: python -m record.leet {directory}" if (directory / "wandb").is_dir() else "")
     )

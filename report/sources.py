@@ -130,8 +130,9 @@ def _with_first_baseline(study: Study, choice: bool) -> Study:
     """The first arm as the baseline; choice: nobody has said which one is first."""
     base, problems = study.without_length(study.arms[0]), list(study.problems)
     others = {*map(study.without_length, study.arms)} - {base}
-    if not others:
-        base = study.arms[0]  # the lengths of one arm
+    if not others:  # the lengths of one arm: that of the first run, or the shortest
+        ran = (run.arm for run in study.runs if run.role == "report")
+        base = study.arms[0] if choice else next(ran, study.arms[0])
     if choice and len(study.arms) > 1:
         problems.append(
             f"no baseline was named: {base} is the first by name; --baseline ARM names another"

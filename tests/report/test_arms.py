@@ -122,6 +122,14 @@ def test_any_two_run_folders_are_compared_and_the_first_is_the_baseline(tmp_path
     ]
 
 
+def test_first_of_two_runs_is_the_baseline_also_if_it_is_the_longer_one(tmp_path):
+    for steps in (20, 40):
+        config = configuration("cosine", 1, steps=steps)
+        write_run(tmp_path / str(steps), config, curve(1, steps, 0.0))
+    study = read([str(tmp_path / "40"), str(tmp_path / "20")])
+    assert study.baseline == "cosine @ 40"
+
+
 def test_runs_of_one_setting_and_two_lengths_are_refused_and_not_averaged(tmp_path):
     for steps in (20, 40):
         write_run(
