@@ -130,7 +130,8 @@ def _submit(contest: Contest, options: argparse.Namespace, cluster: slurm.Option
 def _time(plan: Plan, place: Slot) -> int:
     """Measure step times and write timing.json; returns the exit code."""
     if others := other_runs():
-        print(f"notice: {others} other trainings run on this machine: times vary", file=sys.stderr)
+        counts = "the report will leave these times out"
+        print(f"notice: {others} other trainings run on this machine: {counts}", file=sys.stderr)
     timed = timing.measure(plan, place, lambda text: print(text, flush=True))
     timed.write(plan.home)
     base = median(timed.arms[plan.contest.table.baseline].step_ms)

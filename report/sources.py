@@ -258,7 +258,9 @@ def _contest(home: _Home, problems: list[str]) -> Study:
     ]
     timing = _contest_file(Timing, home.folder, problems)
     if timing and any(state.get("other_runs") for state in timing.machine):
-        problems.append(f"{plan.contest}: other runs were on the machine during --timing")
+        shared = "other runs were on the machine during --timing, which counts for nothing"
+        problems.append(f"{plan.contest}: {shared}; time it again without them")
+        timing = None
     return Study(
         name=plan.contest,
         runs=[],

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from record.contest import Timing
 from report.cost_tables import seconds
 from report.judgement import judge
 from report.page import page
@@ -180,3 +181,16 @@ def test_times_measured_alone_give_seconds_that_the_runs_cannot():
     assert (s.low, s.high) == pytest.approx((0.625, 0.625))
     only = rows(replace(sharing(1, 2), step_ms={"base": (10.0,)}))["arm"].speedups["seconds"]
     assert only.words == "withheld"
+
+
+@pytest.mark.parametrize(("others", "counts"), [(0, True), (1, False)])
+def test_times_that_were_measured_beside_other_runs_count_for_nothing(home, others, counts):
+    timed = {"step_ms": (10.0, 11.0), "setting": None}
+    Timing(
+        contest="demo", measured="2026-01-01T00:00:00+00:00", host="a", place="2 threads",
+        updates=25, machine=({"other_runs": 0}, {"other_runs": others}),
+        arms=dict.fromkeys(("cosine", "wsd"), timed),
+    ).write(home)  # fmt: skip
+    study = read([str(home)])
+    assert bool(study.step_ms) is counts
+    assert any("time it again" in problem for problem in study.problems) is not counts
