@@ -10,6 +10,7 @@ number of levels less one. tests/bench/test_crossed.py checks that the last is w
 
 from __future__ import annotations
 
+import argparse
 import math
 
 import numpy as np
@@ -92,4 +93,5 @@ def document() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser("python -m bench.crossed", description=__doc__).parse_args()
     print(document(), end="")
