@@ -33,7 +33,10 @@ _gpt2_bench() {
     esac
     [[ -n $candidates ]] && COMPREPLY=($(compgen -W "$candidates" -- "$word"))
 }
-[[ -n $ZSH_VERSION ]] && autoload -Uz bashcompinit && bashcompinit
+if [[ -n $ZSH_VERSION ]]; then
+    type compdef >/dev/null || { autoload -Uz compinit && compinit; }
+    autoload -Uz bashcompinit && bashcompinit
+fi
 complete -o default -o bashdefault -F _gpt2_bench python python3 torchrun
 """
 
