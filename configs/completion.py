@@ -13,6 +13,7 @@ import tomllib
 
 from configs.loading import PRESETS, keys
 
+TYPES = ("str", "int", "float", "bool")
 SCRIPT = r"""
 _gpt2_bench() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} line="${COMP_LINE} "
@@ -67,9 +68,6 @@ def script() -> str:
     for mark, words in filled.items():
         text = text.replace(mark, words)
     return text
-
-
-TYPES = ("str", "int", "float", "bool")
 
 
 def _presets(kind: str) -> dict[str, dict[str, object]]:

@@ -198,6 +198,7 @@ def _check_key(key: str) -> None:
         known = [k for k in known if k.startswith(f"{head}.")]
     if key in NAMES:
         raise ConfigError(f"unknown key '{key}'; {NAMES[key]}")
-    same_end = [k for k in [*known, "optimizer.lr"] if k.rpartition(".")[2] == key]
-    hint = f"did you mean '{same_end[0]}'? (--help)" if same_end else nearest(key, known)
+    settable = [*known, "optimizer.lr"]
+    ends = [k for end in (f".{key}", f"_{key}") for k in settable if k.endswith(end)]
+    hint = f"did you mean '{ends[0]}'? (--help)" if ends else nearest(key, known)
     raise ConfigError(f"unknown key '{key}'; {hint}")

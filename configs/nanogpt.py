@@ -27,7 +27,6 @@ NAMES: dict[str, str] = {
         ),
         ("learning_rate", "optimizer.lr", ""),
         ("max_iters", "train.total_steps", ""),
-        ("steps", "train.total_steps", ""),
         ("weight_decay", "optimizer.weight_decay", ""),
         ("beta1", "optimizer.betas", "both, as 0.9,0.95"),
         ("beta2", "optimizer.betas", "both, as 0.9,0.95"),
@@ -37,7 +36,9 @@ NAMES: dict[str, str] = {
         ("lr_decay_iters", "train.total_steps", "every decay ends with the run"),
     )
 } | {
-    "init_from": "none is needed to resume: the same command does",
+    "init_from": (
+        "--init run:FOLDER starts from the weights of another run; to resume, give the same command"
+    ),
     "eval_only": "there is none: a run evaluates at step 0, every --eval.every updates, at the end",
     "dropout": "there is none: GPT-2 is trained without dropout here",
     "bias": "there is none: linear maps and LayerNorms have biases, as in GPT-2",

@@ -173,9 +173,10 @@ class Config(Strict):
         for name, old in self.versions.items():
             if (new := tables["versions"].get(name, old)) != old:
                 raise ConfigError(
-                    f"{name} has changed: this configuration was written with version {old}, its "
-                    f"file is {new} now; bring that one back, or remove [versions] from the "
-                    "configuration; a contest takes the new one when its command is given again"
+                    f"{name} has changed: this configuration was written with version {old} of its"
+                    f" file, which is {new} now; restore that version, or remove [versions] from"
+                    " the configuration; a contest takes the new one when its command is given"
+                    " again"
                 )
         return self.model_copy(update=tables)
 

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
 def _go_on(output: Output, source: _Source, tokenizer: GPT2, args: argparse.Namespace) -> None:
     goals = {
         "val": args.val_tokens,
-        "test": args.test_tokens or args.val_tokens,
+        "test": output.recipe.arguments["test_tokens"],
         "train": args.tokens,
     }
     place = _Place.of(output.position)

@@ -160,7 +160,7 @@ def _split_of(path: Path) -> str | None:
     """
     words = {word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLITS}
     if words >= {"train", "val"}:
-        raise DataError(f"{path} names both splits; rename it so that it names train or val")
+        raise DataError(f"{path} names both train and val; rename it so that it names one of them")
     return next((split for split in SPLITS if split in words), None)
 
 

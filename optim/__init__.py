@@ -155,7 +155,7 @@ def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: A
 
 
 def _construct(name: str, param_groups: Iterable[Any], values: Mapping[str, Any]) -> Optimizer:
-    cls = foreign.with_hooks(OPTIMIZERS.get(name) or foreign.imported_class(name))
+    cls = foreign.with_hooks(optimizer_class(name))
     optimizer = foreign.construct(name, cls, param_groups, dict(values))
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]

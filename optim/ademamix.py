@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeInt
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
@@ -46,7 +45,7 @@ class AdEMAMix(UpdateRule):
         lr: NonNegative = 1e-3,
         betas: tuple[OpenRatio, Beta, OpenRatio] = (0.9, 0.999, 0.9999),  # logarithms: not of 0
         alpha: NonNegative = 5.0,
-        warmup_steps: Annotated[int, Field(ge=0)] = 0,
+        warmup_steps: NonNegativeInt = 0,
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 0.0,
     ) -> None:

@@ -17,7 +17,9 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
+    PositiveInt,
     TypeAdapter,
     ValidationError,
     create_model,
@@ -25,7 +27,7 @@ from pydantic import (
 
 from configs.validation import ConfigError, Strict, validate
 
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = NonNegativeFloat
 Positive = PositiveFloat
 AtLeastOne = Annotated[float, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]  # decay of an exponential moving average
@@ -33,7 +35,7 @@ Betas = tuple[Beta, Beta]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 PositiveRatio = Annotated[float, Field(gt=0, le=1)]
 OpenRatio = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = PositiveInt
 
 
 def _steps(value: int | float) -> int | float:
@@ -86,7 +88,7 @@ def complete(target: Callable[..., Any], given: Mapping[str, Any], prefix: str) 
     for name in given:
         if not _writable(values[name]) and values[name] != model.model_fields[name].default:
             raise ConfigError(
-                f"{prefix}.{name} = none: the record cannot say so, since TOML has no such value;"
+                f"{prefix}.{name} = none: the record cannot hold it, since TOML has no such value;"
                 " none is valid only where it is the default"
             )
     return {name: value for name, value in values.items() if _writable(value)}

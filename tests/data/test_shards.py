@@ -174,7 +174,7 @@ def test_split_is_a_whole_word_of_the_name(tmp_path):
 
 def test_name_with_both_splits_is_refused(tmp_path):
     (tmp_path / "train_val_0.bin").touch()
-    assert "names both splits" in refusal(tmp_path)
+    assert "names both train and val" in refusal(tmp_path)
 
 
 def test_beside_train_or_val_test_is_a_word_like_any_other(tmp_path):

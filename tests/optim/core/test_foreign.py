@@ -302,7 +302,7 @@ def test_a_class_without_a_file_is_refused(my_lab, monkeypatch):
 
 def test_none_is_refused_where_the_record_could_not_say_it(my_lab):
     assert "warmup" not in resolve_optimizer("my_lab.Modal", {"warmup": "none"})
-    with pytest.raises(ConfigError, match=r"^optimizer.scale = none: the record cannot say so"):
+    with pytest.raises(ConfigError, match=r"^optimizer.scale = none: the record cannot hold it"):
         resolve_optimizer("my_lab.Scaled", {"scale": "none"})
 
 
