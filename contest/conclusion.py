@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from contest.job import python_path
+from contest.watch import in_words
 from record.contest import Ledger, TunedArm
 
 
@@ -40,10 +41,6 @@ def _choice(tuned: TunedArm) -> str:
     """What the tuning of an arm chose, in words."""
     if tuned.best is None:
         return "no setting, since all trials failed or diverged"
-    best = ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in tuned.best.items()
-    )
     edges = f", at the edge of what was tried in {', '.join(tuned.edges)}" if tuned.edges else ""
     trials = sum(trial.candidate for trial in tuned.trials)
-    return f"{best} is the best of {trials} trials{edges}"
+    return f"{in_words(tuned.best)} is the best of {trials} trials{edges}"

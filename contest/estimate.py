@@ -5,8 +5,6 @@ The time comes from finished runs of the same size, or from a probe: a few updat
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from rich.table import Table
 
 from configs import Config, ConfigError, Model, load
 from contest import tuning
-from contest.job import ENDED, Job, progress, python_path, state
+from contest.job import ENDED, Job, progress, state
 from contest.plan import Plan, check_data
 from contest.seeds import planned_seeds
 from contest.slots import Slot
@@ -128,13 +126,7 @@ def _probe(job: Job, slot: Slot) -> Pace:
         trial = replace(job, arguments=words, directory=here, home=folder)
         output = folder / "output"
         with output.open("wb") as file:
-            process = subprocess.Popen(
-                trial.command(slot.nproc),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | slot.environment | {"PYTHONPATH": python_path()},
-                start_new_session=True,
-            )
+            process = slot.start(trial, file)
         deadline = time.monotonic() + PROBE_SECONDS
         try:
             while process.poll() is None and progress(trial)[0] < PROBE_STEPS:
@@ -174,19 +166,23 @@ def _pace_of(job: Job, known: Mapping[tuple[Any, ...], Pace]) -> Pace | None:
     return None
 
 
-def _cost(jobs: Sequence[Job], known: Mapping[tuple[Any, ...], Pace], waiting: int = 0) -> Cost:
-    """The cost of runs, and of `waiting` more like the last one, which wait for the tuning.
+def _cost(
+    plan: Plan,
+    jobs: Sequence[Job],
+    known: Mapping[tuple[Any, ...], Pace],
+    waiting: Sequence[Job] = (),
+) -> Cost:
+    """The cost of runs, and of more that wait for the tuning: `waiting` has a run like each.
 
     The time is for runs that are not done. A branch counts its own updates only.
     """
-    steps = {job.id: job.config.train.total_steps for job in jobs}
-    points = {job.id: job.length or 0 for job in jobs if job.role == "trunk"}
-    every = [*jobs, *[jobs[-1]] * waiting]
+    points = {job.id: job.length or 0 for job in plan.jobs if job.role == "trunk"}
+    every = [*jobs, *waiting]
     tokens, seconds, size_on_disk = 0, 0.0, 0
     known_all = True
     for i, job in enumerate(every):
         config, pace = job.config, _pace_of(job, known)
-        own = steps[job.id] - points.get(job.after or "", 0)
+        own = config.train.total_steps - points.get(job.after or "", 0)
         tokens += own * config.train.batch_tokens
         size_on_disk += _disk(config)
         known_all &= pace is not None
@@ -227,7 +223,7 @@ def _on_top(plan: Plan, known: Mapping[tuple[Any, ...], Pace], places: int) -> I
     """What tuning may add to the plan when its losses are known, at most."""
     like = [job for job in plan.jobs if job.role == "tuning"][:1]
     for reason, runs in tuning.most_to_come(plan.contest, plan.tuned).items():
-        cost = _cost(like, known, runs - 1)
+        cost = _cost(plan, [], known, like * runs)
         seconds = cost.seconds / places if cost.seconds is not None else None
         time_ = f"{duration(seconds)} on {places}" if seconds is not None else "?"
         yield f"may come on top: up to {runs} tuning runs, {time_} ({reason})"
@@ -278,10 +274,10 @@ def _row(
     """One line of the table; runs that wait for the tuning cost as much as its runs."""
     waiting = sum(run.arm == label for run in plan.pending) if role == "report" else 0
     base = label.partition("@")[0]
-    like = jobs or ([j for j in plan.jobs if j.arm == base and j.role == "tuning"] or plan.jobs)[:1]
     if not jobs and not waiting:
         return []
-    spent = _cost(jobs, known, waiting) if jobs else _cost(like, known, waiting - 1)
+    like = jobs or [j for j in plan.jobs if j.arm == base and j.role == "tuning"] or plan.jobs
+    spent = _cost(plan, jobs, known, like[:1] * waiting)
     named = sorted({j.seed for j in jobs}) or seeds
     text = f"{role} (after tuning)" if waiting else role
     return [(label, text, " ".join(map(str, named)), spent)]

@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import ConfigError
-from configs.validation import nearest, validate
-from contest.schema import ArmTable, Branches, Range, Table
+from configs.validation import nearest
+from contest.schema import ArmTable, Branches, Range, Table, parse_range, parse_table, parse_values
 from record.runlog import flat
 
 Setting = dict[str, Any]  # dotted key -> plain value
@@ -168,8 +168,8 @@ def parse(table: Mapping[str, Any], text: str) -> Contest:
     search = table["contest"].get("search")
     if isinstance(search, Mapping) and isinstance(search.get("ranges"), Mapping):
         for key, value in search["ranges"].items():  # checked here, since the error names the key
-            _range(value, f"contest.search.ranges.{key}")
-    head = _validate(Table, {**table["contest"], **_flat_settings(table["contest"])}, "contest")
+            parse_range(value, f"contest.search.ranges.{key}")
+    head = parse_table(Table, {**table["contest"], **_flat_settings(table["contest"])}, "contest")
     rows = table.get("arm")
     if not isinstance(rows, list) or not rows:
         raise ConfigError("no [[arm]]; a contest has at least two: the baseline and a rival")
@@ -177,13 +177,6 @@ def parse(table: Mapping[str, Any], text: str) -> Contest:
     arms = tuple(_arm(row, number, head) for number, row in enumerate(rows, 1))
     _check_arms(head, arms)
     return Contest(head, arms, text, tuple(_notices(head, arms)))
-
-
-def _validate(model: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
-    try:
-        return validate(model, table, prefix)
-    except ConfigError as error:  # for a missing key it has the trainer's remedy
-        raise ConfigError(str(error).partition("; give it in")[0]) from None
 
 
 def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +187,7 @@ def _flat_settings(head: Mapping[str, Any]) -> dict[str, Any]:
 def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     """One [[arm]]; `number` stands for its name in messages if it has none."""
     own = {key: value for key, value in row.items() if key in ArmTable.model_fields}
-    table = _validate(ArmTable, own, f"arm {row.get('name', number)}")
+    table = parse_table(ArmTable, own, f"arm {row.get('name', number)}")
     arm = f"arm '{table.name}'"
     overrides = flat({key: value for key, value in row.items() if key not in own})
     for key in overrides:
@@ -209,27 +202,16 @@ def _arm(row: Mapping[str, Any], number: int, head: Table) -> Arm:
     grid: dict[str, tuple[Any, ...]] = {}
     ranges: dict[str, Range] = {}
     if head.search:
-        ranges = {key: _range(value, f"{arm}: tune.{key}") for key, value in table.tune.items()}
+        ranges = {
+            key: parse_range(value, f"{arm}: tune.{key}") for key, value in table.tune.items()
+        }
         ranges = ranges or head.search.ranges
     else:
-        grid = {key: tuple(_values(value, key, table.name)) for key, value in table.tune.items()}
+        grid = {key: parse_values(value, f"{arm}: tune.{key}") for key, value in table.tune.items()}
         grid = grid or head.tune
     _check_reserved({**grid, **ranges}, f"tune table of {arm}")
     seeds = table.seeds or head.seeds
     return Arm(table.name, table.configs, overrides, seeds, grid, ranges, table.against)
-
-
-def _range(value: Any, where: str) -> Range:
-    if not isinstance(value, Mapping):
-        example = "{low = 1e-4, high = 1e-2, log = true}"
-        raise ConfigError(f"{where} = {value!r} should be a range such as {example}")
-    return _validate(Range, value, where)
-
-
-def _values(value: Any, key: str, arm: str) -> Sequence[Any]:
-    if not isinstance(value, tuple) or not value:
-        raise ConfigError(f"arm '{arm}': tune.{key} = {value!r} should be a list of values")
-    return value
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:

@@ -76,9 +76,6 @@ def _ended(home: Path) -> dict[str, tuple[int, ...]]:
             config = tomllib.loads((path.parent / runlog.CONFIG).read_text(encoding="utf-8"))
             arm, seed = config["log"]["job_type"], config["seed"]
         except (OSError, ValueError, KeyError):
-            arm, seed = (
-                path.parent.name,
-                0,
-            )  # a damaged folder: its result could be seen all the same
+            arm, seed = path.parent.name, 0  # damaged, but its result could be seen all the same
         found.setdefault(str(arm), []).append(seed)
     return {arm: tuple(sorted(seeds)) for arm, seeds in found.items()}

@@ -109,7 +109,6 @@ def build(
     *,
     label: str | None = None,
     length: int | None = None,
-    after: str | None = None,
 ) -> Job:
     """The job of one run.
 
@@ -118,7 +117,7 @@ def build(
     """
     steps = {"train.total_steps": length} if length else {}
     arguments = contest.arguments(arm, seeds, trial or {}, steps)
-    return job(home, label or arm.name, role, seeds, arguments, trial, length=length, after=after)
+    return job(home, label or arm.name, role, seeds, arguments, trial, length=length)
 
 
 def job(
@@ -129,8 +128,8 @@ def job(
     arguments: list[str],
     trial: Setting | None,
     *,
-    length: int | None,
-    after: str | None,
+    length: int | None = None,
+    after: str | None = None,
 ) -> Job:
     """The job of a command line.
 

@@ -6,7 +6,6 @@ everything that matters is on disk: the runs' own records, and attempts.jsonl.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -17,10 +16,10 @@ from typing import Protocol
 from configs import ConfigError
 from contest import branches
 from contest.attempts import LAST_LINES, attempts, note, tail
-from contest.job import ENDED, Job, State, progress, python_path, resolved, state
+from contest.job import ENDED, Job, State, progress, resolved, state
 from contest.plan import Plan
 from contest.slots import Slot
-from launch.signals import end_with, stop_requests
+from launch.signals import stop_requests
 from record import runlog
 
 TICK = 0.2  # s between looks at the processes
@@ -136,7 +135,7 @@ class Runner:
         return bool(others)
 
     def _begin(self, job: Job, slot: Slot) -> None:
-        """Start the process, in its own session: this planner passes Ctrl-C on."""
+        """Start the process of a run, after its folder is prepared if it branches."""
         self.tried.add(job.id)
         job.log.parent.mkdir(parents=True, exist_ok=True)
         if job.after and not self._prepared(job):
@@ -144,15 +143,7 @@ class Runner:
         with job.log.open("ab") as log:
             log.write(f"--- {runlog.now()}, {slot.name}: {' '.join(job.words())}\n".encode())
             log.flush()
-            process = subprocess.Popen(
-                job.command(slot.nproc),
-                env=os.environ | slot.environment | {"PYTHONPATH": python_path()},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with(os.getpid()),
-            )
+            process = slot.start(job, log)
         first, _ = progress(job)
         started, clock = runlog.now(), time.monotonic()
         self.live[job.id] = Attempt(job, slot, process, started, clock, first, step=first)

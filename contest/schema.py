@@ -1,13 +1,17 @@
-"""The tables of a contest file, typed; contest/file.py reads them and checks them together."""
+"""The tables of a contest file, typed, each by itself; contest/file.py checks them together."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from configs.validation import Strict
+from configs import ConfigError
+from configs.validation import Strict, validate
 from record.contest import SMALLEST
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Range(Strict):
@@ -68,3 +72,38 @@ class ArmTable(Strict):
     seeds: tuple[int, ...] = ()
     against: str | None = None
     tune: dict[str, Any] = Field({})
+
+
+def parse_table(model: type[M], table: Mapping[str, Any], prefix: str) -> M:
+    """`model` built from a table of a contest file; `prefix` names the table in messages.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    try:
+        return validate(model, table, prefix)
+    except ConfigError as error:  # for a missing key it has the trainer's remedy
+        raise ConfigError(str(error).partition("; give it in")[0]) from None
+
+
+def parse_range(value: Any, where: str) -> Range:
+    """A range to search; `where` names it in messages.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, Mapping):
+        example = "{low = 1e-4, high = 1e-2, log = true}"
+        raise ConfigError(f"{where} = {value!r} should be a range such as {example}")
+    return parse_table(Range, value, where)
+
+
+def parse_values(value: Any, where: str) -> tuple[Any, ...]:
+    """The values of a grid; `where` names them in messages.
+
+    Raises:
+        ConfigError: they are no list, or none is given.
+    """
+    if not isinstance(value, tuple) or not value:
+        raise ConfigError(f"{where} = {value!r} should be a list of values")
+    return value

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from contest.job import Job, state
+from contest.job import final_loss, state
 from contest.plan import Plan
-from record import runlog
 from record.power import pooled_std, seeds_needed, smallest_shown
 
 EXAMPLE = 0.0075  # nats: std of a pair in docs/results/schedulers.md
@@ -39,8 +38,8 @@ def _noise(plan: Plan, paired: bool) -> tuple[float, str]:
     """Std of differences in a pair, or of an arm's losses, and where it comes from."""
     losses: dict[str, dict[tuple[int, int], float]] = {}
     for job in plan.jobs:
-        if job.role == "report" and (loss := _loss(job)) is not None:
-            losses.setdefault(job.arm, {})[job.seed, job.data_seed] = loss
+        if job.role == "report" and state(job) == "finished":
+            losses.setdefault(job.arm, {})[job.seed, job.data_seed] = final_loss(job)
     groups = [list(each.values()) for each in losses.values()]
     if paired:
         against = {arm.name: arm.against for arm in plan.contest.arms}
@@ -51,16 +50,8 @@ def _noise(plan: Plan, paired: bool) -> tuple[float, str]:
             theirs = losses.get(base, {}) if base != label else {}
             groups.append([mine[pair] - theirs[pair] for pair in mine.keys() & theirs.keys()])
     what = "a pair" if paired else "an arm"
-    noise = pooled_std(groups)
+    noise = pooled_std([list(filter(math.isfinite, group)) for group in groups])
     if not noise:
         unknown = f"the std of {what} is not known yet"
         return EXAMPLE, f"{unknown}: as if it were {EXAMPLE} nats, as in docs/results/schedulers.md"
     return noise, f"the std of {what} is {noise:.2g} nats in the finished runs"
-
-
-def _loss(job: Job) -> float | None:
-    """Final validation loss of a run that has ended well."""
-    if state(job) != "finished":
-        return None
-    loss = (runlog.read_summary(job.directory) or {}).get("final_val_loss")
-    return float(loss) if loss is not None and math.isfinite(loss) else None

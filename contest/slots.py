@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import IO
 
 from configs import ConfigError
+from contest.job import Job, python_path
+from launch.signals import end_with
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,21 @@ class Slot:
     name: str
     environment: Mapping[str, str]
     nproc: int  # ranks
+
+    def start(self, job: Job, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the process of a run here; the kernel asks it to stop if this process dies.
+
+        It has a session of its own, so that Ctrl-C reaches this process only.
+        """
+        return subprocess.Popen(
+            job.command(self.nproc),
+            env=os.environ | self.environment | {"PYTHONPATH": python_path()},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with(os.getpid()),
+        )
 
 
 def slots(
@@ -33,8 +52,6 @@ def slots(
     Raises:
         ConfigError: there are fewer GPUs than asked for.
     """
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs} should be 1 or more")
     if gpus_per_run is None:
         gpus_per_run = min(len(gpus), nproc or 1)
     if gpus_per_run:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,9 @@ from statistics import fmean
 from configs import ConfigError
 from contest.attempts import tail
 from contest.file import Arm, Contest, Setting
-from contest.job import Job, build, job, python_path
+from contest.job import Job, build, job
 from contest.plan import Plan
 from contest.slots import Slot
-from launch.signals import end_with
 from record import runlog
 from record.contest import TimedArm, Timing
 from record.machine import machine_now
@@ -63,9 +61,9 @@ def measure(plan: Plan, slot: Slot, say: Callable[[str], None]) -> Timing:
 
 
 def _setting(plan: Plan, arm: Arm) -> Setting | None:
-    """The tuned setting of an arm; None, its own, where it is not known yet."""
+    """The setting that an arm reports with; None, its own, before its tuning has ended."""
     tuned = plan.tuned.get(arm.name)
-    return tuned.best if tuned else None
+    return tuned.best if tuned and tuned.settled else None
 
 
 def _step_ms(contest: Contest, arm: Arm, setting: Setting | None, slot: Slot) -> float:
@@ -74,15 +72,7 @@ def _step_ms(contest: Contest, arm: Arm, setting: Setting | None, slot: Slot) ->
         run = _job(contest, arm, setting, Path(name), max(1, slot.nproc))
         output = Path(name) / "output"
         with output.open("wb") as file:
-            process = subprocess.Popen(
-                run.command(slot.nproc),
-                env=os.environ | slot.environment | {"PYTHONPATH": python_path()},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with(os.getpid()),
-            )
+            process = slot.start(run, file)
             try:
                 process.wait()
             finally:
@@ -113,4 +103,4 @@ def _job(contest: Contest, arm: Arm, setting: Setting | None, home: Path, ranks:
         "log.wandb": "disabled",
     }
     words = contest.arguments(arm, seeds, setting or {}, short, without="schedule.")
-    return job(home, arm.name, "report", seeds, words, setting, length=None, after=None)
+    return job(home, arm.name, "report", seeds, words, setting)

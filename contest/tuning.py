@@ -215,14 +215,13 @@ def most_to_come(contest: Contest, tuned: Mapping[str, Tuned]) -> dict[str, int]
     begun = max((trial.round for arm in arms for trial in arm.candidates), default=0)
     unknown = sum(arm.budget - len(arm.candidates) for arm in arms)
     rounds_left = (contest.extend - begun) * len(arms)
-    trials = 2 if len(table.tuning_seeds) == 1 else contest.trials + contest.extend
-    tied = any(trial.tied for arm in arms for trial in arm.candidates)
+    close = 2 if len(table.tuning_seeds) == 1 else contest.trials + contest.extend
+    if any(trial.tied for arm in arms for trial in arm.candidates):
+        close = 0  # all of them are in the plan
     found = {
         "trials that the search has not proposed yet": unknown * len(table.tuning_seeds),
         "further trials, if a best lies at an edge": rounds_left * len(table.tuning_seeds),
-        "more seeds for trials that are close": 0
-        if tied
-        else len(arms) * trials * len(table.tie_seeds),
+        "more seeds for trials that are close": len(arms) * close * len(table.tie_seeds),
     }
     return {reason: runs for reason, runs in found.items() if runs}
 

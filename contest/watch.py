@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from contest.file import Setting
 from contest.job import ENDED, Job, State, final_loss, progress
 from contest.local import Attempt, Runner
 from contest.plan import Plan
@@ -49,12 +50,17 @@ def _seeds(seed: int, data_seed: int) -> str:
     return str(seed) if seed == data_seed else f"{seed}, data {data_seed}"
 
 
+def in_words(setting: Setting) -> str:
+    """A setting, with four digits of its numbers."""
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in setting.items()
+    )
+
+
 def _title(job: Job) -> str:
     """The run in words."""
-    setting = ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in (job.trial or {}).items()
-    )
+    setting = in_words(job.trial or {})
     kind = "" if job.role == "report" else f"{job.role} "
     steps = f" to update {job.length}" if job.role == "trunk" else ""
     seeds = _seeds(job.seed, job.data_seed)

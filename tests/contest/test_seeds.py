@@ -1,14 +1,13 @@
 """What a dry run says of the seeds."""
 
-import json
-
 import pytest
 
 from contest import seeds
 from contest.plan import make
 from contest.seeds import planned_seeds
 from record.power import seeds_needed, smallest_shown
-from tests.contest.tiny import parse
+from tests.contest import tiny
+from tests.jobs import ROOT
 
 ARMS = {"a": {}, "b": {"optimizer.lr": 1e-3}, "c": {"optimizer.lr": 2e-3}}
 NONE = "the std of a pair is not known yet: as if it were 0.0075 nats, as in docs/results"
@@ -16,12 +15,10 @@ NONE = "the std of a pair is not known yet: as if it were 0.0075 nats, as in doc
 
 def said(shards, tmp_path, arms=ARMS, losses=None, **head):
     """Of a contest whose reporting runs have these losses, by arm and seed."""
-    plan = make(parse(shards, arms, **head), tmp_path)
+    plan = make(tiny.parse(shards, arms, **head), tmp_path)
     for job in plan.jobs:
         if losses:
-            job.directory.mkdir(parents=True)
-            summary = {"status": "finished", "final_val_loss": losses[job.arm][job.seed - 1]}
-            (job.directory / "summary.json").write_text(json.dumps(summary))
+            tiny.ended(job, losses[job.arm][job.seed - 1])
     return planned_seeds(plan)
 
 
@@ -34,6 +31,11 @@ def test_without_runs_the_noise_is_an_example_and_says_so(shards, tmp_path):
     )
 
 
+def test_example_is_the_figure_of_the_study_that_the_line_names():
+    text = (ROOT / "docs/results/schedulers.md").read_text()
+    assert f"deviation of a paired difference is {seeds.EXAMPLE} nats" in text
+
+
 def test_noise_is_that_of_the_finished_pairs(shards, tmp_path):
     losses = {"a": [3.0, 3.1, 3.2], "b": [3.0, 3.12, 3.24], "c": [2.9, 3.0, 3.1]}
     text = said(shards, tmp_path, losses=losses, seeds=[1, 2, 3], smallest=0.02)
@@ -41,6 +43,16 @@ def test_noise_is_that_of_the_finished_pairs(shards, tmp_path):
     shown, needed = smallest_shown(std, 3, arms=3), seeds_needed(std, 0.02, arms=3)
     assert f"from {shown:.2g} nats on with 80 % power, and 0.02 nats would need {needed} " in text
     assert text.endswith(f"(the std of a pair is {std:.2g} nats in the finished runs)")
+
+
+def test_a_run_that_diverged_by_its_metrics_says_nothing_about_the_noise(shards, tmp_path):
+    contest = tiny.parse(shards, ARMS, seeds=[1, 2, 3])
+    losses = {"a": [3.0, 3.1, 9.0], "b": [3.0, 3.12, 3.24], "c": [2.9, 3.02, 3.1]}
+    plan = make(contest, tmp_path)
+    for job in plan.jobs:
+        tiny.ended(job, losses[job.arm][job.seed - 1], diverged=losses[job.arm][job.seed - 1] > 5)
+    std = (0.0002) ** 0.5  # both rivals have differences 0.02 apart on the other two seeds
+    assert f"the std of a pair is {std:.2g} nats" in planned_seeds(plan)
 
 
 def test_arms_with_seeds_of_their_own_are_planned_unpaired(shards, tmp_path):
@@ -65,7 +77,6 @@ def test_what_cannot_be_planned_is_said(shards, tmp_path, arms, head, words):
 
 def test_each_length_is_a_comparison_of_its_own(shards, tmp_path):
     branches = {"arms": ["b"], "lengths": [4, 8]}
-    arms = {"a": {}, "b": {"schedule.name": "wsd", "schedule.decay_steps": 2,
-                           "schedule.warmup_steps": 1}}  # fmt: skip
+    wsd = {"schedule.name": "wsd", "schedule.decay_steps": 2, "schedule.warmup_steps": 1}
+    arms = {"a": {}, "b": wsd}
     assert "comparisons: 2, paired" in said(shards, tmp_path, arms, branches=branches)
-    assert seeds.EXAMPLE == 0.0075

@@ -72,6 +72,8 @@ def test_tuned_setting_is_timed_where_it_is_known(shards, tmp_path):
     plan = make(contest, tmp_path)
     arm = contest.arms[0]
     assert timing._setting(plan, arm) is None
+    tiny.ended(plan.jobs[0], 1.0)
+    assert timing._setting(make(contest, tmp_path), arm) is None, "the best so far is not the best"
     for job in plan.jobs:
         tiny.ended(job, abs(job.trial["optimizer.lr"] - 2e-3))
     setting = timing._setting(make(contest, tmp_path), arm)
