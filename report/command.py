@@ -34,8 +34,8 @@ def carry_out(options: argparse.Namespace, command: str) -> int:
 
 def _report(options: argparse.Namespace, command: str) -> None:
     """Read, judge, write, and print the verdict."""
-    entity, slash, project = (options.wandb or "").partition("/")
-    if options.wandb and not (slash and entity and project):
+    entity, _, project = (options.wandb or "").partition("/")
+    if options.wandb and (not entity or not project or "/" in project):
         raise ReportError(f"--wandb {options.wandb!r} should be ENTITY/PROJECT")
     study = read(options.paths, options.baseline)
     if options.target is not None:

@@ -75,6 +75,11 @@ class Figure(NamedTuple):
     folded: bool = False
 
 
+def in_words(what: str, values: Mapping[str, str]) -> str:
+    """A figure in a sentence: what is drawn, and each arm's number."""
+    return f"{what}: {', '.join(f'{arm} {value}' for arm, value in values.items())}."
+
+
 def styles(study: Study) -> dict[str, Style]:
     """A style for each arm; the baseline is wide and grey."""
     found, number = {}, 0

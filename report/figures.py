@@ -62,13 +62,8 @@ def _final_losses(judgement: Judgement, look: Look) -> Figure | None:
         "Dots: runs. Bars: mean with its 95 % t interval, which includes the luck that all arms "
         "share on a seed."
     )
-    said = _said(f"Means of {metric}", {row.arm: loss(row.mean) for row in shown})
+    said = drawing.in_words(f"Means of {metric}", {row.arm: loss(row.mean) for row in shown})
     return Figure("finals", f"{metric.capitalize()} of every seed", note, said, plot)
-
-
-def _said(what: str, values: Mapping[str, str]) -> str:
-    """A figure in a sentence: what is drawn, and each arm's number."""
-    return f"{what}: {', '.join(f'{arm} {value}' for arm, value in values.items())}."
 
 
 def _finals_of(row: Row, plot: Any, style: Style) -> None:
@@ -105,7 +100,7 @@ def _speedups(judgement: Judgement, look: Look) -> Figure | None:
         "the same loss: above 1 is faster. Arms that never reach it are not drawn."
     )
     ratios = {row.arm: row.speedups["tokens"].words for row in judgement.rows if row.speedups}
-    said = _said("Speed-ups in tokens", ratios)
+    said = drawing.in_words("Speed-ups in tokens", ratios)
     return Figure("speedups", "Speed-up on four axes", note, said, plot)
 
 
@@ -231,12 +226,8 @@ def _curve(curve: _Curve, study: Study, look: Look) -> Figure | None:
         bottoms.append(low.min())
     tops = [points.mean[len(points.mean) // 20] for points in shown.values()] if curve.cut else []
     note, said = _steps(plot, shown, look, tops, bottoms, curve)
-    flat = max(map(_top, shown.values())) <= min(float(x) for x in bottoms)
-    return Figure(curve.id, curve.title, note, said, plot, curve.folded or flat)
-
-
-def _top(points: Points) -> float:
-    return float(points.high.max())
+    flat = max(points.high.max() for points in shown.values()) <= min(bottoms)
+    return Figure(curve.id, curve.title, note, said, plot, curve.folded or bool(flat))
 
 
 def _val_loss(study: Study, judgement: Judgement, look: Look) -> Figure | None:
@@ -280,7 +271,7 @@ def _steps(
         f"{curve.note} One on top of the other: {'; '.join(together)}." if together else curve.note
     )
     ends = {arm: short(float(points.mean[-1]), 5) for arm, points in shown.items()}
-    return note, _said(f"{curve.title} over the steps; at the end", ends)
+    return note, drawing.in_words(f"{curve.title} over the steps; at the end", ends)
 
 
 def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | None:
@@ -307,5 +298,5 @@ def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | Non
         "tune. A diverged run counts as the loss before training."
     )
     scores = {arm: loss(s.score) for arm, s in judgement.sensitivity.items()}
-    said = _said("Sensitivity to the learning rate, nats", scores)
+    said = drawing.in_words("Sensitivity to the learning rate, nats", scores)
     return Figure("sensitivity", "Sensitivity to the learning rate", note, said, plot)

@@ -36,7 +36,7 @@ class Line:
     low: float | None
     high: float | None
     dots: tuple[float, ...]
-    beyond: tuple[bool, bool]  # whether the interval goes on at the left, at the right
+    beyond: tuple[bool, bool]  # whether some of it lies beyond the axis: left, right
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Forest:
 
 
 def forest(judgement: Judgement) -> Forest | None:
-    """The forest plot of a judgement; None if nothing was tested."""
+    """The forest plot of a judgement; None if there is no difference."""
     shown = [row for row in judgement.rows if row.comparison or row.is_baseline]
     ends = [reach for row in shown for reach in _ends(row)]
     if not ends:
@@ -88,7 +88,7 @@ def forest(judgement: Judgement) -> Forest | None:
             low=None if low is None else place(low),
             high=None if high is None else place(high),
             dots=tuple(place(x) for x in c.differences.values() if left <= x <= right),
-            beyond=(low is not None and low < left, high is not None and high > right),
+            beyond=(min(_ends(row)) < left, max(_ends(row)) > right),
         )
 
     lines = tuple(map(line, shown))
@@ -147,7 +147,7 @@ def _note(smallest: float, cut: bool) -> str:
         "each arm alone is in the table."
     )
     note += f" Shaded: within ±{smallest:g}, which counts as the same." if smallest else ""
-    return note + (" Arrows: the bar goes on beyond the axis." if cut else "")
+    return note + (" Arrows: the bar or its diamond lies beyond the axis." if cut else "")
 
 
 def _said(rows: Iterable[Row], title: str) -> str:
@@ -156,10 +156,8 @@ def _said(rows: Iterable[Row], title: str) -> str:
     for row in rows:
         c = row.comparison
         if c and c.difference is not None:
-            low, high = _interval(row)
-            parts.append(
-                f"{row.arm} {c.words}, {signed(c.difference)} {interval(low, high, signed)}"
-            )
+            bar = f" {interval(*_interval(row), signed)}" if c.tested else ""
+            parts.append(f"{row.arm} {c.words}, {signed(c.difference)}{bar}")
         elif c:
             parts.append(f"{row.arm} {c.words}")
     return f"{title}. {'; '.join(parts)}."

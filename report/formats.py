@@ -36,7 +36,7 @@ def short(x: float | None, digits: int = 3) -> str:
         return NONE
     if math.isinf(x):
         return "not reached"
-    return f"{x:,.0f}" if abs(x) >= 10**digits else f"{x:.{digits}g}"
+    return f"{x:,.0f}" if round(abs(x)) >= 10**digits else f"{x:.{digits}g}"
 
 
 def probability(p: float | None) -> str:

@@ -13,7 +13,7 @@ from report.judgement import Judgement
 
 # how a cell of a column of numbers begins; "2 and 3 runs" is a sentence
 NUMBER = re.compile(r"[\[(<+−-]*\s*[\d∞][\d.,]*(?![\d.,]| and)|–$|not (?:reached|recorded|defined)")
-SPECIAL = "\\`*_[]<>|#"  # characters that mean something in Markdown
+SPECIAL = "\\`*_[]<>|#~&"  # characters that mean something in Markdown
 
 
 @dataclass(frozen=True)

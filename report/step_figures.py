@@ -37,8 +37,8 @@ def step_times(study: Study, look: Look) -> Figure | None:
         "Box: quartiles. Whiskers: 1 % and 99 %. Dots: the slowest updates (double-click shows "
         "all). All seeds, without the first update."
     )
-    medians = ", ".join(f"{arm} {np.median(x):.2f}" for arm, x in times.items())
-    said = f"Median time of an update, ms: {medians}."
+    medians = {arm: f"{np.median(x):.2f}" for arm, x in times.items()}
+    said = drawing.in_words("Median time of an update, ms", medians)
     return Figure("step_times", "Time of an update", note, said, plot, folded=True)
 
 
@@ -74,13 +74,12 @@ def bootstrap_means(study: Study, look: Look) -> Figure | None:
         rng = np.random.default_rng([0, number])
         means = np.mean([block_means(x, rng) for x in runs], axis=0)
         drawing.density(plot, look[arm], means, "%{x:.3f} ms")
-        centres[arm] = float(means.mean())
+        centres[arm] = f"{means.mean():.2f}"
     note = (
         "Where the mean would lie if the runs were repeated: moving blocks of neighbouring updates "
         "are resampled, since neighbours resemble each other."
     )
-    shown = ", ".join(f"{arm} {x:.2f}" for arm, x in centres.items())
-    said = f"Mean time of an update, ms: {shown}."
+    said = drawing.in_words("Mean time of an update, ms", centres)
     title = "Bootstrap distribution of mean step times"
     return Figure("bootstrap_means", title, note, said, plot, folded=True)
 
@@ -97,7 +96,7 @@ def step_differences(study: Study, look: Look) -> Figure | None:
         gaps = series.step_gaps(study, arm, base)
         if len(gaps) > 1:
             drawing.density(plot, look[arm], gaps, "%{x:.2f} ms")
-            centres[arm] = float(np.median(gaps))
+            centres[arm] = f"{np.median(gaps):+.2f}"
     if not plot.data:
         return None
     drawing.zero_line(plot, 0)
@@ -105,6 +104,6 @@ def step_differences(study: Study, look: Look) -> Figure | None:
         "At the same update of the same seeds. The outermost bins hold what lies beyond them, "
         "0.5 % on each side."
     )
-    shown = ", ".join(f"{arm} {x:+.2f}" for arm, x in centres.items())
-    said = f"Median difference of the times of updates to the baseline, ms: {shown}."
+    what = "Median difference of the times of updates to the baseline, ms"
+    said = drawing.in_words(what, centres)
     return Figure("step_differences", "Differences of step times", note, said, plot, folded=True)

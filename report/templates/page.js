@@ -170,8 +170,8 @@
   const cells = (table) => all("tr", table).map((row) => [...row.cells].map(text));
   const csvCell = (word) => {
     const plain = word.replace(/−/g, "-").replace(/^–$/, "");
-    const safe = /^[=+@\t]|^-(?![\d.])/.test(plain) && !/^[+-]?[\d.]+$/.test(plain) ? `'${plain}` : plain;
-    return /[",\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
+    const safe = /^[=+@-]/.test(plain) && isNaN(plain) ? `'${plain}` : plain; // no formula
+    return /[",]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
   };
   const TEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
     "−": "$-$", "–": "--", "∞": "$\\infty$", "±": "$\\pm$", "<": "$<$", ">": "$>$", "×": "$\\times$" };

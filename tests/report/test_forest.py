@@ -61,6 +61,14 @@ def test_an_arm_far_away_is_cut_with_an_arrow_and_its_number_stays():
     assert "Arrows" not in lines(a_study(FIVE))[0].note
 
 
+def test_a_difference_without_a_verdict_has_an_arrow_too_and_no_interval_is_said():
+    far = {seed: loss + 2.0 + 0.001 * seed for seed, loss in BASE.items()}
+    plot, drawn, _ = lines(a_study(FIVE | {"far": far}, random_text=True))  # no losses by sequence
+    assert (drawn["far"].low, drawn["far"].beyond) == (None, (False, True))
+    assert drawn["bad"].beyond == (False, False)
+    assert plot.said.endswith(f"far {drawn['far'].words}, +2.0020.")
+
+
 def test_an_arm_without_a_difference_says_why():
     study = changed(a_study(FIVE), "bad", 2, status="diverged")
     plot, drawn, _ = lines(study)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from report.formats import hours, probability, ranged, ranks, setting
+from report.formats import hours, probability, ranged, ranks, setting, short
 from report.leaderboard import Spread
 
 
@@ -44,6 +44,22 @@ def test_what_is_printed_lies_on_the_side_of_the_level_where_the_value_lies(p):
 )
 def test_costs_that_some_runs_never_reach_are_words(spread, text):
     assert ranged(spread) == text
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (None, "–"),
+        (math.inf, "not reached"),
+        (0.012345, "0.0123"),
+        (999.4, "999"),
+        (999.7, "1,000"),
+        (-999.7, "-1,000"),
+        (12345.6, "12,346"),
+    ],
+)
+def test_significant_digits_are_never_printed_as_a_power_of_ten_above_one(x, text):
+    assert short(x) == text
 
 
 def test_a_setting_has_short_names_where_they_differ():

@@ -73,11 +73,22 @@ def test_command_as_a_process_answers_mistakes_in_one_line(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
-def test_wandb_project_is_checked_before_anything_is_written(tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--target", "--wanted"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "much"])
+def test_target_and_wanted_difference_are_finite_and_above_zero(option, value, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["runs", f"{option}={value}"])
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"argument {option}: {value!r} is not a finite number above 0")
+
+
+@pytest.mark.parametrize("project", ["nope", "lab/", "/bench", "lab/bench/schedules"])
+def test_wandb_project_is_checked_before_anything_is_written(tmp_path, capsys, project):
     write_run(tmp_path / "a", configuration("a", 1, steps=20), curve(1, 20, 0.0))
-    assert main([str(tmp_path), "--wandb", "nope"]) == 2
+    assert main([str(tmp_path), "--wandb", project]) == 2
     printed = capsys.readouterr()
-    assert printed.err == "error: --wandb 'nope' should be ENTITY/PROJECT\n"
+    assert printed.err == f"error: --wandb {project!r} should be ENTITY/PROJECT\n"
     assert printed.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -204,7 +215,6 @@ def requests(session):
 
 def test_page_in_chromium_draws_toggles_and_switches(contest):
     with browser(1280, 900) as session:
-        session.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
         open_page(session, contest / "report.html", 90)
         script = session.execute_script
         shown = "return [...document.querySelectorAll('.plot')].filter(p => p.data?.length).length"
@@ -266,13 +276,13 @@ def saved(session, table, form):
 
 
 def test_tables_are_saved_as_csv_and_latex(tmp_path):
-    contest = write_contest(tmp_path / "demo", {"a_b": 0.0, "=x,%": 0.02}, steps=20, tuning=True)
+    contest = write_contest(tmp_path / "demo", {"-2+a_b": 0.0, "=x,%": 0.02}, steps=20, tuning=True)
     assert main([str(contest)]) == 0
     with browser(1280, 900) as session:
         session.get((contest / "report.html").as_uri())
         head, first, second = csv.reader(io.StringIO(saved(session, "leaderboard-1", "csv")))
         assert head[:4] == ["arm", "verdict", "rank", "final val loss"]
-        assert [first[:2], second[:2]] == [["'=x,%", "better"], ["a_b", "baseline"]]
+        assert [first[:2], second[:2]] == [["'=x,%", "better"], ["'-2+a_b", "baseline"]]
         difference = float(first[head.index("difference")])
         assert difference == pytest.approx(float(first[3]) - float(second[3]), abs=2e-4)
         assert second[head.index("difference")] == ""
@@ -281,7 +291,7 @@ def test_tables_are_saved_as_csv_and_latex(tmp_path):
         assert [lines[3], lines[5], lines[-2]] == ["\\toprule", "\\midrule", "\\bottomrule"]
         assert lines[6].startswith("=x,\\% & better & 1 & 3.")
         assert f" & $-${abs(difference):.4f} & " in lines[6]
-        assert lines[7].startswith("a\\_b & baseline & 2 & 3.")
+        assert lines[7].startswith("-2+a\\_b & baseline & 2 & 3.")
         assert all(line.count(" & ") == len(head) - 1 for line in lines[6:-2])
 
 

@@ -1,8 +1,12 @@
 """Tables: which columns are numbers, and how Markdown shows them."""
 
-import pytest
+import io
 
-from report.sections import Cell, Section, Table, markdown_section
+import pytest
+from rich.console import Console
+from rich.markdown import Markdown
+
+from report.sections import Cell, Section, Table, escaped, markdown_section
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,13 @@ def test_markdown_aligns_numbers_right_and_has_the_caption():
     assert text == (
         "## Title\n\nWhat.\n\nAll arms:\n\n| arm | loss |\n| --- | ---: |\n| a\\|b | 2.5 |"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*a* _b_ [c](d) `e` <f> |g| \\h", "# no heading", "a ~~b~~ c", "a &lt; b", "AT&T"],
+)
+def test_escaped_text_is_shown_as_it_is(text):
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    console.print(Markdown(escaped(text)))
+    assert console.file.getvalue().strip() == text
