@@ -4,8 +4,10 @@
     seeds_needed(0.0075, 0.005, arms=10)              # seeds that show 0.005 nats
 
 Both are for a contest of so many arms, one of which differs from the baseline: the arm is called
-where p times the number of comparisons is below 5 % (Holm's first step). It lies in record/, since
-the planner of contests and the reader of records both ask.
+where p times the number of comparisons is below 5 % (Holm's first step). statsmodels has the power
+of Student's t alone, not of Welch's or the moderated t.
+
+It lies in record/, since the planner of contests and the reader of records both ask.
 """
 
 from __future__ import annotations

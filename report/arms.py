@@ -123,7 +123,9 @@ def _word(value: Any) -> str:
     """A value in a name."""
     if isinstance(value, list | tuple):
         return ",".join(map(_word, value))
-    return "none" if value is None else str(value).lower() if value in (True, False) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
 
 
 @functools.cache

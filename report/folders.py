@@ -19,15 +19,7 @@ from numpy.typing import NDArray
 from record import runlog, sequences
 from record.contest import PlanFile, PlannedRun, contest_and_role
 from record.metrics import is_outdated, summarize
-from report.run import (
-    Columns,
-    Run,
-    Status,
-    check_lines,
-    columns,
-    default_arm,
-    value_at,
-)
+from report.run import Columns, Run, Status, check_lines, columns, default_arm, value_at
 from storage import is_locked
 
 RUN_FILES = (runlog.METRICS, runlog.RECORD, runlog.SUMMARY)  # any of them makes a folder a run

@@ -97,7 +97,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     gone = [f"arm {name} removed" for name in tables[0] if name not in tables[1]]
     come = [f"arm {name} added" for name in tables[1] if name not in tables[0]]
     found = [*gone, *come, *_differences("", old.get("contest", {}), new.get("contest", {}))]
-    for name in tables[0].keys() & tables[1].keys():
+    for name in [name for name in tables[0] if name in tables[1]]:
         found += _differences(f"arm {name}: ", tables[0][name], tables[1][name])
     return found
 

@@ -32,8 +32,8 @@ def plan(
 ) -> Planner:
     """What SEEDS can show, and the seeds for each wanted difference.
 
-    values: of all arms, in nats; infinite ones do not count. wanted: differences in nats; none
-    takes FACTORS of the noise.
+    values: of all arms; infinite ones do not count. wanted: differences in the unit of the values;
+    none takes FACTORS of the noise.
     """
     sigma = pooled_std([[x for x in v.values() if math.isfinite(x)] for v in values.values()])
     tests = [c for c in comparisons.values() if c.method and c.method != "Welch"]

@@ -2,7 +2,7 @@
 
 An arm's rank is one more than the number of arms that are truly better. If no pair of arms is
 falsely called better or worse, then each rank lies between one more than the arms shown better and
-the number of arms less those shown worse (Mogstad et al. 2024, section 2.2,
+the number of arms less those shown worse (Mogstad et al., "Inference for Ranks", 2024,
 doi:10.1093/restud/rdad006); an arm that none is shown better than may be the best. The pairs are
 tested as the verdicts are, but all of them together, so that all ranks hold with 95 %. Verdicts by
 the moderated t (from four arms on) count too, since it has room for them: an arm called worse, and

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from record.contest import Ledger, LedgerTrial, TunedArm
-from report.statistics import RESAMPLES
+from report.statistics import RESAMPLES, two_sided_p
 from report.study import Study
 from report.verdict import Comparison, adjusted
 
@@ -43,7 +42,7 @@ def replay(
 ) -> Replay | None:
     """The replay of a contest's tuning; None where nothing was tuned or no noise is known.
 
-    comparisons: of final val losses; {} for another metric, whose verdicts are left alone.
+    comparisons: of final losses; {} for another metric, whose verdicts are left alone.
     between: std of differences between arms with equal seeds, nats; it stands in where the tuning
     has one seed. smallest: as in report.verdict.adjusted.
     """
@@ -125,5 +124,4 @@ def _shifted(c: Comparison, by: float) -> Comparison:
     if not by or not c.error or c.difference is None or c.df is None:
         return c
     difference = c.difference + by
-    p = 2 * float(stats.t.sf(abs(difference) / c.error, c.df))
-    return replace(c, difference=difference, p=p)
+    return replace(c, difference=difference, p=two_sided_p(difference, c.error, c.df))

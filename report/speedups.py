@@ -61,21 +61,18 @@ def speedups(study: Study, arm: str, base: str) -> dict[str, Speedup]:
         return dict.fromkeys(AXES, Speedup(0.0, None, None, "not reached: a run diverged"))
     found = {axis: _on_axis(mine, theirs, axis) for axis in AXES}
     times = [study.step_ms.get(study.without_length(name)) for name in (arm, base)]
-    if times[0] and times[1] and (steps := found["steps"]):
-        found["seconds"] = _scaled(steps, median(times[1]) / median(times[0]))
+    if times[0] and times[1]:  # step times that were measured alone
+        found["seconds"] = _on_axis(mine, theirs, "steps", median(times[1]) / median(times[0]))
     return {axis: speedup for axis, speedup in found.items() if speedup}
 
 
-def _scaled(steps: Speedup, factor: float) -> Speedup:
-    """The speed-up in seconds from that in updates, by the step times that were measured alone."""
-    ratio, ends = steps.ratio * factor, (steps.low, steps.high)
-    low, high = (None if end is None else end * factor for end in ends)
-    words = _words(ratio) if ratio > 0 else steps.words
-    return Speedup(ratio, low, high, words, steps.interval)
+def _on_axis(
+    mine: Sequence[Run], theirs: Sequence[Run], axis: str, factor: float = 1.0
+) -> Speedup | None:
+    """One axis; None if it is not recorded. Only runs that had their machine count for seconds.
 
-
-def _on_axis(mine: Sequence[Run], theirs: Sequence[Run], axis: str) -> Speedup | None:
-    """One axis; None if it is not recorded. Only runs that had their machine count for seconds."""
+    factor: by which every ratio is multiplied; of updates it makes seconds.
+    """
     if axis == "seconds":
         mine, theirs = ([run for run in runs if not run.shared] for runs in (mine, theirs))
         if not mine or not theirs:
@@ -84,24 +81,24 @@ def _on_axis(mine: Sequence[Run], theirs: Sequence[Run], axis: str) -> Speedup |
     pairs = [(run, twins[run.pair]) for run in mine if run.pair in twins]
     if not pairs:
         a, b = _curves(mine, axis), _curves(theirs, axis)
-        return None if a is None or b is None else _of_means(a, b)
+        return None if a is None or b is None else _of_means(a, b, factor)
     logs: dict[Pair, float] = {}
     for run, twin in pairs:
         a, b = _curves([run], axis), _curves([twin], axis)
         if a is None or b is None:
             return None
         with np.errstate(divide="ignore"):
-            logs[run.pair] = float(np.log(_ratio(a, b)))
+            logs[run.pair] = float(np.log(factor * _ratio(a, b)))
     return over_seeds(logs)
 
 
-def _of_means(mine: _Curves, theirs: _Curves) -> Speedup:
+def _of_means(mine: _Curves, theirs: _Curves, factor: float) -> Speedup:
     """From the means of runs that are no pairs, so without an interval."""
     a, b = (
         _Curves(x.costs.mean(0, keepdims=True), x.losses.mean(0, keepdims=True))
         for x in (mine, theirs)
     )
-    ratio = _ratio(a, b)
+    ratio = factor * _ratio(a, b)
     return Speedup(ratio, None, None, _words(ratio))
 
 

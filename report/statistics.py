@@ -68,16 +68,24 @@ class Test(NamedTuple):
         return -smallest < low and high < smallest
 
 
-def _t_test(difference: float, error: float, df: float) -> Test:
+def two_sided_p(difference: float, error: float, df: float) -> float:
+    """Of Student's t of a difference against 0. error: its standard error, above 0."""
+    return 2 * float(stats.t.sf(abs(difference) / error, df))
+
+
+def t_test(difference: float, error: float, df: float) -> Test:
     """Student's t of a difference against 0. error: its standard error, above 0."""
-    p = 2 * float(stats.t.sf(abs(difference) / error, df))
+    p = two_sided_p(difference, error, df)
     plain = Test(difference, difference, difference, p, error, df)
     low, high = plain.interval(ALPHA)
     return plain._replace(low=low, high=high)
 
 
 def t_interval(values: ArrayLike) -> Interval | None:
-    """Student's interval of the mean; None below two values."""
+    """Student's interval of the mean; None below two values.
+
+    By hand, since scipy's is NaN where all values are the same.
+    """
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2:
         return None
@@ -133,7 +141,7 @@ def moderated(tests: Sequence[Test], counts: Sequence[int], arms: int) -> list[T
         np.array([test.df for test in tests]),
     )
     return [
-        _t_test(test.difference, math.sqrt(variance / n), freedom) if variance else test
+        t_test(test.difference, math.sqrt(variance / n), freedom) if variance else test
         for test, n, variance, freedom in zip(
             tests, counts, variances.tolist(), df.tolist(), strict=True
         )

@@ -83,7 +83,7 @@ def _losses(study: Study, arm: str, split: str) -> Losses:
 def _part(mine: Losses, theirs: Losses, pairs: set[Pair]) -> TextPart | str:
     """Of two arms, over the pairs of runs that both have."""
     if len(pairs) < 2:
-        return "the arms have not two pairs of runs"
+        return "the arms have fewer than two pairs of runs"
     if is_crossed(pairs):
         return "seeds are crossed with data seeds"
     if lacking := sum(pair not in losses for losses in (mine, theirs) for pair in pairs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from report.crossed import Values, is_crossed, split, table
-from report.formats import loss
+from report.formats import loss, metric_words
 from report.judgement import Judgement
 from report.sections import Cell, Line, Section, Table
 
@@ -23,9 +23,10 @@ def variances(judgement: Judgement) -> Section | None:
         return None
     columns = ("initial weights", "order of data", "rest", "seeds x data seeds")
     text = (
-        "Standard deviations in nats, by the method of moments for two random factors. rest: what "
-        "only a seed and an order of data together give. 0: the estimate is not above zero. With "
-        "few seeds these are rough. What a seed adds to both arms of a pair is not in a difference."
+        f"Standard deviations of the {metric_words(judgement.metric)}, by the method of moments "
+        "for two random factors. rest: what only a seed and an order of data together give. 0: the "
+        "estimate is not above zero. With few seeds these are rough. What a seed adds to both arms "
+        "of a pair is not in a difference."
     )
     tables = [
         Table(("arm", *columns), losses, "Of the loss of each arm"),

@@ -222,8 +222,8 @@ def _notes_on_seeds(gaps: Values) -> list[str]:
         return []
     if is_crossed(gaps):
         seeds, data = grid(gaps)
-        size, lost = f"{len(seeds)} seeds x {len(data)} data seeds", len(gaps)
-        lost -= len(seeds) * len(data)
+        size = f"{len(seeds)} seeds x {len(data)} data seeds"
+        lost = len(gaps) - len(seeds) * len(data)
         used = f"; {lost} pairs outside this table are left out" if lost else ""
         return [f"{size}, crossed: runs that share one are not independent{used}"]
     for number, what in enumerate(("initial weights", "data, in one order")):
@@ -256,9 +256,10 @@ def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str
     p_values = [c.p for c in tests.values() if c.p is not None]
     for (arm, c), p in zip(tests.items(), holm(p_values).tolist(), strict=True):
         call = _call(p, c.difference)
-        if call == "undecided" and smallest and c.test.within(smallest):
+        within = smallest > 0 and c.test.within(smallest)
+        if within and call == "undecided":
             call = "equivalent"
-        elif call != "undecided" and smallest and c.test.within(smallest):
+        elif within:
             c = replace(c, notes=(*c.notes, f"the difference is surely smaller than {smallest:g}"))
         low, high = c.test.interval(ALPHA / len(tests))
         if call == "better" and high > 0:  # by a later step of Holm, which bounds no further

@@ -1,9 +1,9 @@
 """Runs read back from Weights & Biases: `wandb:entity/project[/group]` as a source of the report.
 
-The mirror (record/wandb_mirror.py) sends there what a run's folder holds, so a run read from W&B
-equals the run read from its folder: all steps (scan_history, not W&B's sampled history), the
-configuration, the summary with the hashes; group and job type are contest and arm. W&B does not
-hold the rest of record.json (launches, environments).
+The mirror (record/wandb_mirror.py) sends there what the report needs of a run's folder: all steps
+(read by scan_history, not W&B's sampled history), the configuration, the summary with the hashes;
+group and job type are contest and arm. W&B holds neither the rest of record.json (launches,
+environments) nor the losses of each sequence.
 """
 
 import math
@@ -30,11 +30,8 @@ TIMEOUT = 30  # seconds for the server to accept the account
 # By default wandb-core tries a lost server for a quarter of an hour, which suits training runs.
 PATIENCE = {"x_graphql_retry_max": 3, "x_graphql_retry_wait_max_seconds": 4.0}
 AT_ONCE = 8  # runs read at the same time; each is a few requests that mostly wait
-VAL = (
-    "val/loss",
-    "test/loss",
-    "time/eval_seconds",
-)  # an evaluation's line in metrics.jsonl; the rest is train
+# An evaluation's line in metrics.jsonl; the rest is of an update.
+VAL = ("val/loss", "test/loss", "time/eval_seconds")
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

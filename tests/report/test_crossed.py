@@ -114,6 +114,7 @@ def test_section_splits_the_spread_of_losses_and_of_differences():
         hashes = {"weights": f"w{i}", "batches": f"b{j}"}
         runs.append(a_run(arm, i, final, data_seed=j, hashes=hashes))
     section = variances(judge(Study("c", runs, "base", None, ["base", "arm"])))
+    assert section.text.startswith("Standard deviations of the final val loss, by the method")
     of_loss, of_difference = section.tables
     for arm in of_loss.rows:
         assert [float(x) for x in arm[1:4]] == pytest.approx([0.05, 0.022, 0], abs=0.015)

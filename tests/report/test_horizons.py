@@ -78,6 +78,14 @@ def test_outside_the_lengths_of_the_arm_there_are_words_and_no_number():
     assert words["same"] == ["1.00 x"] * 3
 
 
+def test_seeds_on_both_sides_of_the_lengths_are_counted_by_side():
+    factors = {1: 1.5, 2: 0.5, 3: 1.0}
+    losses = {"base": of(1), "arm": lambda d, s: of(factors[s])(d, s)}
+    found = horizons(study((32, 33, 34), losses))["arm"].speedups
+    both = "below its shortest length for 1 of 3 seeds, beyond its longest length for 1 of 3 seeds"
+    assert {s.words for s in found.values()} == {both}
+
+
 def test_interval_over_five_seeds_is_students_on_the_logarithms():
     factors = [1.21, 1.28, 1.3, 1.33, 1.4]
     losses = {"base": of(1), "arm": lambda d, s: of(factors[s - 1])(d, s)}

@@ -4,7 +4,10 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from report.provenance import provenance
+import numpy as np
+from scipy import stats
+
+from report.provenance import plan_history, provenance
 from report.sources import read
 from tests.jobs import command
 from tests.report.contest_folder import configuration, curve, write_run
@@ -66,3 +69,11 @@ def test_facts_that_differ_are_counted():
     assert rows["commit"] == "0123456789ab with changes"
     assert rows["[train]"].startswith('{"total_steps": 5} (1); {')
     assert "host" not in rows
+
+
+def test_looking_after_every_seed_calls_as_many_equal_arms_different_as_the_report_says():
+    x = np.random.default_rng(0).standard_normal((20_000, 10))
+    p = [stats.ttest_1samp(x[:, :seeds], 0, axis=1).pvalue for seeds in range(3, 11)]
+    share = (np.min(p, axis=0) < 0.05).mean()
+    said = plan_history(a_study({"base": BASE}, history=["a line"])).text
+    assert f"from the third to the tenth calls {100 * share:.0f} % of equal arms" in said

@@ -179,6 +179,9 @@ def test_times_measured_alone_give_seconds_that_the_runs_cannot():
     assert s.ratio == pytest.approx(1.25 * 11 / 22)
     assert s.words == "0.62 x"
     assert (s.low, s.high) == pytest.approx((0.625, 0.625))
+    missed = a_study({"base": {1: 3.5, 2: 3.5}, "arm": {1: 3.0, 2: 3.6}}, step_ms=times)
+    words = rows(missed)["arm"].speedups["seconds"].words
+    assert words == "not reached by 1 of 2 seeds, 0.62 x by the others", "1.25 x is of updates"
     only = rows(replace(sharing(1, 2), step_ms={"base": (10.0,)}))["arm"].speedups["seconds"]
     assert only.words == "withheld"
 
