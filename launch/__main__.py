@@ -30,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     except argparse.ArgumentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    nproc = 1 if "--print-config" in words else options.nproc or max(1, len(visible_gpus()))
+    prints = {"--print-config", "--print_config"}.intersection(words)
+    nproc = 1 if prints else options.nproc or max(1, len(visible_gpus()))
     return train(words, nproc, options.max_restarts, options.shutdown_timeout)
 
 

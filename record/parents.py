@@ -114,18 +114,25 @@ def configuration(saved: Checkpoint) -> Config:
 def put_weights(
     config: Config, saved: Checkpoint | None, model: Any, optimizer_of: Callable[..., Any]
 ) -> None:
-    """Give `model` the weights that the parent's evaluations used; without a parent, nothing.
+    """Give `model` the weights that its training starts from; without a parent, do nothing.
 
-    An optimizer that averages (schedule-free) trains other weights than it evaluates. With
-    init_optimizer the model gets the former, so that training goes on where it stood.
+    These are the parent's evaluated weights. An optimizer that averages (schedule-free) trains
+    other weights than it evaluates: with init_optimizer the model gets those that it trained.
     """
     if saved is None:
         return
+    if config.init_optimizer:
+        model.load_state_dict(saved.model)
+    else:
+        put_evaluated_weights(saved, model, optimizer_of)
+
+
+def put_evaluated_weights(saved: Checkpoint, model: Any, optimizer_of: Callable[..., Any]) -> None:
+    """Give `model` the weights that an evaluation of the saved run used at this step."""
     model.load_state_dict(saved.model)
-    if not config.init_optimizer:
-        optimizer = optimizer_of(configuration(saved), model.parameter_groups())
-        optimizer.load_state_dict(saved.optimizer)
-        optimizer.eval_mode()
+    optimizer = optimizer_of(configuration(saved), model.parameter_groups())
+    optimizer.load_state_dict(saved.optimizer)
+    optimizer.eval_mode()
 
 
 def put_state(config: Config, saved: Checkpoint | None, optimizer: Any) -> None:

@@ -5,9 +5,12 @@ docs/record.md describes every file and field. In short, the run's directory hol
     config.toml      the resolved configuration, as the trainer read it
     record.json      facts: hashes, the list of launches with their environments, the W&B run
     metrics.jsonl    one JSON object per line: {"step": s, name: value, ...}; the source of truth
+    sequences.npz    the final loss of each held-out sequence (record/sequences.py)
     summary.json     how the latest launch ended, and the numbers of the run; absent while it runs
+    checkpoints/     what resuming needs (record/checkpoints.py)
     lock             held by the live process
     wandb/           what Weights & Biases keeps locally; a mirror of the above
+    tensorboard/     event files; another mirror (record/tensorboard.py)
 
 Floats have their shortest exact decimal form, so reading gives the same bits. JSON has no NaN or
 infinity: such a value becomes null, and the line's "nonfinite" table names it
@@ -43,7 +46,7 @@ class RecordError(ValueError):
 
 
 class RunLog:
-    """The only writer of a run's directory; lives on rank 0.
+    """Writes the record of a run: facts, metrics, summary and their mirrors; lives on rank 0.
 
     directory: created if absent. Take `lock(directory)` first.
     config_toml: text of config.toml. config: the same as nested dicts, for W&B.

@@ -27,6 +27,7 @@ def called(monkeypatch):
         ("--nproc-per-node 4 a.toml", (["a.toml"], 4, 0, 60)),
         ("--max-restarts 3 --shutdown-timeout 9 a.toml", (["a.toml"], 2, 3, 9)),
         ("--print-config a.toml", (["--print-config", "a.toml"], 1, 0, 60)),
+        ("--nproc 2 --print_config", (["--print_config"], 1, 0, 60)),
     ],
 )
 def test_options_are_its_own_and_all_other_words_the_trainers(called, line, given):

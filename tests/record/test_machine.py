@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_training_beside_this_process_is_seen_for_real(tmp_path):
     (tmp_path / "train_gpt2.py").write_text("print(flush=True); input()")
     before = other_runs()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": tmp_path}
-    waits = subprocess.Popen(["python", "train_gpt2.py", str(os.getpid())], **pipes)
+    waits = subprocess.Popen([sys.executable, "train_gpt2.py", str(os.getpid())], **pipes)
     with waits:
         waits.stdout.readline()
         key = machine._run(machine.PROCESSES / str(waits.pid))

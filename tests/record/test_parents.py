@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,6 +106,26 @@ def test_averaged_weights_are_those_evaluated_unless_the_state_goes_on(shards, t
             y, z = saved.model[name], saved.optimizer["state"][index]["z"]
             expected = y if state == "true" else (y - (1 - beta) * z) / beta
             torch.testing.assert_close(model.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluated_weights_are_those_of_the_last_evaluation_whatever_the_run_began_with(
+    shards, trained, tmp_path
+):
+    flags = ["--optimizer.name", "schedule_free_adamw", "--init_optimizer", "true"]
+    parent = ["--init", f"run:{trained['schedule_free_adamw']}"]
+    assert main([*command(shards, tmp_path), *flags, *parent]) == 0
+    saved = checkpoints.load(checkpoints.found(only_run(tmp_path) / "checkpoints")[0])
+    model = GPT(parents.configuration(saved).model)
+    parents.put_evaluated_weights(saved, model, optim.optimizer_of)
+    tokens = np.fromfile(shards / "tiny_val_000000.bin", dtype="<u2", offset=1024)[:2049]
+    rows = torch.from_numpy(tokens.astype(np.int64))
+    with torch.no_grad():
+        loss = model(rows[:-1].view(-1, 32), rows[1:].view(-1, 32)).item()
+        model.load_state_dict(saved.model)
+        of_trained = model(rows[:-1].view(-1, 32), rows[1:].view(-1, 32)).item()
+    evaluated = val_losses(only_run(tmp_path))[12]
+    assert loss == pytest.approx(evaluated, abs=1e-5)
+    assert abs(of_trained - evaluated) > 1e-4
 
 
 def test_name_of_the_child_depends_on_the_weights_and_not_on_where_they_lie(
