@@ -61,12 +61,12 @@ def other_version(config: Config, origins: Mapping[str, str]) -> str | None:
     for other in sorted(alike, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             theirs = tomllib.loads((other / runlog.CONFIG).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+            tables: dict[str, Any] = {"versions": theirs.get("versions", {})}
+            for key, named in (("optimizer", config.optimizer), ("schedule", config.schedule)):
+                given = {k: v for k, v in named.hyperparameters.items() if f"{key}.{k}" in origins}
+                tables[key] = Named(**theirs[key] | given)
+        except (OSError, KeyError, TypeError, ValueError):
             continue  # the report names damaged folders
-        tables: dict[str, Any] = {"versions": theirs.get("versions", {})}
-        for key, named in (("optimizer", config.optimizer), ("schedule", config.schedule)):
-            given = {k: v for k, v in named.hyperparameters.items() if f"{key}.{k}" in origins}
-            tables[key] = Named(**theirs[key] | given)
         if config.model_copy(update=tables).run_name == other.name:
             new = (k for k, v in config.versions.items() if tables["versions"].get(k) != v)
             return f"{other} was made by another version of {' and '.join(new)}; this is a new run"

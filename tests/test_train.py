@@ -129,6 +129,20 @@ def ramp(step, total_steps, *, end: float = 0.25):
 """
 
 
+@pytest.mark.parametrize("text", ["seed = 1", "optimizer = 3", "[optimizer]\nname = 1", "="])
+def test_a_damaged_folder_beside_a_run_does_not_keep_it_from_starting(
+    tiny, tmp_path, monkeypatch, text
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_lab.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "own_lab", raising=False)
+    damaged = tmp_path / "runs/own-cosine-s1-00000000"
+    damaged.mkdir(parents=True)
+    (damaged / "config.toml").write_text(text)
+    assert main([*tiny, "--optimizer.name", "own_lab.Own"]) == 0
+    del sys.modules["own_lab"]
+
+
 def test_an_edited_optimizer_or_schedule_of_ones_own_is_a_new_run(
     tiny, tmp_path, monkeypatch, capsys
 ):
