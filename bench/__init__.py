@@ -1,1 +1,1 @@
-"""Programs that measure speed and memory, or recompute a study: `python -m bench.NAME`."""
+"""Programs that measure, simulate rules, or recompute a study: `python -m bench.NAME`."""

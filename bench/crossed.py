@@ -11,12 +11,12 @@ number of levels less one. tests/bench/test_crossed.py checks that the last is w
 from __future__ import annotations
 
 import argparse
-import math
 
 import numpy as np
 from scipy import stats
 
 from record.power import ALPHA
+from report.statistics import Floats
 
 TABLES = 40_000
 SHAPES = ((2, 2), (3, 2), (3, 3), (5, 2), (5, 3), (5, 5), (10, 3))
@@ -34,8 +34,6 @@ STDS = (  # of seeds, data, rest
     (1, 0.3, 0.1),
     (0.3, 1, 0.1),
 )
-
-Floats = np.ndarray
 
 
 def draw(shape: tuple[int, int], stds: tuple[float, ...], count: int, seed: int = 0) -> Floats:
@@ -83,7 +81,7 @@ def document() -> str:
                 found.setdefault(rule, []).append(100 * float((p < ALPHA).mean()))
         cells = (f"{max(each):.1f} ({np.mean(each):.1f})" for each in found.values())
         lines.append(f"| {shape[0]} x {shape[1]} | {' | '.join(cells)} |")
-    error = 100 * math.sqrt(0.05 * 0.95 / TABLES)
+    error = 100 * np.sqrt(ALPHA * (1 - ALPHA) / TABLES)
     lines += [
         "",
         f"Largest (mean) share of {TABLES:,} tables without a difference that are called, over "

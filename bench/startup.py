@@ -72,6 +72,7 @@ sys.exit(node.train(sys.argv[3:], int(sys.argv[2]), 0, 60))
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--launcher", choices=("launch", "torchrun"), default="launch")
     parser.add_argument("--nproc", type=int, default=2, metavar="N")

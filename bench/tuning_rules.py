@@ -148,7 +148,7 @@ def table(contests: int) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--contests", type=int, default=2000)
+    parser.add_argument("--contests", type=int, default=2000, metavar="N", help="of four arms")
     print(table(parser.parse_args().contests))
 
 

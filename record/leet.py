@@ -10,6 +10,7 @@ shown whole. A live run that was not resumed goes on growing on the screen.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -55,8 +56,16 @@ def _whole(run: Path, place: Path) -> Path:
 
 
 def main(words: list[str]) -> int:
-    """Open the view; returns its exit code, 2 where there is nothing to show."""
-    folders = [Path(word) for word in words] or [Path("runs")]
+    """Open the view; returns its exit code, 2 where there is nothing to show.
+
+    Raises:
+        SystemExit: the words are not folders, or ask for help.
+    """
+    parser = argparse.ArgumentParser("python -m record.leet", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="of runs; default: runs"
+    )
+    folders = parser.parse_args(words).folders or [Path("runs")]
     with tempfile.TemporaryDirectory(prefix="leet-") as place:
         try:
             found = gather(folders, Path(place))

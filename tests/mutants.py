@@ -153,7 +153,7 @@ def score(file: str, equivalent: list[dict[str, str]]) -> tuple[int, int, int, l
         if (function, after) not in known
     ]
     for function, after in known - {(function, after) for function, _, after in alive}:
-        print(f"no surviving mutant of {file} is entered as {function}: {after}")
+        print(f"{file}: no mutant survived that is listed as equivalent, {function}: {after}")
     return len(codes), len(codes) - len(alive), len(alive) - len(survivors), survivors
 
 

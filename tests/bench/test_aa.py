@@ -5,6 +5,8 @@ import csv
 import pytest
 
 from bench import aa
+from report import verdict
+from tests.jobs import ROOT
 
 TINY = {
     "model.vocab_size": 256,
@@ -39,10 +41,14 @@ def test_three_contests_are_run_judged_and_not_run_again(shards, tmp_path, monke
 
 
 def test_calls_are_counted_with_their_binomial_bound():
-    calls = [aa.verdict.Comparison("a", call, differences={(1, 1): 0.1})
-             for call in ["better"] * 3 + ["undecided"] * 17]  # fmt: skip
-    text = aa.document(calls)
+    calls = ["better"] * 3 + ["undecided"] * 17
+    text = aa.document([verdict.Comparison("a", c, differences={(1, 1): 0.1}) for c in calls])
     assert "better or worse: 3 of 20, 15.0 % (95 % Clopper-Pearson 3.2 to 37.9 %)" in text
-    assert (
-        "one-sided test of a rate above 5 %: p = 0.075." in text
-    )  # 1 - binomial(20, 0.05) below 3
+    assert "above 5 %: p = 0.075." in text  # 1 - binomial(20, 0.05) below 3
+
+
+def test_quote_in_the_documentation_is_what_the_program_prints(monkeypatch):
+    monkeypatch.setattr(verdict, "bca", lambda _: None)  # decides nothing, and takes its time
+    results = ROOT / "docs" / "results"
+    said = aa.document(aa.judged(results / "paired_aa.csv"))
+    assert " ".join(said.split()) in (results / "calibration.md").read_text()

@@ -18,6 +18,13 @@ def test_every_run_is_there_once_and_a_resumed_one_is_whole(tmp_path):
     assert not list((tmp_path / "runs").rglob("*.whole"))
 
 
+def test_help_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    assert "usage: python -m record.leet [-h] [FOLDER ...]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [[], ["nowhere"]])
 def test_nothing_to_show_is_one_line(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
