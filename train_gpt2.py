@@ -125,7 +125,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor, by_sequence: bool = False) -> Tensor:
         """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
 
-        by_sequence: (B,), a mean each. Floating-point `targets` are uniform: they sample labels.
+        by_sequence: one mean per sequence, (B,). Floating-point `targets`: uniform, to draw labels.
         """
         logits = self.logits(tokens)
         if targets.is_floating_point():

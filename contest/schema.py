@@ -55,7 +55,7 @@ class Table(Strict):
     tuning_seeds: tuple[int, ...] = ()
     tie_seeds: tuple[int, ...] = ()  # more tuning seeds, for settings that are about as good
     extend: int = Field(1, ge=0, description="rounds of further trials while a best is at an edge")
-    target: float | None = None
+    target: float | None = Field(None, gt=0)  # validation loss, nats per token
     smallest: float = Field(SMALLEST, ge=0, allow_inf_nan=False)  # nats; 0: nothing is equivalent
     text: Literal["fixed", "random"] = "fixed"  # random: verdicts are for other texts too
     settings: dict[str, Any] = Field({})

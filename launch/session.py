@@ -46,13 +46,18 @@ def open_record(
     wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
     if process.rank == 0 and (line := other_version(config, origins)):
         print(line, flush=True)
-    given = config.directory, wandb, config.toml(), config.table(), config.log.tensorboard
-    opened = _on_rank_0(process, lambda: open_run(*given))
+    opened = _on_rank_0(process, lambda: _open(config, wandb))
     checkpoint, problem = process.broadcast(opened and opened[1]), None
     if checkpoint and not checkpoint.exists():
         problem = f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
     process.agree(problem)
-    log = opened[0] if opened else runlog.NoLog()
+    return opened[0] if opened else runlog.NoLog(), checkpoint
+
+
+def _open(config: Config, wandb: runlog.WandbOptions) -> tuple[runlog.RunLog, Path | None]:
+    """The record, with the run's parent in it, and the checkpoint to resume from."""
+    given = config.directory, wandb, config.toml(), config.table(), config.log.tensorboard
+    log, checkpoint = open_run(*given)
     if parent := parents.facts(config):
         log.record(parent=parent)
     return log, checkpoint

@@ -121,6 +121,7 @@ MISTAKES = {
         {"tuning_seeds": [9], "search": {"trials": 2, "ranges": {"optimizer.lr": {"low": 1}}}},
         "high",
     ),
+    "target below zero": (TWO, {"target": -1.0}, "contest.target = -1.0: should be greater than 0"),
     "at sign": ({"fast@2x": {}}, {}, "arm 'fast@2x': @ stands before a length"),
     "against nobody": (TWO | {"c": {"against": "wds"}}, {}, "against = 'wds' is no arm; did you"),
     "against itself": (TWO | {"c": {"against": "c"}}, {}, "c against c: no arm can be compared"),
