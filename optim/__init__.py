@@ -113,6 +113,8 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine_warm_restarts": schedules.cosine_warm_restarts,
     "cyclic": schedules.cyclic,
     "wsd": schedules.wsd,
+    "power_cool": schedules.power_cool,
+    "fast_slow": schedules.fast_slow,
     "inverse_sqrt": schedules.inverse_sqrt,
     "noam": schedules.noam,
     "power": schedules.power,

@@ -41,7 +41,9 @@ from optim.core.hyperparameters import (
 
 _ROUNDING = 1e-9  # steps; 0.07 * 100 is 7.000000000000001, which must not become 8
 
-DecayType = Literal["linear", "1-sqrt", "cosine", "mirror_cosine", "square", "exponential"]
+DecayType = Literal[
+    "linear", "1-sqrt", "cosine", "mirror_cosine", "square", "exponential", "power", "1-power"
+]
 
 
 def _increasing(milestones: tuple[int | float, ...]) -> tuple[int | float, ...]:
@@ -366,22 +368,31 @@ def wsd(
     warmup_steps: Steps = 0.02,
     decay_steps: PositiveSteps = 0.2,
     decay_type: DecayType = "1-sqrt",
+    power: Positive | None = None,
     min_lr_ratio: Ratio = 0.0,
 ) -> float:
     """Warm up, stay at 1, and decay to r over the last `decay_steps` (trapezoidal).
 
     With y the progress of the decay, the shapes are, in the order of `DecayType`: 1 - y,
-    1 - sqrt(y), (1 + cos(pi y)) / 2, its mirror image about 1 - y, 1 - y ** 2, and r ** y.
+    1 - sqrt(y), (1 + cos(pi y)) / 2, its mirror image about 1 - y, 1 - y ** 2, r ** y,
+    (1 - y) ** power and 1 - y ** power. The last two need a `power`, the others take none.
 
-    Source: Hu et al., "MiniCPM", arXiv:2404.06395; shapes: Hägele et al., arXiv:2405.18392.
+    Source: Hu et al., "MiniCPM", arXiv:2404.06395; shapes: Hägele et al., arXiv:2405.18392;
+    powers: entries of modded-nanogpt's track 3, (1 - y) ** 1.2 in #20, 1 - y ** 0.4 in PR 345.
     """
     warmup = _warmup_end(warmup_steps, total_steps)
     start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
     y = _progress(step, start, total_steps)
-    return _ramp(step, warmup) * _decay(decay_type, y, min_lr_ratio)
+    return _ramp(step, warmup) * _decay(decay_type, power, y, min_lr_ratio)
 
 
-def _decay(decay_type: str, y: float, floor: float) -> float:
+def _decay(decay_type: str, power: float | None, y: float, floor: float) -> float:
+    if (power is None) == (decay_type in ("power", "1-power")):
+        given = "is not given" if power is None else f"= {power}"
+        raise ConfigError(
+            f"schedule.power {given} with schedule.decay_type = '{decay_type}'; 'power' and"
+            " '1-power' need one, as 1.2, the other types take none"
+        )
     if decay_type == "exponential":
         if floor == 0:
             raise ConfigError(
@@ -394,8 +405,65 @@ def _decay(decay_type: str, y: float, floor: float) -> float:
         "cosine": _half_cosine(y),
         "mirror_cosine": 2 * (1 - y) - _half_cosine(y),
         "square": 1 - y**2,
+        "power": (1 - y) ** (power or 1),
+        "1-power": 1 - y ** (power or 1),
     }
     return _mix(floor, shapes[decay_type])
+
+
+def power_cool(
+    step: int,
+    total_steps: int,
+    *,
+    warmup_steps: Steps = 0.02,
+    decay_steps: PositiveSteps = 0.8,
+    beyond_steps: Steps = 0.08,
+    power: Positive = 1.2,
+    min_lr_ratio: Ratio = 0.0,
+) -> float:
+    """r + (1 - r)(1 - y) ** power, whose end lies `beyond_steps` after the end of the run.
+
+    y is the progress from the start of the last `decay_steps` to step T + `beyond_steps`, which
+    the run does not reach: it stops before the rates at which it would learn little.
+
+    Source: "PowerCool" of modded-nanogpt's track 3, #20 and #46: power 1.2, stop at 2,690, end at
+    2,900, decay of the hidden matrices from about step 514. With a floor: #25.
+    """
+    warmup = _warmup_end(warmup_steps, total_steps)
+    start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
+    y = _progress(step, start, total_steps + _place(beyond_steps, total_steps))
+    return _ramp(step, warmup) * _mix(min_lr_ratio, (1 - y) ** power)
+
+
+def fast_slow(
+    step: int,
+    total_steps: int,
+    *,
+    warmup_steps: Steps = 0.032,
+    decay_steps: PositiveSteps = 0.936,
+    slow_steps: PositiveSteps = 0.44,
+    slow_lr_ratio: Ratio = 0.2,
+    power: Positive = 0.6,
+) -> float:
+    """1, then from 1 to q as 1 - (1 - q) y ** power, then linear to 0 over the last `slow_steps`.
+
+    q is `slow_lr_ratio`; y is the progress of the fast part of the last `decay_steps`, which falls
+    most at its start.
+
+    Source: "fast-slow-decay" of modded-nanogpt's track 3, PR 351: of 3,125 steps the first 100 warm
+    up, and the decay is fast from 200 and slow from 1,750 on.
+    """
+    warmup = _warmup_end(warmup_steps, total_steps)
+    start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
+    slow = _tail_start("slow_steps", slow_steps, warmup, total_steps)
+    if slow < start:
+        raise ConfigError(
+            f"schedule.slow_steps = {slow_steps} is longer than schedule.decay_steps ="
+            f" {decay_steps}, whose last part it is; make it shorter"
+        )
+    fast = 1 - _progress(step, start, slow) ** power
+    tail = 1 - _progress(step, slow, total_steps)
+    return _ramp(step, warmup) * _mix(slow_lr_ratio, fast) * tail
 
 
 def inverse_sqrt(

@@ -153,6 +153,53 @@ TABLES = [
         0.0625,
     ),
     (
+        "wsd",
+        6,
+        {"warmup_steps": 2, "decay_steps": 4, "decay_type": "power", "power": 1.5},
+        [0.5, 1, 1, 3 * math.sqrt(3) / 8, HALF / 2, 1 / 8],
+        0,
+    ),
+    (
+        "wsd",
+        4,
+        {
+            "warmup_steps": 0,
+            "decay_steps": 4,
+            "decay_type": "1-power",
+            "power": 0.5,
+            "min_lr_ratio": 0.2,
+        },
+        [1, 0.6, 1 - 0.8 * HALF, 1 - 0.4 * math.sqrt(3)],
+        0.2,
+    ),
+    (
+        "power_cool",  # y = 0, 1/4, 1/2 in the run, 3/4 at its end
+        4,
+        {"warmup_steps": 1, "decay_steps": 3, "beyond_steps": 1, "power": 2},
+        [1, 1, 9 / 16, 1 / 4],
+        1 / 16,
+    ),
+    (
+        "power_cool",
+        4,
+        {
+            "warmup_steps": 2,
+            "decay_steps": 0.5,
+            "beyond_steps": 0,
+            "power": 1.5,
+            "min_lr_ratio": 0.5,
+        },
+        [0.5, 1, 1, 0.5 + HALF / 4],
+        0.5,
+    ),
+    (
+        "fast_slow",
+        8,
+        {"warmup_steps": 1, "decay_steps": 6, "slow_steps": 2, "slow_lr_ratio": 0.2, "power": 0.5},
+        [1, 1, 1, 0.6, 1 - 0.8 * HALF, 1 - 0.4 * math.sqrt(3), 0.2, 0.1],
+        0,
+    ),
+    (
         "inverse_sqrt",
         8,
         {"warmup_steps": 2},

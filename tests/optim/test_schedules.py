@@ -158,6 +158,8 @@ LIMITS = {  # at and past the end, with default hyperparameters and T = 1000
     "cosine_warm_restarts": 0,  # and not 1, where another cycle would begin
     "cyclic": 0.1,
     "wsd": 0,
+    "power_cool": (80 / 880) ** 1.2,
+    "fast_slow": 0,
     "inverse_sqrt": math.sqrt(10 / 1001),
     "noam": math.sqrt(40 / 1001),
     "power": 0,
@@ -207,6 +209,7 @@ SLOPES = {  # largest |df/dx| after a warm-up of 100 of 1000 steps; x is the par
     "cosine_inf": 0.9 * math.pi / 2 * 9 / 7,
     "piecewise": 9 / 2,
     "wsd": 9 / 2,  # linear; that of 1-sqrt is unbounded
+    "power_cool": 1.2 * 900 / 880,
 }
 
 
@@ -253,8 +256,12 @@ def test_any_warmup_and_floor_stay_within_bounds(name, total_steps, warmup, floo
     known = resolve_schedule(name, {})
     given_values = {"warmup_steps": warmup, "min_lr_ratio": floor}
     hyperparameters = {key: value for key, value in given_values.items() if key in known}
-    if name == "multistep":
-        hyperparameters["milestones"] = (0.8, 0.9)
+    fit = {  # what the longest warm-up leaves room for
+        "multistep": {"milestones": (0.8, 0.9)},
+        "power_cool": {"decay_steps": 0.3},
+        "fast_slow": {"decay_steps": 0.3, "slow_steps": 0.1},
+    }
+    hyperparameters |= fit.get(name, {})
     schedule = build_schedule(name, total_steps, **hyperparameters)
     assert all(floor - 1e-12 <= f for f in schedule.factors[math.ceil(warmup * total_steps) :]) or (
         "min_lr_ratio" not in known
@@ -321,7 +328,10 @@ def same(one, two, total_steps=100):
 
 def test_wsd_is_at_its_peak_where_the_decay_begins():
     for shape in SHAPES:
-        schedule = build_schedule("wsd", 100, decay_steps=30, decay_type=shape, min_lr_ratio=0.1)
+        power = {"power": 1.2} if "power" in shape else {}
+        schedule = build_schedule(
+            "wsd", 100, decay_steps=30, decay_type=shape, min_lr_ratio=0.1, **power
+        )
         assert schedule(70) == 1 > schedule(71)
 
 
@@ -339,6 +349,27 @@ def test_wsd_is_at_its_peak_where_the_decay_begins():
             ("cosine", {"warmup_steps": 10, "min_lr_ratio": 0.0}),
         ),
         (("cosine_inf", {"hold_steps": 0}), ("cosine", {})),
+        (("wsd", {"decay_type": "1-power", "power": 0.5}), ("wsd", {})),
+        (("wsd", {"decay_type": "1-power", "power": 2.0}), ("wsd", {"decay_type": "square"})),
+        (
+            ("wsd", {"decay_type": "power", "power": 1.0, "min_lr_ratio": 0.1}),
+            ("wsd", {"decay_type": "linear", "min_lr_ratio": 0.1}),
+        ),
+        (
+            ("power_cool", {"decay_steps": 0.98, "beyond_steps": 0, "power": 2.0}),
+            ("polynomial", {"min_lr_ratio": 0.0}),
+        ),
+        (
+            ("power_cool", {"decay_steps": 0.3, "beyond_steps": 0, "min_lr_ratio": 0.2}),
+            (
+                "wsd",
+                {"decay_steps": 0.3, "decay_type": "power", "power": 1.2, "min_lr_ratio": 0.2},
+            ),
+        ),
+        (
+            ("fast_slow", {"decay_steps": 0.5, "slow_steps": 0.5, "slow_lr_ratio": 1.0}),
+            ("wsd", {"warmup_steps": 0.032, "decay_steps": 0.5, "decay_type": "linear"}),
+        ),
         (("cosine_warm_restarts", {"cycles": 1}), ("cosine", {"min_lr_ratio": 0.0})),
         (
             ("multistep", {"milestones": tuple(range(20, 100, 20)), "gamma": 0.5, **NO_WARMUP}),
@@ -390,6 +421,45 @@ def test_mean_and_last_factor_are_over_the_updates():
     schedule = build_schedule("linear", 4, warmup_steps=0)
     assert schedule.factors == (1, 0.75, 0.5, 0.25, 0)
     assert (schedule.mean_factor, schedule.last_factor, schedule.total_steps) == (0.625, 0.25, 4)
+
+
+# ---------------------------------------------------------------- entries of track 3
+
+
+def test_power_cool_is_entry_46():
+    """min(lr, c (2900 - t) ** 1.2) up to step 2,690, with c such that the decay begins at 514."""
+    ours = factors(
+        "power_cool", 2690, warmup_steps=0, decay_steps=2176, beyond_steps=210, power=1.2
+    )
+    c = 2386**-1.2
+    assert ours == pytest.approx([min(1, c * (2900 - t) ** 1.2) for t in range(2690)], abs=1e-12)
+
+
+def test_power_with_a_floor_is_entry_25():
+    ours = factors(
+        "power_cool",
+        3040,
+        warmup_steps=0,
+        decay_steps=3040,
+        beyond_steps=85,
+        power=1.5,
+        min_lr_ratio=0.017,
+    )
+    theirs = [0.017 + 0.983 * (1 - t / 3125) ** 1.5 for t in range(3040)]
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_fast_slow_is_pull_request_351():
+    """Its own text gives the rate of an update t in four parts."""
+
+    def theirs(t):
+        if t < 200:
+            return min(1, (t + 1) / 100)
+        if t < 1750:
+            return 1 + (0.2 - 1) * ((t - 200) / 1550) ** 0.6
+        return 0.2 * (1 - (t - 1750) / 1375)
+
+    assert factors("fast_slow", 3125) == pytest.approx([theirs(t) for t in range(3125)], abs=1e-12)
 
 
 # ---------------------------------------------------------------- defects of a 2024 study of ten
@@ -475,6 +545,24 @@ def test_exponential_ends_at_its_floor_at_any_length():
         ("wsd", {"decay_steps": 300}, r"decay_steps = 300 leaves 0 of 100 steps, fewer than"),
         ("wsd", {"decay_type": "sqrt"}, r"schedule.decay_type = 'sqrt': should be 'linear', '1-sq"),
         ("wsd", {"decay_type": "exponential"}, r"min_lr_ratio = 0.0: an exponential decay needs"),
+        (
+            "wsd",
+            {"decay_type": "power"},
+            r"power is not given with schedule.decay_type = 'power'; ",
+        ),
+        (
+            "wsd",
+            {"power": 1.2},
+            r"schedule.power = 1.2 with schedule.decay_type = '1-sqrt'; 'power'",
+        ),
+        ("wsd", {"decay_type": "1-power", "power": 0}, r"schedule.power = 0: should be greater"),
+        ("power_cool", {"decay_steps": 99}, r"decay_steps = 99 leaves 1 of 100 steps, fewer than"),
+        ("power_cool", {"beyond_steps": -1}, r"beyond_steps = -1: a number of steps should be 0"),
+        (
+            "fast_slow",
+            {"decay_steps": 30},
+            r"slow_steps = 0.44 is longer than schedule.decay_steps = 30, whose last part it is;",
+        ),
         ("cyclic", {"cycles": 0.5}, r"schedule.cycles = 0.5: should be a whole number"),
         ("cyclic", {"gamma": 0.9}, r"gamma = 0.9 with schedule.mode = 'triangular'; mode 'exp_"),
         ("cyclic", {"mode": "exp_range"}, r"gamma = 1.0 with schedule.mode = 'exp_range'; mode"),
