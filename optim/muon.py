@@ -9,7 +9,8 @@ import torch
 
 from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, matrices, orthogonalised
+from optim.core.matrix import MatrixRule, matrices
+from optim.core.orthogonal import orthogonalised
 
 
 class Muon(MatrixRule):
@@ -72,7 +73,7 @@ def momentum_orthogonalised(batch: Batch) -> Tensors:
     h, b = batch.h, batch.state["momentum_buffer"]
     torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
     u = torch._foreach_lerp(batch.grads, b, h["momentum"]) if h["nesterov"] else b
-    return orthogonalised(matrices(list(u), h["kind"]), h["ns_steps"])
+    return orthogonalised(matrices(list(u), h["kind"]), steps=h["ns_steps"])
 
 
 def _scale(shape: torch.Size, convention: str) -> float:

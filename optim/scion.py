@@ -12,7 +12,8 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative
-from optim.core.matrix import is_hidden, matrices, orthogonalised, split_kind
+from optim.core.matrix import is_hidden, matrices, split_kind
+from optim.core.orthogonal import orthogonalised
 
 _EPS = 1e-8
 
@@ -110,7 +111,7 @@ def _spectral_step(batch: Batch, c: Values) -> None:
     """The step of hidden matrices."""
     h, b = batch.h, batch.state["momentum_buffer"]
     torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
-    d = orthogonalised(matrices(b, h["kind"]), h["ns_steps"])
+    d = orthogonalised(matrices(b, h["kind"]), steps=h["ns_steps"])
     torch._foreach_mul_(d, [math.sqrt(m / n) for m, n in (u.shape for u in d)])
     torch._foreach_mul_(batch.params, c["left"])
     views = matrices(batch.params, h["kind"])

@@ -25,9 +25,6 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, Tensors, Values
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of a x + b x^3 + c x^5: steep at 0
-SMALLEST_NORM = 1e-7
-
 
 class MatrixRule(UpdateRule):
     """An optimizer of hidden matrices, with AdamW inside for all other parameters.
@@ -144,40 +141,6 @@ def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float)
         p.addmm_(a, b, beta=left, alpha=factor)
     else:
         p.mul_(left).add_((a @ b).to(p.dtype), alpha=factor)
-
-
-def orthogonalised(tensors: Tensors, steps: int) -> Tensors:
-    """Newton-Schulz for each matrix, in batches of equal shape; results keep the matrix's dtype."""
-    by_shape: dict[torch.Size, list[int]] = {}
-    for i, t in enumerate(tensors):
-        by_shape.setdefault(t.shape, []).append(i)
-    results = list(tensors)
-    for indices in by_shape.values():
-        stacked = newton_schulz(torch.stack([tensors[i] for i in indices]), steps)
-        for i, result in zip(indices, stacked, strict=True):
-            results[i] = result.to(tensors[i].dtype)
-    return results
-
-
-def newton_schulz(x: Tensor, steps: int) -> Tensor:
-    """Move the singular values of each matrix of `x` (batch, m, n) to about 1: [0.68, 1.13].
-
-    `steps` times x <- a x + b (x x^T) x + c (x x^T)^2 x, from x / ||x||_F. Five steps are enough
-    for singular values of at least 0.01 of the norm; smaller ones end up below. On a GPU it runs in
-    bfloat16, which is several times as fast and precise enough; otherwise in at least float32.
-    """
-    a, b, c = NEWTON_SCHULZ
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)
-    if x.is_cuda and x.dtype == torch.float32:
-        x = x.bfloat16()
-    tall = x.size(-2) > x.size(-1)
-    x = x.mT if tall else x
-    for _ in range(steps):
-        gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
 
 
 @lru_cache(maxsize=64)
