@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from configs import Config, ConfigError, Model, load
+from configs import Config, ConfigError, load
+from configs.size import parameters
 from contest import tuning
 from contest.job import ENDED, Job, progress, state
 from contest.plan import Plan, check_data
@@ -52,13 +53,6 @@ class Cost:
     tokens: int
     seconds: float | None
     disk: int  # bytes
-
-
-def parameters(shape: Model) -> int:
-    """Parameters of the model: 124,439,808 for GPT-2 124M."""
-    c, layers = shape.n_embd, shape.n_layer
-    block = 12 * c * c + 13 * c
-    return (shape.vocab_size + shape.block_size) * c + layers * block + 2 * c
 
 
 def _disk(config: Config) -> int:

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from configs import ConfigError
+from configs.size import parameters
 from contest import branches
 from contest.attempts import attempts
-from contest.estimate import paces, parameters
+from contest.estimate import paces
 from contest.file import read
 from contest.job import resolved, state
 from contest.local import Attempt

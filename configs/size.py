@@ -1,0 +1,81 @@
+"""How large a run is: its parameters, and the memory that one rank needs, by counting.
+
+Counted from the shape of the model, so it needs no model, no torch and no GPU. The formulas are
+those of train_gpt2.py's GPT; tests compare them with what torch keeps for the backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.schema import Model
+
+GIB = 2**30
+WEIGHT_BYTES = 4  # of a parameter, and of its gradient: both are float32
+UNIT = 64  # rows of the embedding are padded to a multiple of it
+
+
+def parameters(shape: Model) -> int:
+    """Parameters of the model: 124,439,808 for GPT-2 124M."""
+    c, layers = shape.n_embd, shape.n_layer
+    block = 12 * c * c + 13 * c
+    return (shape.vocab_size + shape.block_size) * c + layers * block + 2 * c
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one rank holds when the backward pass begins, which is when it holds most."""
+
+    weights: float  # float32, and their bfloat16 copies where matrix products have that type
+    gradients: float
+    optimizer: float  # its state
+    activations: float  # what the blocks keep for the backward pass
+    logits: float  # with their gradient, the final norm and the embedding
+
+    @property
+    def total(self) -> float:
+        """All of it. Kernels, the allocator's gaps and the CUDA context come on top."""
+        parts = self.weights, self.gradients, self.optimizer, self.activations, self.logits
+        return sum(parts)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {value / GIB:.3g}" for name, value in vars(self).items())
+        return f"{self.total / GIB:.3g} GiB on each rank, by counting ({parts})"
+
+
+def memory(
+    shape: Model,
+    micro_batch_size: int,
+    state_bytes: float,
+    *,
+    bfloat16: bool,
+    compiled: bool,
+    checkpointing: bool = False,
+) -> Memory:
+    """What a rank needs for forward and backward passes of `micro_batch_size` sequences.
+
+    Args:
+        shape: of the model; the context is full.
+        micro_batch_size: sequences in one pass.
+        state_bytes: of the optimizer, per parameter: 8 for AdamW.
+        bfloat16: whether matrix products have that type (autocast), instead of float32.
+        compiled: whether torch.compile joins the loss into few kernels.
+        checkpointing: whether each block keeps its input only, and runs again in the backward pass.
+    """
+    n, c, tokens = parameters(shape), shape.n_embd, micro_batch_size * shape.block_size
+    vocabulary = -(-shape.vocab_size // UNIT) * UNIT
+    width = 2 if bfloat16 else 4  # bytes of an input or output of a matrix product
+    # Two norms keep their input in float32 and their output; q, k, v, the attention's output and
+    # the two inputs of the MLP's second half (4 c each) are kept too; then statistics.
+    block = c * (8 + 14 * width) + 4 * shape.n_head + 16
+    kept = shape.n_layer * (4 * c if checkpointing else block) + (block if checkpointing else 0)
+    # Compiled: logits and their gradient. Otherwise float32 logarithms, and the gradients of their
+    # selection and of the logarithm.
+    loss = (2 * width if compiled else 12) * vocabulary
+    return Memory(
+        weights=n * (WEIGHT_BYTES + (2 if bfloat16 else 0)),
+        gradients=n * WEIGHT_BYTES,
+        optimizer=n * state_bytes,
+        activations=tokens * kept,
+        logits=tokens * (4 * c + c * (4 + width) + 8 + loss),
+    )

@@ -1,0 +1,127 @@
+"""Parameters and memory by counting, against what torch keeps."""
+
+import functools
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._inductor.decomposition import select_decomp_table
+
+from configs import Model, load
+from configs.loading import PRESETS
+from configs.size import GIB, memory, parameters
+from tests.jobs import ROOT
+from train_gpt2 import GPT
+
+BATCH = 3  # 192 tokens: no side of a parameter
+
+
+def shape(layers, vocab_size=1024):
+    return Model(vocab_size=vocab_size, block_size=64, n_layer=layers, n_head=4, n_embd=128)
+
+
+def kept_by_torch(model, tokens):
+    """Bytes of the tensors kept for the backward pass, without parameters and casts of them."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    matrices = {p.shape for p in model.parameters() if p.ndim == 2}
+    matrices |= {torch.Size(reversed(sizes)) for sizes in matrices}
+    kept = {}
+
+    def pack(t):
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in own and not (
+            t.dtype == torch.bfloat16 and t.shape in matrices
+        ):
+            kept[storage.data_ptr()] = storage  # alive, so that no other takes its place
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        model(tokens, tokens)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def kept_by_compiler(model, tokens):
+    """Bytes that the compiled forward pass hands to the backward pass, by tracing both."""
+    kept = {}
+
+    def forward(graph, inputs):
+        (outputs,) = graph.graph.find_nodes(op="output")[0].args
+        for node in outputs:
+            value = node.meta.get("val") if node is not None else None
+            parameter = value is not None and value.shape[:1] != tokens.shape[:1]
+            rows = value is not None and value.shape[:1] == (tokens.numel(),)
+            if node.op != "placeholder" and (rows or not parameter):
+                storage = value.untyped_storage()
+                kept[storage._cdata] = storage.nbytes()
+        return graph
+
+    backend = aot_autograd(
+        fw_compiler=forward,
+        bw_compiler=lambda graph, inputs: graph,
+        partition_fn=functools.partial(min_cut_rematerialization_partition, compiler="inductor"),
+        decompositions=select_decomp_table(),
+    )
+    torch.compile(model, backend=backend, dynamic=False)(tokens, tokens)
+    torch._dynamo.reset()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_block_keeps_what_is_counted(bfloat16, compiled):
+    """Of models with one and two layers, the difference; the compiler keeps a few bytes fewer."""
+    tokens, measured = torch.zeros(BATCH, 64, dtype=torch.int64), []
+    count = kept_by_compiler if compiled else kept_by_torch
+    for layers in (1, 2):
+        model = GPT.initialised(shape(layers), 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            measured.append(count(model, tokens))
+    one, two = (
+        memory(shape(n), BATCH, 8, bfloat16=bfloat16, compiled=compiled).activations for n in (1, 2)
+    )
+    assert measured[1] - measured[0] == pytest.approx(two - one, rel=0.01)
+
+
+PEAK = """
+import resource, sys, torch
+from train_gpt2 import GPT
+from tests.configs.test_size import shape
+model = GPT.initialised(shape(4, vocab_size=2048), 1)
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+def step(batch):
+    tokens = torch.zeros(batch, 64, dtype=torch.int64)
+    with torch.autocast("cpu", torch.bfloat16, enabled=sys.argv[1] == "bfloat16"):
+        loss = model(tokens, tokens)
+    loss.backward()
+    optimizer.step()
+step(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(int(sys.argv[2]))
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_peak_of_a_real_step_is_what_is_counted(dtype):
+    """Measured by the operating system, over a step with one sequence."""
+    words = [sys.executable, "-c", PEAK, dtype, str(batch := 256)]
+    output = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    many, one = (
+        memory(shape(4, 2048), b, 8, bfloat16=dtype == "bfloat16", compiled=False).total
+        for b in (batch, 1)
+    )
+    assert int(output) == pytest.approx(many - one, rel=0.15)
+
+
+@pytest.mark.parametrize("size", ["gpt2_124m", "gpt2_350m", "gpt2_774m", "gpt2_1558m"])
+def test_micro_batches_of_presets_fit_80_gb(size):
+    """An H100 of 80 GB has 79.1 GiB, of which CUDA and kernels take about two."""
+    files = [PRESETS / "gpt2_124m.toml", PRESETS / "model" / f"{size}.toml"]
+    config = load([str(file) for file in files if file.is_file()])
+    with torch.device("meta"):
+        assert parameters(config.model) == GPT(config.model).num_parameters()
+    counted = memory(config.model, config.train.micro_batch_size, 8, bfloat16=True, compiled=True)
+    assert counted.total < 0.95 * 77 * GIB
