@@ -234,7 +234,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     compiled: nn.Module = model
     if settings.compile is True or (settings.compile == "auto" and process.device.type == "cuda"):
         compiled = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    ddp_model = process.distribute(compiled)
+    ddp_model = process.distribute(compiled, settings.gradient_dtype)
     dtype, autocast = process.precision(settings.dtype)
     metrics = StreamMetrics(settings.total_steps)
     state = State(model, compiled, ddp_model, optimizer, dtype, autocast, metrics)

@@ -7,9 +7,11 @@ Nothing is measured here. Sizes and FLOPs come from the project's own model and 
 peaks from data sheets; links are multiplied by an efficiency.
 """
 
+from __future__ import annotations
+
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -63,16 +65,28 @@ class Size:
     name: str
     gradient_bytes: int  # float32, the padded rows of the embedding included
     flops_per_token: int
+    last_bytes: int  # of those, the gradients that are known only when the backward pass ends
+
+    def in_bfloat16(self) -> Size:
+        """The same, if gradients are sent in bfloat16."""
+        name, halves = f"{self.name} in bfloat16", (self.gradient_bytes // 2, self.last_bytes // 2)
+        return replace(self, name=name, gradient_bytes=halves[0], last_bytes=halves[1])
 
 
 def size(name: str) -> Size:
-    """The size of a preset."""
+    """The size of a preset.
+
+    The token embedding is also the head. Its gradient has a part from either end of the network,
+    and so is complete only at the very end of the backward pass, with that of the positions.
+    """
     preset = SIZES[name]
     words = ["configs/gpt2_124m.toml", *([f"configs/model/{preset}.toml"] if preset else [])]
     shape = load([str(ROOT / word) for word in words]).model
     with torch.device("meta"):
         model = GPT(shape)
-    return Size(name, 4 * sum(p.numel() for p in model.parameters()), model.flops_per_token())
+    last = sum(p.numel() for p in (model.wte.weight, model.wpe.weight))
+    every = sum(p.numel() for p in model.parameters())
+    return Size(name, 4 * every, model.flops_per_token(), 4 * last)
 
 
 def sent(gradient_bytes: float, ranks: int) -> float:
@@ -117,6 +131,11 @@ def hidden(model: Size, tokens: float, peak: float, mfu: float) -> float:
     return BACKWARD * compute(model, tokens, peak, mfu) * (1 - first)
 
 
+def early(model: Size, ranks: int, network: Link) -> float:
+    """Seconds of the communication that can start before the backward pass ends."""
+    return hierarchical(model.gradient_bytes - model.last_bytes, ranks, network)
+
+
 def efficiency(
     model: Size,
     ranks: int,
@@ -129,14 +148,14 @@ def efficiency(
     """Share of the step that is not waiting for gradients; `accumulation`: micro-batches."""
     tokens = batch / ranks
     work = compute(model, tokens, peak, mfu)
-    waiting = hierarchical(model.gradient_bytes, ranks, network)
-    return work / (work + max(0.0, waiting - hidden(model, tokens / accumulation, peak, mfu)))
+    exposed = hierarchical(model.last_bytes, ranks, network)
+    late = early(model, ranks, network) - hidden(model, tokens / accumulation, peak, mfu)
+    return work / (work + exposed + max(0.0, late))
 
 
 def tokens_to_hide(model: Size, ranks: int, network: Link, peak: float, mfu: float) -> float:
-    """Tokens of one GPU's last micro-batch from which on communication costs no time."""
-    waiting = hierarchical(model.gradient_bytes, ranks, network)
-    return waiting / hidden(model, 1, peak, mfu)
+    """Tokens of one GPU's last micro-batch that hide all communication but the embedding's."""
+    return early(model, ranks, network) / hidden(model, 1, peak, mfu)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -187,13 +206,13 @@ def compute_table(models: list[Size], mfu: float, batch: int) -> str:
 
 
 def overlap_table(models: list[Size], mfu: float, batch: int) -> str:
-    """The most GPUs whose communication hides behind the backward pass."""
+    """The most GPUs whose communication, but for the embedding's, is hidden."""
     rows = []
     for gpu, peak in PEAKS.items():
         for link in NETWORKS:
             cells = []
             for m in models:
-                seconds = {n: hierarchical(m.gradient_bytes, n, link) for n in GPUS}
+                seconds = {n: early(m, n, link) for n in GPUS}
                 fits = [n for n in GPUS if seconds[n] <= hidden(m, batch / n, peak, mfu)]
                 cells.append(str(max(fits)) if fits else "-")
             rows.append([f"{gpu}, {link.name}", *cells])
@@ -220,6 +239,17 @@ def accumulation_table(model: Size, mfu: float, batch: int, ranks: int = 32) -> 
         for link in NETWORKS
     ]
     return table([f"{model.name}, {ranks} H100/H200, micro-batches", *map(str, counts)], rows)
+
+
+def exposed_table(models: list[Size]) -> str:
+    """Milliseconds for which the embedding's gradient is waited for, by GPUs and type."""
+    network, rows = NETWORKS[0], []
+    for n in (8, 64, 512):
+        for kind, sizes in (("float32", models), ("bfloat16", [m.in_bfloat16() for m in models])):
+            times = (milliseconds(hierarchical(m.last_bytes, n, network)) for m in sizes)
+            rows.append([f"{n} GPUs, {kind}", *times])
+    share = (f"{m.last_bytes / m.gradient_bytes:.1%}" for m in models)
+    return table([f"ms, {network.name}", *(m.name for m in models)], [["share", *share], *rows])
 
 
 def efficiency_table(model: Size, mfu: float, batch: int, gpu: str = "H100/H200") -> str:
@@ -252,7 +282,9 @@ def report(mfu: float = 0.4, batch: int = BATCH_TOKENS, gpus: int = 8) -> str:
             compute_table(models, mfu, batch),
             overlap_table(models, mfu, batch),
             tokens_table(models[0], mfu),
+            exposed_table(models),
             efficiency_table(models[0], mfu, batch),
+            efficiency_table(models[0].in_bfloat16(), mfu, batch),
             efficiency_table(models[0], mfu, 2 * batch),
             accumulation_table(models[-1], mfu, batch),
         ]

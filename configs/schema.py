@@ -62,6 +62,9 @@ class Train(Strict):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of matrix products (autocast); auto: bfloat16 on CUDA, else float32"
     )
+    gradient_dtype: Literal["bfloat16"] | None = Field(
+        None, description="of gradients on their way between ranks; default: float32, as computed"
+    )
     compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on CUDA")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if present")
 
@@ -234,9 +237,15 @@ class Batch:
         """The shares of `world_size` ranks.
 
         Raises:
-            ConfigError: the batch does not divide; the message shows the product.
+            ConfigError: the batch does not divide (the message shows the product), or a setting is
+                for several ranks.
         """
         tokens, block = config.train.batch_tokens, config.model.block_size
+        if world_size == 1 and config.train.gradient_dtype:
+            raise ConfigError(
+                f"train.gradient_dtype = {config.train.gradient_dtype} is for gradients between"
+                " ranks, and this run has one; leave it out, or start several"
+            )
         given = f"train.batch_tokens = {tokens} is not divisible by {world_size} ranks"
         unit = world_size * block
         if tokens % unit:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from configs import Config, ConfigError
@@ -161,12 +162,21 @@ class Process:
         if first := next(filter(None, problems), None):
             raise RunError(first)
 
-    def distribute(self, model: nn.Module) -> nn.Module:
-        """`model` under DDP; `model` itself in a single process."""
+    def distribute(self, model: nn.Module, gradient_dtype: str | None = None) -> nn.Module:
+        """`model` under DDP; `model` itself in a single process.
+
+        gradient_dtype: "bfloat16" to send gradients so, which halves the bytes and rounds them.
+        """
         if self.world_size == 1:
             return model
         gpus = [self.local_rank] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, gpus, gradient_as_bucket_view=True)
+        ddp_model = DistributedDataParallel(model, gpus, gradient_as_bucket_view=True)
+        if gradient_dtype == "bfloat16":
+            # under another name: torch refuses its own under gloo, where it works too
+            ddp_model.register_comm_hook(
+                None, lambda state, bucket: bf16_compress_hook(state, bucket)
+            )
+        return ddp_model
 
     @contextmanager
     def joined(self, config: Config) -> Iterator[list[str]]:

@@ -12,11 +12,11 @@ from tests.jobs import ROOT, command, finish, only_run, ranks
 from train_gpt2 import main
 
 
-def train(shards, runs, nproc, micro, steps=20):
+def train(shards, runs, nproc, micro, steps=20, flags=(), **how):
     length = ["--train.total_steps", str(steps), "--train.micro_batch_size", str(micro)]
-    arguments = command(shards, runs) + length
+    arguments = [*command(shards, runs), *length, *flags]
     if nproc:
-        for rank in ranks(arguments, nproc):
+        for rank in ranks(arguments, nproc, **how):
             finish(rank)
     else:
         assert main(arguments) == 0
@@ -149,6 +149,47 @@ def test_compiled_run_agrees_with_the_eager_one_and_compiles_outside_the_clock(
             # With gradients, in the pass before the clock, and without, in the first evaluation.
             assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_compiled_model_under_ddp_agrees_with_the_plain_one(shards, tmp_path, alone):
+    """Torch splits the graph at DDP's buckets; the evaluation is a graph of its own."""
+    script = tmp_path / "compiled.py"
+    script.write_text(
+        "import functools, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch, train_gpt2\n"
+        "from torch._dynamo.utils import counters\n"
+        "from launch import process\n"
+        "torch.compile = functools.partial(torch.compile, backend='aot_eager')\n"
+        "torch.distributed._DEFAULT_FIRST_BUCKET_BYTES = 20_000\n"
+        "ddp = process.DistributedDataParallel\n"
+        "process.DistributedDataParallel = functools.partial(ddp, bucket_cap_mb=0.03)\n"
+        "code = train_gpt2.main(sys.argv[1:])\n"
+        f"open({str(tmp_path / 'graphs')!r}, 'w').write(str(counters['stats']['unique_graphs']))\n"
+        "sys.exit(code)\n"
+    )
+    compiled = ["--train.compile", "true"]
+    two = train(shards, tmp_path / "runs", 2, 4, flags=compiled, program=str(script))
+    assert two["train"] == pytest.approx(alone["train"], abs=1e-4)
+    assert two["norm"] == pytest.approx(alone["norm"], rel=1e-3)
+    assert two["val"] == pytest.approx(alone["val"], abs=1e-4)
+    assert int((tmp_path / "graphs").read_text()) == 2
+
+
+def test_gradients_sent_in_bfloat16_train_alike_and_are_recorded(shards, tmp_path, alone):
+    flags = ["--train.gradient_dtype", "bfloat16"]
+    two = train(shards, tmp_path / "runs", 2, 8, flags=flags)
+    assert two["train"] == pytest.approx(alone["train"], abs=0.02)
+    assert two["train"] != pytest.approx(alone["train"], abs=1e-5)
+    text = (only_run(tmp_path / "runs") / "config.toml").read_text()
+    assert 'gradient_dtype = "bfloat16"' in text
+
+
+def test_gradients_of_one_rank_are_sent_nowhere(shards, tmp_path, capsys):
+    flags = ["--train.gradient_dtype", "bfloat16"]
+    assert main(command(shards, tmp_path / "runs") + flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "this run has one; leave it out, or start several" in line
 
 
 def test_bfloat16_trains_close_to_float32(shards, tmp_path, alone):
