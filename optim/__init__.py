@@ -3,7 +3,7 @@
     resolved = resolve_optimizer("adamw", {"lr": 6e-4})         # validated, with all defaults
     optimizer = build_optimizer("adamw", param_groups, **resolved)
     factor = build_schedule("cosine", total_steps, min_lr_ratio=0.1)
-    group["lr"] = group["initial_lr"] * factor(step)
+    group["lr"] = base_lr * factor(step)  # or torch's LambdaLR(optimizer, factor)
 
 A new optimizer is one class in a file of its own and one row in OPTIMIZERS; a new schedule is one
 function in schedules.py and one row in SCHEDULES. The contract tests take them from there.
@@ -139,7 +139,7 @@ def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str
 
 
 def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: Any) -> Optimizer:
-    """The optimizer `name` over `param_groups`, each with its base rate kept as "initial_lr".
+    """The optimizer `name` over `param_groups`.
 
     Args:
         name: a key of OPTIMIZERS, or a dotted path such as "torch.optim.Adamax".
@@ -158,10 +158,7 @@ def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: A
 
 def _construct(name: str, param_groups: Iterable[Any], values: Mapping[str, Any]) -> Optimizer:
     cls = foreign.with_hooks(optimizer_class(name))
-    optimizer = foreign.construct(name, cls, param_groups, dict(values))
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+    return foreign.construct(name, cls, param_groups, dict(values))
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -257,10 +254,16 @@ def resolve(config: Config) -> Config:
 def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
     """The optimizer of a resolved configuration over `param_groups`, as `build_optimizer`.
 
+    Each group keeps its base rate as "initial_lr". `build_optimizer` leaves that key to torch's
+    schedulers, which would not read a rate that is set later.
+
     Raises:
         ConfigError: the class refuses the values; one line.
     """
-    return _construct(config.optimizer.name, param_groups, config.optimizer.hyperparameters)
+    optimizer = _construct(config.optimizer.name, param_groups, config.optimizer.hyperparameters)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
 
 
 def schedule_of(config: Config) -> Schedule:

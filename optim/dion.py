@@ -18,7 +18,7 @@ class Dion(MatrixRule):
     Source: Ahn et al., "Dion: Distributed Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
 
         B = M + g
-        P = qr(B Q)                            (m x r: orthonormal columns)
+        P = qr(B Q)                            (m x r: orthonormal columns; 0 if B is 0)
         W = B^T P
         M <- B - (1 - momentum) * P W^T        (error feedback: what P misses stays in M whole)
         Q <- W with columns of length 1        (n x r)
@@ -66,7 +66,7 @@ class Dion(MatrixRule):
         for p, g, state in batch.items():
             momentum, right = state["momentum_buffer"], state["right_factor"]
             b = momentum.to(right.dtype) + g.to(right.dtype)
-            left = torch.linalg.qr(b @ right).Q
+            left = torch.linalg.qr(b @ right).Q * b.any()  # of zeros, qr makes unit vectors
             w = b.mT @ left
             momentum.copy_(b.addmm_(left, w.mT, alpha=h["momentum"] - 1))
             lengths = w.norm(dim=0)

@@ -30,7 +30,8 @@ class _ScaledSGD(UpdateRule):
         largest = None
         if any(batch.h["normalise"] for batch in batches):
             seen = [scale for batch in batches for scale in batch.state["scale"]]
-            seen += [state["scale"] for state in self.state.values()]
+            known = [self.state.get(p, {}) for g in self.param_groups for p in g["params"]]
+            seen += [state["scale"] for state in known if "scale" in state]
             largest = torch.stack([scale.to(seen[0].device) for scale in seen]).max()
         for batch in batches:
             c = self.coefficients(batch.h, batch.step)

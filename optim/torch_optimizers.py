@@ -18,30 +18,44 @@ from optim.core.batch import Params
 from optim.core.hyperparameters import AtLeastOne, Beta, Betas, NonNegative, Ratio, from_locals
 
 _FLOAT32_EPS = 2.0**-23
+_FUSED_ON = ("cpu", "cuda")  # kinds of devices
 
 
-def _arguments(values: dict[str, Any], *, fused: bool = False) -> dict[str, Any]:
-    """The arguments of torch's constructor, from the `locals()` of ours.
+class _Fused(Optimizer):
+    """For classes with a fused kernel: it is used where it is right, otherwise torch chooses.
 
-    `fused` is for classes that have a fused kernel: it is used if it takes all parameters, and
-    otherwise the choice is torch's.
+    torch's fused kernel for CPUs walks through parameter, gradient and state as they lie in memory,
+    so all must be dense and lie alike. Of a parameter that is a part of a larger tensor it would
+    overwrite the rest.
     """
-    given = {"params": values["params"], **from_locals(values)}
-    if not fused:
-        return given
-    groups, tensors = [], []
-    for entry in values["params"]:  # may be an iterator, and so may the parameters of a group
-        if isinstance(entry, dict) and not isinstance(entry["params"], torch.Tensor):
-            entry = {**entry, "params": list(entry["params"])}
-        groups.append(entry)
-        within = entry["params"] if isinstance(entry, dict) else [entry]
-        within = [within] if isinstance(within, torch.Tensor) else within
-        tensors += [item[1] if isinstance(item, tuple) else item for item in within]
-    fusable = all(t.is_floating_point() and t.device.type in ("cpu", "cuda") for t in tensors)
-    return {**given, "params": groups, "fused": fusable or None}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        fusable = (p.is_floating_point() and p.device.type in _FUSED_ON for p in group["params"])
+        group["fused"] = all(fusable) or None
+
+    def check_step(self) -> None:
+        """Leave the fused kernel for good once a group has tensors that it would misread."""
+        for group in self.param_groups:
+            alike = (_alike(p, self.state.get(p, {})) for p in group["params"])
+            group["fused"] = (group["fused"] and all(alike)) or None
 
 
-class SGD(torch.optim.SGD, Optimizer):
+def _alike(p: torch.Tensor, state: dict[str, Any]) -> bool:
+    """Whether `p`, its gradient and its state are dense and in the same order in memory."""
+    if p.grad is None:
+        return True
+    tensors = [t for t in (p, p.grad, *state.values()) if torch.is_tensor(t) and t.ndim == p.ndim]
+    if any(t.layout != torch.strided for t in tensors):
+        return False
+    if all(t.is_contiguous() for t in tensors):
+        return True
+    strides = torch.empty_like(p, device="meta").stride()  # those of `p` only if it is dense
+    return all(t.stride() == strides for t in tensors)
+
+
+class SGD(torch.optim.SGD, _Fused):
     """Stochastic gradient descent with momentum, classical or Nesterov's.
 
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning",
@@ -79,10 +93,19 @@ class SGD(torch.optim.SGD, Optimizer):
         nesterov: bool = False,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        super().__init__(**_arguments(locals(), fused=True))
+        super().__init__(params, **from_locals(locals()))
+
+    def check_step(self) -> None:
+        """As above; the fused kernel also cannot begin a momentum beside others."""
+        super().check_step()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            begun = {self.state.get(p, {}).get("momentum_buffer") is not None for p in params}
+            if group["momentum"] and len(begun) == 2:
+                group["fused"] = None
 
 
-class Adam(torch.optim.Adam, Optimizer):
+class Adam(torch.optim.Adam, _Fused):
     """Adam, with coupled weight decay.
 
     Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al., "On the
@@ -109,10 +132,10 @@ class Adam(torch.optim.Adam, Optimizer):
         weight_decay: NonNegative = 0.0,
         amsgrad: bool = False,
     ) -> None:
-        super().__init__(**_arguments(locals(), fused=True))
+        super().__init__(params, **from_locals(locals()))
 
 
-class AdamW(torch.optim.AdamW, Optimizer):
+class AdamW(torch.optim.AdamW, _Fused):
     """Adam with decoupled weight decay: the baseline of this bench.
 
     Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
@@ -141,7 +164,7 @@ class AdamW(torch.optim.AdamW, Optimizer):
         weight_decay: NonNegative = 1e-2,
         amsgrad: bool = False,
     ) -> None:
-        super().__init__(**_arguments(locals(), fused=True))
+        super().__init__(params, **from_locals(locals()))
 
 
 class NAdam(torch.optim.NAdam, Optimizer):
@@ -176,7 +199,7 @@ class NAdam(torch.optim.NAdam, Optimizer):
         momentum_decay: NonNegative = 4e-3,
         decoupled_weight_decay: bool = True,
     ) -> None:
-        super().__init__(**_arguments(locals()))
+        super().__init__(params, **from_locals(locals()))
 
 
 class RAdam(torch.optim.RAdam, Optimizer):
@@ -211,10 +234,10 @@ class RAdam(torch.optim.RAdam, Optimizer):
         weight_decay: NonNegative = 0.0,
         decoupled_weight_decay: bool = True,
     ) -> None:
-        super().__init__(**_arguments(locals()))
+        super().__init__(params, **from_locals(locals()))
 
 
-class Adagrad(torch.optim.Adagrad, Optimizer):
+class Adagrad(torch.optim.Adagrad, _Fused):
     """Per-coordinate step sizes from the sum of all squared gradients.
 
     Source: Duchi, Hazan & Singer, "Adaptive Subgradient Methods", JMLR 12 (2011);
@@ -240,7 +263,7 @@ class Adagrad(torch.optim.Adagrad, Optimizer):
         weight_decay: NonNegative = 0.0,
         initial_accumulator_value: NonNegative = 0.0,
     ) -> None:
-        super().__init__(**_arguments(locals(), fused=True))
+        super().__init__(params, **from_locals(locals()))
 
 
 class RMSprop(torch.optim.RMSprop, Optimizer):
@@ -274,7 +297,7 @@ class RMSprop(torch.optim.RMSprop, Optimizer):
         momentum: Beta = 0.0,
         centered: bool = False,
     ) -> None:
-        super().__init__(**_arguments(locals()))
+        super().__init__(params, **from_locals(locals()))
 
 
 class Adafactor(torch.optim.Adafactor, Optimizer):
@@ -312,4 +335,4 @@ class Adafactor(torch.optim.Adafactor, Optimizer):
         d: AtLeastOne = 1.0,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        super().__init__(**_arguments(locals()))
+        super().__init__(params, **from_locals(locals()))

@@ -31,14 +31,24 @@ class Optimizer(torch.optim.Optimizer):
     that names the parameter, and leaves parameters and state as they were. The check reads all
     gradients once and waits for the device. A caller that has already checked their norm, as the
     training loop has, sets `check_gradients = False`: the step then reads nothing twice and waits
-    for nothing, and the caller is responsible.
+    for nothing, and the caller is responsible. A torch.amp.GradScaler checks by itself, and skips
+    the step.
     """
 
     check_gradients: bool = True
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
-        self.register_step_pre_hook(_check_first)
+        self.register_step_pre_hook(_before_step)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As torch's, which calls it for a copy and when state is loaded; keeps the check."""
+        super().__setstate__(state)
+        if _before_step not in self._optimizer_step_pre_hooks.values():
+            self.register_step_pre_hook(_before_step)
+
+    def check_step(self) -> None:
+        """Overridden to raise if a step makes no sense now; called before anything changes."""
 
     @torch.no_grad()
     def refuse_non_finite(self) -> None:
@@ -72,6 +82,14 @@ class Optimizer(torch.optim.Optimizer):
 
     def eval_mode(self) -> None:
         """Put the weights where the loss is evaluated (schedule-free methods, averaging)."""
+
+    def train(self) -> None:
+        """`train_mode` under the name that other loops call (Hugging Face, accelerate)."""
+        self.train_mode()
+
+    def eval(self) -> None:
+        """`eval_mode` under the name that other loops call (Hugging Face, accelerate)."""
+        self.eval_mode()
 
     def check_schedule(self, schedule: Schedule) -> str | None:
         """A one-line warning if this schedule works against the method; otherwise None."""
@@ -155,9 +173,6 @@ class UpdateRule(Optimizer):
         """Whether this kind goes through `run`, so that there is something to compile."""
         return True
 
-    def check_step(self) -> None:
-        """Overridden to raise if a step makes no sense now; called before anything changes."""
-
     def advance(self, batches: list[Batch]) -> None:
         """One step of all parameters; overridden if it needs sums over all of them."""
         for batch in batches:
@@ -196,7 +211,6 @@ class UpdateRule(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.check_step()
         self.advance(self._batches())
         return loss
 
@@ -300,21 +314,26 @@ class UpdateRule(Optimizer):
         return batches
 
 
-def _check_first(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """torch's hook before a step: check the gradients now, or at the end of the closure."""
-    if not optimizer.check_gradients:
-        return None
+def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """torch's hook before a step: check now, or at the end of the closure."""
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if not callable(closure):
-        optimizer.refuse_non_finite()
+        _check(optimizer)
         return None
 
     def checked() -> Any:
         loss = closure()
-        optimizer.refuse_non_finite()
+        _check(optimizer)
         return loss
 
     return (optimizer, checked, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
+
+
+def _check(optimizer: Optimizer) -> None:
+    optimizer.check_step()
+    scaled = getattr(optimizer, "found_inf", None) is not None  # set by a GradScaler
+    if optimizer.check_gradients and not scaled:
+        optimizer.refuse_non_finite()
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -113,10 +114,21 @@ class _ForeignHooks(Optimizer):
     """The hooks for a class from elsewhere: its own `train()` and `eval()`, if it has them."""
 
     def train_mode(self) -> None:
-        getattr(self, "train", super().train_mode)()
+        if type(self).train is not Optimizer.train:
+            self.train()
 
     def eval_mode(self) -> None:
-        getattr(self, "eval", super().eval_mode)()
+        if type(self).eval is not Optimizer.eval:
+            self.eval()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """For pickle, which would look for a class made here in the module of the original."""
+        return (_unpickled, (type(self).__mro__[1],), self.__getstate__())
+
+
+def _unpickled(cls: type[torch.optim.Optimizer]) -> Optimizer:
+    made = with_hooks(cls)
+    return made.__new__(made)
 
 
 def with_hooks(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
@@ -124,8 +136,11 @@ def with_hooks(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
 
     The hooks come last in the order of resolution, so a hook that `cls` defines is kept.
     """
-    if issubclass(cls, Optimizer):
-        return cls
+    return cls if issubclass(cls, Optimizer) else _hooked(cls)  # type: ignore[arg-type]  # hashable
+
+
+@functools.cache  # a second class would be another one for pickle
+def _hooked(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
     names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
     return type(cls.__name__, (cls, _ForeignHooks), names)
 

@@ -52,3 +52,18 @@ def test_zero_gradients_leave_the_right_factor():
     state = optimizer.state[p]
     assert torch.equal(state["right_factor"], random_matrix(4, 2, 0, 0, p.dtype, p.device))
     assert torch.isfinite(p).all()
+
+
+def test_a_matrix_without_gradient_and_momentum_stays_until_it_has_one():
+    """As in the authors' code, where P is then 0: projections that start at 0 begin so."""
+    p = torch.nn.Parameter(torch.full((6, 4), 0.5))
+    optimizer = build_optimizer("dion", [p], lr=0.1, weight_decay=0.0)
+    p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert torch.equal(p, torch.full((6, 4), 0.5))
+    p.grad = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    fresh = torch.nn.Parameter(p.detach().clone())
+    fresh.grad = p.grad.clone()
+    optimizer.step()
+    build_optimizer("dion", [fresh], lr=0.1, weight_decay=0.0).step()
+    assert torch.equal(p, fresh)

@@ -45,7 +45,7 @@ def test_equals_the_package(name, package, values, more, warmup, parameters, gro
     for step in range(12):
         for group in optimizer.param_groups:
             factor = min(1, (step + 1) / warmup) if warmup else 1
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = optimizer.defaults["lr"] * factor
         gradients(ours, step)
         gradients(theirs, step)
         optimizer.step()

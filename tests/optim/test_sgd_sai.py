@@ -97,3 +97,15 @@ def test_keeps_its_scale_when_it_goes_on_from_a_checkpoint():
     resumed.load_state_dict(optimizer.state_dict())
     recorded.take(resumed, named, recorded.gradients(), recorded.rates(1e-2)[:3])
     assert [resumed.state[p]["scale"].item() for p in values] == before
+
+
+@pytest.mark.parametrize("name", ["sgd_sai", "sgd_sqrtn"])
+def test_state_that_others_keep_in_the_optimizer_is_left_alone(name, parameters, replay):
+    """As torch.distributed and some trainers do."""
+    one, two = parameters(), parameters()
+    replay(build_optimizer(name, one.values(), normalise=True), one, last=2)
+    optimizer = build_optimizer(name, two.values(), normalise=True)
+    optimizer.state["somebody"] = {"note": 1}
+    replay(optimizer, two, last=2)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert optimizer.state["somebody"] == {"note": 1}

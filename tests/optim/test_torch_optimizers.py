@@ -50,6 +50,61 @@ def test_the_fused_kernel_is_used_where_there_is_one(name, parameters, groups):
     assert build_optimizer(name, [whole]).param_groups[0]["fused"] is None
 
 
+@pytest.mark.parametrize("name", sorted(FUSED))
+@pytest.mark.parametrize("expanded", [False, True], ids=["a part", "expanded"])
+def test_tensors_that_are_not_dense_are_stepped_as_torch_does_and_nothing_else_is_touched(
+    name, expanded
+):
+    """A parameter that is a part of a larger tensor; a gradient that repeats one row."""
+
+    def final(make):
+        whole = torch.zeros(6, 8)
+        p = torch.nn.Parameter(torch.zeros(6, 4) if expanded else whole[:, :4])
+        optimizer = make([p])
+        for step in (1.0, -0.5):
+            rows = torch.arange(4.0) + step
+            p.grad = rows.expand(6, 4) if expanded else rows.repeat(6, 2)[:, :4]
+            optimizer.step()
+        assert not whole[:, 4:].any(), "overwritten"
+        return p.detach()
+
+    values = {"lr": 0.1, **({"momentum": 0.9} if name == "sgd" else {})}
+    cls = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adagrad": "Adagrad"}[name]
+    ours = final(lambda params: build_optimizer(name, params, **values))
+    theirs = final(lambda params: getattr(torch.optim, cls)(params, **values, foreach=False))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", sorted(FUSED))
+def test_a_dense_matrix_in_another_order_stays_fused_unless_its_gradient_lies_otherwise(name):
+    p = torch.nn.Parameter(torch.zeros(4, 6).t())
+    optimizer = build_optimizer(name, [p], lr=0.1)
+    g = torch.arange(24.0).view(6, 4) - 7
+    p.grad = g.t().contiguous().t()
+    optimizer.step()
+    assert optimizer.param_groups[0]["fused"]
+    p.grad = g
+    optimizer.step()
+    assert not optimizer.param_groups[0]["fused"]
+    plain = torch.nn.Parameter(torch.zeros(6, 4))
+    same = build_optimizer(name, [plain], lr=0.1)
+    for _ in range(2):
+        plain.grad = g
+        same.step()
+    assert torch.allclose(p, plain, atol=1e-6)
+
+
+def test_momentum_may_begin_late_for_some():
+    late, early = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = build_optimizer("sgd", [early, late], lr=0.1, momentum=0.5)
+    early.grad = torch.ones(3)
+    optimizer.step()
+    late.grad = torch.ones(3)
+    optimizer.step()
+    assert early.tolist() == pytest.approx([1 - 0.1 - 0.15] * 3)
+    assert late.tolist() == pytest.approx([1 - 0.1] * 3)
+
+
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "tensors"),
     [

@@ -1,10 +1,13 @@
 """A rule of one's own: what a subclass of UpdateRule writes, and what the base gives it."""
 
+import copy
 import inspect
+import pickle
 
 import pytest
 import torch
 
+from optim import build_optimizer
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative, schema
@@ -73,3 +76,41 @@ def test_a_dictionary_of_hyperparameters_serves_as_well_as_locals():
             UpdateRule.__init__(self, params, {"lr": lr, "momentum": 0.0})
 
     assert Plain([torch.ones(2)]).defaults == {"lr": 0.2, "momentum": 0.0}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("name", ["adamw", "lion", "torch.optim.Adamax"])
+def test_a_copy_still_checks_its_gradients_once(name, copied):
+    p = torch.nn.Parameter(torch.ones(2))
+    again = copied(build_optimizer(name, [p], lr=0.1))
+    again.load_state_dict(again.state_dict())
+    (own,) = again.param_groups[0]["params"]
+    own.grad = torch.tensor([1.0, torch.nan])
+    with pytest.raises(RuntimeError, match="is not finite; nothing was changed"):
+        again.step()
+    assert own.tolist() == [1.0, 1.0]
+    assert len(again._optimizer_step_pre_hooks) == 1
+
+
+def test_train_and_eval_are_names_of_the_modes():
+    """Hugging Face's Trainer and accelerate call these, where an optimizer has them."""
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer("schedule_free_sgd", [p], lr=0.1)
+    for step in range(3):
+        p.grad = torch.full((2,), float(step))
+        optimizer.step()
+    y = p.detach().clone()
+    optimizer.eval()
+    assert not torch.equal(p, y)
+    optimizer.train()
+    assert torch.equal(p, y)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "torch.optim.Adamax"])
+def test_a_rate_set_before_torchs_scheduler_is_the_one_it_scales(name):
+    optimizer = build_optimizer(name, [torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    optimizer.param_groups[0]["lr"] = 0.5
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    optimizer.step()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0.25

@@ -1,5 +1,6 @@
 """Bring your own: a dotted path to any torch-style class, or to a function as schedule."""
 
+import pickle
 import sys
 
 import pytest
@@ -100,7 +101,6 @@ def test_torchs_other_classes_work(parameters, groups, replay):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert isinstance(optimizer, torch.optim.Adamax)
     assert type(optimizer).__name__ == "Adamax"
-    assert [g["initial_lr"] for g in optimizer.param_groups] == [1.0, 1.0, 1.0]
     optimizer.train_mode()
     optimizer.eval_mode()
     assert optimizer.diagnostics() == {}
@@ -154,6 +154,18 @@ def test_extra_keys_are_added_for_a_class_that_refuses_them(my_lab, parameters, 
 def test_a_class_that_regroups_and_refuses_keys_is_named(my_lab, parameters, groups):
     with pytest.raises(ConfigError, match=r"'my_lab.Merging' makes 1 groups of 3 and refuses"):
         build_optimizer("my_lab.Merging", groups(parameters()))
+
+
+@pytest.mark.parametrize("name", ["torch.optim.Adamax", "my_lab.Modal"])
+def test_it_can_be_pickled_and_goes_on_to_the_same_bits(name, my_lab, parameters, groups, replay):
+    named = parameters()
+    optimizer = build_optimizer(name, groups(named), lr=0.1)
+    replay(optimizer, named, last=3)
+    copied, again = pickle.loads(pickle.dumps((named, optimizer)))
+    assert type(again) is type(optimizer)
+    replay(optimizer, named, first=3)
+    replay(again, copied, first=3)
+    assert all(torch.equal(named[key], copied[key]) for key in named)
 
 
 def test_state_dict_round_trips(my_lab, parameters, groups, replay):
