@@ -7,12 +7,12 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from configs.nanogpt import NAMES
-from configs.schema import Config, Named
+from configs.schema import ROLES, Config, Named
 from configs.validation import ConfigError, guess, nearest, validate
 
 PRESETS = Path(__file__).parent
@@ -63,6 +63,17 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value} of nested tables; keys that are dotted already stay as they are."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
 
 
 def usage() -> str:
@@ -172,10 +183,19 @@ def _walk() -> Iterator[tuple[str, str, str]]:
     for name, field in settable.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            for sub, item in inner.model_fields.items():
-                yield f"{name}.{sub}", _type(item.annotation), item.description or ""
+            yield from _within(name, inner)
         else:
             yield name, _type(inner), field.description or ""
+
+
+def _within(table: str, model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
+    for key, field in model.model_fields.items():
+        kind, own = field.annotation, (get_args(field.annotation) or (None,))[-1]
+        if get_origin(kind) is not dict:
+            yield f"{table}.{key}", _type(kind), field.description or ""
+        elif isinstance(own, type) and issubclass(own, BaseModel):
+            for role in ROLES:
+                yield from _within(f"{table}.{key}.{role}", own)
 
 
 def _type(annotation: Any) -> str:
@@ -190,9 +210,11 @@ def _check_key(key: str) -> None:
     known = [k for k, _, _ in keys()]
     if key == "versions":  # a planner gives them
         return
-    head, _, rest = key.partition(".")
-    field = Config.model_fields.get(head)
-    if key in known or (rest and "." not in rest and field and field.annotation is Named):
+    head, *rest = key.split(".")
+    table = Config.model_fields[head].annotation if head in Config.model_fields else None
+    named = isinstance(table, type) and issubclass(table, Named)
+    nested = (len(rest) == 3 and rest[0] == "roles") or (len(rest) > 1 and rest[0] == "wrap")
+    if key in known or (named and (len(rest) == 1 or nested)):
         return
     if any(k.startswith(f"{head}.") for k in known):
         known = [k for k in known if k.startswith(f"{head}.")]

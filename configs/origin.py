@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.loading import PRESETS, layers, merge
+from configs.loading import PRESETS, flat, layers, merge
 from configs.schema import Config, Named
 
 FLAG, DEFAULT = "flag", "default"
@@ -24,8 +24,9 @@ def origins(argv: Sequence[str]) -> dict[str, str]:
     for path, layer in layers(argv):
         merged = merge(merged, layer)
         for table, keys in found.items():
-            keys |= dict.fromkeys(layer.get(table, ()), _shown(path) if path else FLAG)
-            for dropped in keys.keys() - merged.get(table, {}).keys():  # with an earlier name
+            given = flat(layer.get(table, {}))
+            keys |= dict.fromkeys(given, _shown(path) if path else FLAG)
+            for dropped in keys.keys() - flat(merged.get(table, {})).keys():  # by another name
                 del keys[dropped]
     return {
         f"{table}.{key}": origin for table, keys in found.items() for key, origin in keys.items()
@@ -44,13 +45,13 @@ def settings(config: Config, origins: Mapping[str, str]) -> list[str]:
 
 def _line(table: str, named: Named, origins: Mapping[str, str]) -> str:
     groups: dict[str, dict[str, Any]] = {}
-    for key, value in named.hyperparameters.items():
+    for key, value in flat(named.model_dump(exclude={"name"})).items():
         groups.setdefault(origins.get(f"{table}.{key}", DEFAULT), {})[key] = value
     order = sorted(groups, key=lambda origin: (origin != FLAG, origin == DEFAULT))
     parts = [f"{_words(groups[origin])} ({origin})" for origin in order]
     preset = PRESETS / table / f"{named.name}.toml"
     if origins.get(f"{table}.name") == FLAG and preset.is_file():
-        given = tomllib.loads(preset.read_text(encoding="utf-8"))[table]
+        given = flat(tomllib.loads(preset.read_text(encoding="utf-8"))[table])
         unused = groups.get(DEFAULT, {})
         other = {k: v for k, v in given.items() if k in unused and _text(v) != _text(unused[k])}
         if other:

@@ -13,15 +13,30 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from configs.validation import ConfigError, Strict
+from configs.validation import ConfigError, Strict, nearest
 
-Resolve = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]  # a name's hyperparameters, all
+Resolve = Callable[[Any], Mapping[str, Any]]  # a table, Optimizer or Schedule, with all its keys
 Version = Callable[[str, str], str]  # of the source at a dotted path, which a key names
+T = TypeVar("T")
+
+# Of parameters: matrices inside the network; embeddings of tokens and positions, with a tied head;
+# a head that is not tied; whatever has less than two dimensions (train_gpt2.GPT.parameter_groups).
+ROLES = ("hidden", "embedding", "head", "vector")
 
 
 class Model(Strict):
@@ -119,8 +134,43 @@ class Named(BaseModel):
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """Everything in the table but the name."""
+        """The keys of the table that the class or function of this name defines."""
         return dict(self.model_extra or {})
+
+    @model_serializer(mode="wrap")
+    def _without_empty_tables(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run without settings by role has the table, and the identity, of one before them."""
+        return {key: value for key, value in dump(self).items() if value != {}}
+
+
+class Role(BaseModel):
+    """What the parameters of a role have of their own: hyperparameters of the optimizer's name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    lr_ratio: float = Field(1.0, ge=0, description="factor on optimizer.lr")
+
+
+def _known_roles(given: dict[str, T]) -> dict[str, T]:
+    if unknown := [role for role in given if role not in ROLES]:
+        raise ValueError(f"unknown role '{unknown[0]}'; {nearest(unknown[0], ROLES)}")
+    return given
+
+
+class Optimizer(Named):
+    """The optimizer, what its roles have of their own, and what is wrapped around it."""
+
+    roles: Annotated[dict[str, Role], AfterValidator(_known_roles)] = Field(
+        {}, description="by role of parameters: lr_ratio, and hyperparameters such as weight_decay"
+    )
+    wrap: dict[str, Any] = Field({}, description="what is wrapped around the optimizer")
+
+
+class Schedule(Named):
+    """The schedule, and those that roles have of their own."""
+
+    roles: Annotated[dict[str, Named], AfterValidator(_known_roles)] = Field(
+        {}, description="by role of parameters: a schedule of its own"
+    )
 
 
 class Config(Strict):
@@ -137,8 +187,8 @@ class Config(Strict):
     )
     model: Model
     data: Data
-    optimizer: Named
-    schedule: Named
+    optimizer: Optimizer
+    schedule: Schedule
     train: Train
     eval: Eval
     checkpoint: Checkpoint = Checkpoint()  # type: ignore[call-arg]
@@ -167,10 +217,15 @@ class Config(Strict):
             ConfigError: as the arguments, which are functions of optim; or `versions` was given,
                 and is not that of the present code.
         """
-        given = {"optimizer": (optimizer, self.optimizer), "schedule": (schedule, self.schedule)}
-        tables: dict[str, Any] = {"versions": {}}
-        for key, (resolve, named) in given.items():
-            tables[key] = Named(name=named.name, **resolve(named.name, named.hyperparameters))
+        tables: dict[str, Any] = {
+            "optimizer": Optimizer(**optimizer(self.optimizer)),
+            "schedule": Schedule(**schedule(self.schedule)),
+            "versions": {},
+        }
+        roles = {f"schedule.roles.{role}": own for role, own in self.schedule.roles.items()}
+        for key, named in (
+            {"optimizer": self.optimizer, "schedule": self.schedule} | roles
+        ).items():
             if "." in named.name:
                 tables["versions"][named.name] = version(named.name, f"{key}.name")
         for name, old in self.versions.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -67,15 +67,21 @@ def validate(
 def _converted(hint: Any, value: Any) -> Any:
     """`value` with tuples for lists (ours are fixed), and None for "none" where `hint` has it."""
     if isinstance(value, Mapping):
-        fields = hint.model_fields if _is_model(hint) else {}
-        hints = {key: fields[key].annotation if key in fields else None for key in value}
-        return {key: _converted(hints[key], item) for key, item in value.items()}
+        return {key: _converted(_inside(hint, key), item) for key, item in value.items()}
     if isinstance(value, list):
         return tuple(_converted(None, item) for item in value)
     if isinstance(value, str) and value.lower() == "none":
         branches = _branches(hint)
         return None if type(None) in branches and value not in branches else value
     return value
+
+
+def _inside(hint: Any, key: str) -> Any:
+    """The type of `key` in a table of type `hint`; None if it has none."""
+    if get_origin(hint) is dict:
+        return get_args(hint)[1]
+    field = hint.model_fields.get(key) if _is_model(hint) else None
+    return field.annotation if field else None
 
 
 def _branches(hint: Any) -> list[Any]:
@@ -106,7 +112,8 @@ def _describe(
             return f"'{key}' is missing; give it in a TOML file or as --{key} VALUE"
         value = value[part]
     # A union gives one message per branch; together they say what is valid.
-    default = owner.model_fields[keys[-1]].default if keys else None
+    field = owner.model_fields.get(keys[-1]) if keys else None
+    default = field.default if field else None
     said = [_said(item, default) for item in errors if _keys(model, item["loc"])[0] == keys]
     what = " or ".join(dict.fromkeys(said))
     return f"[{key}] {what}" if isinstance(value, Mapping) else f"{key} = {value!r}: {what}"
@@ -137,10 +144,9 @@ def _keys(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
     keys: list[str] = []
     owner, current = model, model
     for part in location:
-        if not _is_model(current):
+        if not _is_model(current) and get_origin(current) is not dict:
             break
-        owner = current
+        owner = current if _is_model(current) else owner
         keys.append(str(part))
-        field = owner.model_fields.get(str(part))
-        current = field.annotation if field else None  # type: ignore[assignment]
+        current = _inside(current, str(part))
     return keys, owner

@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any
 
 from configs import ConfigError
+from configs.loading import flat
 from configs.validation import nearest
 from contest.schema import ArmTable, Branches, Range, Table, parse_range, parse_table, parse_values
-from record.runlog import flat
 
 Setting = dict[str, Any]  # dotted key -> plain value
 Seeds = tuple[int, int]  # of initial weights, of the order of data

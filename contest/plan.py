@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs import Batch, Config, ConfigError
+from configs.loading import flat
 from contest import branches, tuning
 from contest.attempts import attempts
 from contest.file import Arm, Contest, Seeds
 from contest.job import Job, build, schedule_factors
 from record import history
 from record.contest import PendingRun, PlanFile, PlannedRun
-from record.runlog import flat
 from storage import write_atomically
 
 

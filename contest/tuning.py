@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import ConfigError
+from configs.loading import flat
 from contest import rounds
 from contest.attempts import Attempts
 from contest.file import Arm, Contest, Setting
@@ -25,7 +26,6 @@ from contest.schema import Range
 from contest.search import Study
 from contest.trials import Trial, Tuned
 from record.contest import Ledger, TrialStatus, pair_std
-from record.runlog import flat
 
 
 def tune(contest: Contest, home: Path, past: Attempts, ask: int) -> dict[str, Tuned]:

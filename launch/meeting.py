@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 
 from configs import Config
+from configs.loading import flat
 from record.hardware import code_files
-from record.runlog import flat
 
 
 class RunError(RuntimeError):

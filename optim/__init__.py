@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from configs import Config
+from configs import Config, schema
 from configs.validation import ConfigError, nearest
 from optim import schedules, torch_optimizers
 from optim.adam_mini import AdamMini
@@ -28,6 +28,7 @@ from optim.cautious import CautiousAdamW, CautiousLion
 from optim.core import foreign
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete
+from optim.core.roles import Roles, refuse_moved, resolve_roles, with_roles
 from optim.core.schedule import Schedule
 from optim.dion import Dion
 from optim.galore import GaLore
@@ -46,6 +47,7 @@ from optim.shampoo import Shampoo
 from optim.signum import Signum
 from optim.soap import SOAP
 from optim.sophia import SophiaG
+from optim.wrappers import resolve_wrap, wrapped
 
 __all__ = [
     "OPTIMIZERS",
@@ -135,16 +137,28 @@ def resolve_optimizer(name: str, hyperparameters: Mapping[str, Any]) -> dict[str
     Raises:
         ConfigError: unknown name, unknown or missing key, wrong type; one line.
     """
-    return complete(optimizer_class(name), hyperparameters, "optimizer")
+    cls = optimizer_class(name)
+    refuse_moved(cls, hyperparameters)
+    return complete(cls, hyperparameters, "optimizer")
 
 
-def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: Any) -> Optimizer:
+def build_optimizer(
+    name: str,
+    param_groups: Iterable[Any],
+    *,
+    roles: Roles | None = None,
+    wrap: Mapping[str, Any] | None = None,
+    **hyperparameters: Any,
+) -> Optimizer:
     """The optimizer `name` over `param_groups`.
 
     Args:
         name: a key of OPTIMIZERS, or a dotted path such as "torch.optim.Adamax".
         param_groups: dicts with "params"; a group's own value of a hyperparameter wins, and keys
             that the optimizer does not know ("names", "role") stay in the group. Or tensors.
+        roles: what groups of a "role" have of their own, by role: "lr_ratio", a factor on lr, and
+            hyperparameters of the class; they stand above the group's own values.
+        wrap: what is wrapped around it, as the table [optimizer.wrap].
         hyperparameters: the keyword arguments of the class; the rest take their defaults.
 
     Returns:
@@ -153,12 +167,21 @@ def build_optimizer(name: str, param_groups: Iterable[Any], **hyperparameters: A
     Raises:
         ConfigError: as `resolve_optimizer`, or when the class refuses the values; one line.
     """
-    return _construct(name, param_groups, resolve_optimizer(name, hyperparameters))
+    values = resolve_optimizer(name, hyperparameters)
+    own = resolve_roles(name, optimizer_class(name), values, roles or {})
+    return _construct(name, param_groups, values, own, resolve_wrap(wrap or {}))
 
 
-def _construct(name: str, param_groups: Iterable[Any], values: Mapping[str, Any]) -> Optimizer:
+def _construct(
+    name: str,
+    param_groups: Iterable[Any],
+    values: Mapping[str, Any],
+    roles: Roles,
+    wrap: Mapping[str, Any],
+) -> Optimizer:
     cls = foreign.with_hooks(optimizer_class(name))
-    return foreign.construct(name, cls, param_groups, dict(values))
+    groups = with_roles(param_groups, values["lr"], roles)
+    return wrapped(foreign.construct(name, cls, groups, dict(values)), wrap)
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -248,7 +271,26 @@ def resolve(config: Config) -> Config:
         ConfigError: as `resolve_optimizer` and `resolve_schedule`; or the configuration was written
             with another version of a class or function from elsewhere.
     """
-    return config.resolved(resolve_optimizer, resolve_schedule, foreign.version)
+    return config.resolved(_whole_optimizer, _whole_schedule, foreign.version)
+
+
+def _whole_optimizer(table: schema.Optimizer) -> dict[str, Any]:
+    """The table [optimizer] with all its keys."""
+    name, given = table.name, table.hyperparameters
+    values = resolve_optimizer(name, given)
+    roles = {role: own.model_dump() for role, own in table.roles.items()}
+    own = resolve_roles(name, optimizer_class(name), values, roles)
+    return {"name": name, **values, "roles": own, "wrap": resolve_wrap(table.wrap)}
+
+
+def _whole_schedule(table: schema.Schedule) -> dict[str, Any]:
+    """The table [schedule] with all its keys."""
+    roles = {role: _whole_schedule_of(own) for role, own in table.roles.items()}
+    return {**_whole_schedule_of(table), "roles": roles}
+
+
+def _whole_schedule_of(table: schema.Named) -> dict[str, Any]:
+    return {"name": table.name, **resolve_schedule(table.name, table.hyperparameters)}
 
 
 def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
@@ -260,7 +302,9 @@ def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
     Raises:
         ConfigError: the class refuses the values; one line.
     """
-    optimizer = _construct(config.optimizer.name, param_groups, config.optimizer.hyperparameters)
+    table = config.optimizer
+    roles = {role: own.model_dump() for role, own in table.roles.items()}
+    optimizer = _construct(table.name, param_groups, table.hyperparameters, roles, table.wrap)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

@@ -32,7 +32,7 @@ class APOLLO(MatrixRule):
         p <- p * (1 - lr * weight_decay)
 
     APOLLO-Mini is rank 1 with scaling "tensor" and scale 128. Other parameters (embeddings, head,
-    vectors): AdamW with lr * adamw_lr_ratio and the same betas, eps and weight_decay.
+    vectors): AdamW with betas, eps and weight_decay.
     Differs: P depends only on `seed`, the number of gaps so far and the shape, so it needs no state
     and is equal on all ranks; matrices of equal shape share it. After a zero gradient growth is not
     limited; the authors' code would freeze the matrix for thousands of steps. They can apply
@@ -57,7 +57,7 @@ class APOLLO(MatrixRule):
         scaling: Literal["channel", "tensor"] = "channel",
         growth_limit: NonNegative = 1.01,
         seed: int = 0,
-        adamw_lr_ratio: NonNegative = 1.0,
+        split_qkv: bool = True,
     ) -> None:
         if growth_limit < 1:
             raise ValueError(f"growth_limit = {growth_limit}: should be at least 1, as 1.01")

@@ -26,7 +26,7 @@ class Dion(MatrixRule):
         p <- p - lr * sqrt(m / n) * P Q^T
 
     with r = ceil(rank_fraction * min(m, n)). Other parameters (embeddings, head, vectors): AdamW
-    with lr * adamw_lr_ratio, adamw_betas, adamw_eps and the same weight_decay.
+    with betas, eps and weight_decay.
     Differs: it runs on one machine; the paper's sharding changes where the work is done, not the
     result. qr is Householder's, in at least float32; the authors' code has a randomised Cholesky
     QR. If a column of W is zero, that column of Q stays as it is. The first Q is random and depends
@@ -38,6 +38,7 @@ class Dion(MatrixRule):
     """
 
     buffers = ("momentum_buffer",)
+    not_of_matrices = ("betas", "eps")
 
     def __init__(
         self,
@@ -48,9 +49,9 @@ class Dion(MatrixRule):
         rank_fraction: PositiveRatio = 0.5,
         weight_decay: NonNegative = 0.01,
         seed: int = 0,
-        adamw_lr_ratio: NonNegative = 0.06,
-        adamw_betas: Betas = (0.9, 0.95),
-        adamw_eps: NonNegative = 1e-8,
+        split_qkv: bool = True,
+        betas: Betas = (0.9, 0.95),
+        eps: NonNegative = 1e-8,
     ) -> None:
         super().__init__(params, locals())
 

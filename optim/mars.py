@@ -27,9 +27,9 @@ class MARS(UpdateRule):
         v <- beta2 * v + (1 - beta2) * c^2
         p <- p - lr * ((m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * p)
 
-    Parameters that are not matrices: AdamW with lr * vector_lr_ratio and vector_betas.
-    Differs: vector_lr_ratio, the authors' lr_1d / lr, is a factor, so that a sweep of lr keeps it.
-    The authors' code keeps the last gradient by reference, so that zeroing gradients in place
+    Parameters that are not matrices: AdamW.
+    Differs: the authors' lr_1d and betas_1d are settings of the role "vector": lr_ratio, betas. The
+    authors'' code keeps the last gradient by reference, so that zeroing gradients in place
     undoes the correction; here it is a copy. The exact variant, which also takes the gradient of
     the new batch at the old weights, is not here: it doubles the cost of a step.
     Tuning: the authors train GPT-2 124M at ten times AdamW's lr, 6e-3, with gamma 0.025 and decay
@@ -48,8 +48,6 @@ class MARS(UpdateRule):
         gamma: NonNegative = 0.025,
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 0.0,
-        vector_lr_ratio: NonNegative = 1.0,
-        vector_betas: Betas = (0.9, 0.95),
     ) -> None:
         super().__init__(params, locals())
 
@@ -63,15 +61,12 @@ class MARS(UpdateRule):
         return {**super().init_state(p, h), **last}
 
     def coefficients(self, h: Values, step: int) -> Values:
-        """AdamW's, with the lr and betas of the kind."""
-        if h["kind"] == "plain":
-            h = {**h, "lr": h["lr"] * h["vector_lr_ratio"], "betas": h["vector_betas"]}
         return adamw.coefficients(h, step)
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
         if h["kind"] == "plain":
-            adamw.update(params, grads, state, {**h, "betas": h["vector_betas"]}, c)
+            adamw.update(params, grads, state, h, c)
             return
         beta1, last = h["betas"][0], state["last_grad"]
         weight = h["gamma"] * beta1 / (1 - beta1)

@@ -9,7 +9,7 @@ import torch
 
 from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, matrices
+from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import orthogonalised
 
 
@@ -28,21 +28,21 @@ class Muon(MatrixRule):
         scale "original":         s = sqrt(max(1, m / n))        (m x n: outputs x inputs)
         scale "match_rms_adamw":  s = 0.2 * sqrt(max(m, n))
 
-    Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio, adamw_betas,
-    adamw_eps and the same weight_decay.
+    Other parameters (embeddings, head, vectors): AdamW with betas, eps and weight_decay.
     Differs: b is an average where the post has a sum; the direction is the same. `split_qkv`
     orthogonalises Q, K and V of a fused matrix "c_attn" separately, as in a model with three
     matrices; published GPT-2 code does one or the other. Newton-Schulz is in bfloat16 on a GPU, as
     in the post, and in float32 on a CPU. The gradient is left alone; the post's code overwrites it.
     Tuning: with "match_rms_adamw" the update has AdamW's RMS (about 0.2) and takes AdamW's lr and
-    weight_decay, with adamw_lr_ratio 1. With "original" lr is about 0.02, and a ratio of about
-    0.015 gives AdamW 3e-4; the same weight_decay then decays AdamW's parameters far less. The scale
+    weight_decay, for all roles. With "original" lr is about 0.02, and a lr_ratio of about 0.015 for
+    the other roles gives AdamW 3e-4; the same weight_decay then decays them far less. The scale
     of the gradient has no influence: clipping only changes the weight of a batch in the momentum.
     State: momentum_buffer: 4 bytes per parameter of a hidden matrix; exp_avg, exp_avg_sq: 8 bytes
     of the others (5.27 for GPT-2 124M).
     """
 
     buffers = ("momentum_buffer",)
+    not_of_matrices = ("betas", "eps")
 
     def __init__(
         self,
@@ -55,9 +55,8 @@ class Muon(MatrixRule):
         scale: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
         split_qkv: bool = True,
         weight_decay: NonNegative = 0.1,
-        adamw_lr_ratio: NonNegative = 1.0,
-        adamw_betas: Betas = (0.9, 0.95),
-        adamw_eps: NonNegative = 1e-8,
+        betas: Betas = (0.9, 0.95),
+        eps: NonNegative = 1e-8,
     ) -> None:
         super().__init__(params, locals())
 
@@ -65,15 +64,15 @@ class Muon(MatrixRule):
         updates = momentum_orthogonalised(batch)
         torch._foreach_mul_(updates, [_scale(u.shape, batch.h["scale"]) for u in updates])
         torch._foreach_mul_(batch.params, c["decay"])
-        torch._foreach_add_(matrices(batch.params, batch.h["kind"]), updates, alpha=-c["lr"])
+        torch._foreach_add_(batch.params, updates, alpha=-c["lr"])
 
 
 def momentum_orthogonalised(batch: Batch) -> Tensors:
-    """Update the momentum; returns O, as new tensors, for each of `matrices(batch.params)`."""
+    """Update the momentum; returns O of each matrix, as new tensors."""
     h, b = batch.h, batch.state["momentum_buffer"]
     torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
     u = torch._foreach_lerp(batch.grads, b, h["momentum"]) if h["nesterov"] else b
-    return orthogonalised(matrices(list(u), h["kind"]), steps=h["ns_steps"])
+    return orthogonalised(list(u), steps=h["ns_steps"])
 
 
 def _scale(shape: torch.Size, convention: str) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, matrices
+from optim.core.matrix import MatrixRule
 from optim.muon import momentum_orthogonalised
 
 _EPS = 1e-10
@@ -32,8 +32,7 @@ class NorMuon(MatrixRule):
         scale "match_rms_adamw":  s = 0.2 * sqrt(m n) / ||N||_F
         scale "original":         s = sqrt(max(1, m / n)) * ||O||_F / ||N||_F
 
-    Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio, adamw_betas,
-    adamw_eps and the same weight_decay.
+    Other parameters (embeddings, head, vectors): AdamW with betas, eps and weight_decay.
     Differs: Algorithm 1 has scale "match_rms_adamw" and no Nesterov momentum; "original", with it,
     is the authors' published code, which keeps Muon's norm. v has no bias correction in either:
     a factor common to all rows cancels. `split_qkv` as in muon.
@@ -43,6 +42,7 @@ class NorMuon(MatrixRule):
     """
 
     buffers = ("momentum_buffer",)
+    not_of_matrices = ("betas", "eps")
 
     def __init__(
         self,
@@ -56,9 +56,8 @@ class NorMuon(MatrixRule):
         scale: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
         split_qkv: bool = True,
         weight_decay: NonNegative = 0.1,
-        adamw_lr_ratio: NonNegative = 1.0,
-        adamw_betas: Betas = (0.9, 0.95),
-        adamw_eps: NonNegative = 1e-8,
+        betas: Betas = (0.9, 0.95),
+        eps: NonNegative = 1e-8,
     ) -> None:
         super().__init__(params, locals())
 
@@ -72,7 +71,7 @@ class NorMuon(MatrixRule):
     def matrix_step(self, batch: Batch, c: Values) -> None:
         h = batch.h
         updates = momentum_orthogonalised(batch)
-        v = matrices(batch.state["row_mean_square"], h["kind"])
+        v = batch.state["row_mean_square"]
         norms = torch._foreach_norm(updates)
         means = [u.to(v[0].dtype).square().mean(-1, keepdim=True) for u in updates]
         torch._foreach_lerp_(v, means, 1 - h["beta2"])
@@ -86,4 +85,4 @@ class NorMuon(MatrixRule):
             else:
                 n.mul_(0.2 * math.sqrt(rows * columns))
         torch._foreach_mul_(batch.params, c["decay"])
-        torch._foreach_add_(matrices(batch.params, h["kind"]), normalised, alpha=-c["lr"])
+        torch._foreach_add_(batch.params, normalised, alpha=-c["lr"])

@@ -46,6 +46,16 @@ class Prodigy(UpdateRule):
     """
 
     buffers = ("exp_avg", "exp_avg_sq", "s")
+    whole = (
+        "lr",
+        "betas",
+        "beta3",
+        "use_bias_correction",
+        "safeguard_warmup",
+        "d0",
+        "d_coef",
+        "growth_rate",
+    )
 
     def __init__(
         self,

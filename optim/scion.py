@@ -12,7 +12,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative
-from optim.core.matrix import is_hidden, matrices, split_kind
+from optim.core.matrix import is_hidden, single_matrices, split_kind, stacked_state
 from optim.core.orthogonal import orthogonalised
 
 _EPS = 1e-8
@@ -44,6 +44,7 @@ class Scion(UpdateRule):
     """
 
     buffers = ("momentum_buffer",)
+    whole = ("hidden_radius", "embedding_radius", "vector_radius")  # by role already
 
     def __init__(
         self,
@@ -74,6 +75,10 @@ class Scion(UpdateRule):
         """Matrices go through library calls."""
         return kind in ("sign", "vector")
 
+    def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
+        """The momentum; of Q, K and V stacked."""
+        return stacked_state(super().init_state, p, h)
+
     def coefficients(self, h: Values, step: int) -> Values:
         """The factor of a weight, and the step's size."""
         role = {"sign": "embedding", "vector": "vector"}.get(h["kind"], "hidden")
@@ -83,11 +88,11 @@ class Scion(UpdateRule):
     def advance(self, batches: list[Batch]) -> None:
         """The matrices by library calls, all else in one pass."""
         for batch in batches:
-            c = self.coefficients(batch.h, batch.step)
-            if batch.h["kind"] in ("matrix", "qkv"):
-                _spectral_step(batch, c)
-            else:
-                self.run(self.update, batch, c)
+            if batch.h["kind"] in ("sign", "vector"):
+                self.run(self.update, batch, self.coefficients(batch.h, batch.step))
+        hidden = (batch for batch in batches if batch.h["kind"] in ("matrix", "qkv"))
+        for batch in single_matrices(hidden):
+            _spectral_step(batch, self.coefficients(batch.h, batch.step))
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
@@ -111,8 +116,7 @@ def _spectral_step(batch: Batch, c: Values) -> None:
     """The step of hidden matrices."""
     h, b = batch.h, batch.state["momentum_buffer"]
     torch._foreach_lerp_(b, batch.grads, 1 - h["momentum"])
-    d = orthogonalised(matrices(b, h["kind"]), steps=h["ns_steps"])
+    d = orthogonalised(b, steps=h["ns_steps"])
     torch._foreach_mul_(d, [math.sqrt(m / n) for m, n in (u.shape for u in d)])
     torch._foreach_mul_(batch.params, c["left"])
-    views = matrices(batch.params, h["kind"])
-    torch._foreach_add_(views, d, alpha=-c["step_size"])
+    torch._foreach_add_(batch.params, d, alpha=-c["step_size"])

@@ -33,8 +33,7 @@ class Shampoo(MatrixRule):
     The roots are taken at start_preconditioning_step and every precondition_frequency steps. A
     matrix with a side longer than max_precondition_dim is cut into blocks of that many rows or
     columns (the last may have fewer), and each is updated as a matrix of its own, grafting
-    included. Other parameters (embeddings, head, vectors): AdamW with lr * adamw_lr_ratio and the
-    same betas, eps and weight_decay.
+    included. Other parameters (embeddings, head, vectors): AdamW with betas, eps and weight_decay.
     Differs: the first paper sums where this averages, and has no momentum, grafting, stale roots or
     blocks. The second one's code joins small dimensions by default. Eigenvalues below the rounding
     error of the largest are raised to it, in addition to epsilon: otherwise, with a smaller
@@ -62,7 +61,7 @@ class Shampoo(MatrixRule):
         precondition_frequency: Count = 10,
         start_preconditioning_step: Count = 10,
         max_precondition_dim: Count = 8192,
-        adamw_lr_ratio: NonNegative = 1.0,
+        split_qkv: bool = True,
     ) -> None:
         super().__init__(params, locals())
 

@@ -30,7 +30,7 @@ class SOAP(MatrixRule):
             diag(Q_L^T L Q_L) with those of v;  Q_R likewise
 
     A side longer than max_precondition_dim is not rotated. Other parameters (embeddings, head,
-    vectors): AdamW with lr * adamw_lr_ratio and the same betas, eps and weight_decay.
+    vectors): AdamW with betas, eps and weight_decay.
     Differs: the authors' code also rotates embeddings, on their short side; here they take AdamW's
     steps, which for GPT-2 saves almost no state but the largest matrix products. shampoo_beta is
     beta2 in their code, and a hyperparameter here.
@@ -55,7 +55,7 @@ class SOAP(MatrixRule):
         weight_decay: NonNegative = 0.01,
         precondition_frequency: Count = 10,
         max_precondition_dim: Count = 10_000,
-        adamw_lr_ratio: NonNegative = 1.0,
+        split_qkv: bool = True,
     ) -> None:
         super().__init__(params, locals())
 

@@ -37,6 +37,7 @@ class SophiaG(UpdateRule):
     """
 
     buffers = ("exp_avg", "hessian")
+    whole = ("k",)
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config
-from configs.schema import Named
 from record import checkpoints, runlog
 
 
@@ -57,14 +56,15 @@ def other_version(config: Config, origins: Mapping[str, str]) -> str | None:
     folder, start = Path(config.log.dir), config.run_name.rpartition("-")[0]
     if not config.versions or config.directory.exists() or not folder.is_dir():
         return None
+    known = {".".join(origin.split(".")[:2]) for origin in origins}
     alike = (other for other in folder.iterdir() if other.name.rpartition("-")[0] == start)
     for other in sorted(alike, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             theirs = tomllib.loads((other / runlog.CONFIG).read_text(encoding="utf-8"))
             tables: dict[str, Any] = {"versions": theirs.get("versions", {})}
             for key, named in (("optimizer", config.optimizer), ("schedule", config.schedule)):
-                given = {k: v for k, v in named.hyperparameters.items() if f"{key}.{k}" in origins}
-                tables[key] = Named(**theirs[key] | given)
+                given = {k: v for k, v in named.model_dump().items() if f"{key}.{k}" in known}
+                tables[key] = type(named)(**theirs[key] | given)
         except (OSError, KeyError, TypeError, ValueError):
             continue  # the report names damaged folders
         if config.model_copy(update=tables).run_name == other.name:

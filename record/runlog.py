@@ -379,17 +379,6 @@ def restored(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of nested tables; keys that are dotted already stay as they are."""
-    result: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
-
-
 def now() -> str:
     """UTC, ISO 8601, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from configs.loading import flat
 from configs.schema import Config
-from record.runlog import flat
 from report.run import Run, default_arm, value_at
 
 # Keys that change no result: runs that differ in these alone are one arm. Numbers of updates are

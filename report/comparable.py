@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from record.runlog import flat
+from configs.loading import flat
 from report.run import Run, value_at
 from report.study import Study
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.loading import flat
 from record import history
 from record.contest import PlanFile
 from record.history import HISTORY, Entry
-from record.runlog import flat
 
 SEEDS = {"seeds": "seed", "tuning_seeds": "tuning seed", "tie_seeds": "tie seed"}
 SEEDS |= {"data_seeds": "data seed"}

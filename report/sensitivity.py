@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from record.runlog import flat
+from configs.loading import flat
 from report.run import Run
 from report.study import Study
 

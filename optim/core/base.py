@@ -36,6 +36,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     check_gradients: bool = True
+    whole: tuple[str, ...] = ()  # hyperparameters that cannot differ from one role to another
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
@@ -76,6 +77,11 @@ class Optimizer(torch.optim.Optimizer):
                     f"{type(self).__name__}: the gradient of parameter {bad[0]}{others} is not"
                     " finite; nothing was changed: skip this step, or lower lr or clip gradients"
                 )
+
+    @classmethod
+    def acts_on(cls, role: str, key: str) -> bool:
+        """Whether hyperparameter `key` acts on the parameters of `role`, by their group's value."""
+        return key not in cls.whole
 
     def train_mode(self) -> None:
         """Put the weights where gradients are taken (schedule-free methods, averaging)."""

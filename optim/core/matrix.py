@@ -2,8 +2,11 @@
 
 A method's own mathematics is for the matrices inside the network, whose rows and columns are
 neurons: parameters with two dimensions in a group of role "hidden", or in a group without a role.
-Embeddings, an untied head and vectors take AdamW's step with lr * adamw_lr_ratio. A ratio, because
-a schedule acts on lr and so reaches both.
+Embeddings, an untied head and vectors take AdamW's step, with the rate, betas and decay of their
+role (optim.core.roles).
+
+A fused "c_attn" is three matrices, Q, K and V, with split_qkv: each has its own state, stacked in
+the parameter's state along a new first dimension, and methods are given single matrices only.
 
 Random matrices depend on a seed, an epoch and a shape, never on torch's global generator. So they
 are equal on all ranks, after a resume and for any order of the parameters, and need no state.
@@ -13,7 +16,7 @@ Matrices of equal shape share them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -23,19 +26,21 @@ from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
-from optim.core.batch import Batch, Params, Tensors, Values
+from optim.core.batch import Batch, Params, Values
 
 
 class MatrixRule(UpdateRule):
     """An optimizer of hidden matrices, with AdamW inside for all other parameters.
 
     A subclass writes `__init__`, `matrix_step` and, as `buffers` or `matrix_state`, its state. Its
-    hyperparameters include "weight_decay", "adamw_lr_ratio", and for AdamW either "betas" and
-    "eps" or "adamw_betas" and "adamw_eps".
+    hyperparameters include "weight_decay", "split_qkv", and "betas" and "eps" for AdamW; those
+    that matrices do not use are in `not_of_matrices`.
 
     Raises:
         ValueError: none of the parameters is a hidden matrix.
     """
+
+    not_of_matrices: tuple[str, ...] = ()
 
     def __init__(self, params: Params, values: Values) -> None:
         super().__init__(params, values)
@@ -46,12 +51,22 @@ class MatrixRule(UpdateRule):
             )
 
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
-        """Tensors to keep for the matrix `p`; by default zeros, named by `buffers`."""
+        """Tensors to keep for the single matrix `p`; by default zeros, named by `buffers`."""
         return super().init_state(p, h)
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
-        """One step of a batch of matrices, in place, never compiled; `c` has "lr" and "decay"."""
+        """One step of a batch of matrices, in place, never compiled; `c` has "lr" and "decay".
+
+        Parameters, gradients and state are those of single matrices: Q, K and V come apart.
+        """
         raise NotImplementedError
+
+    @classmethod
+    def acts_on(cls, role: str, key: str) -> bool:
+        """AdamW uses three hyperparameters; matrices use all that are not for AdamW alone."""
+        if role == "hidden":
+            return key not in (*cls.whole, *cls.not_of_matrices)
+        return key in ("lr", "betas", "eps", "weight_decay") and key not in cls.whole
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """Either "adamw", "matrix", or with split_qkv also "qkv": three matrices in one."""
@@ -69,21 +84,17 @@ class MatrixRule(UpdateRule):
         """AdamW's moments, or the method's own state."""
         if h["kind"] == "adamw":
             return {name: torch.zeros_like(p) for name in adamw.BUFFERS}
-        return self.matrix_state(p, h)
+        return stacked_state(self.matrix_state, p, h)
 
     update = staticmethod(adamw.update)
 
     def advance(self, batches: list[Batch]) -> None:
         """AdamW's step, or the method's own."""
         for batch in batches:
-            h = batch.h
-            if h["kind"] != "adamw":
-                self.matrix_step(batch, self.coefficients(h, batch.step))
-                continue
-            names = ("betas", "eps", "weight_decay", "kind")
-            inner = {name: h.get(f"adamw_{name}", h.get(name)) for name in names}
-            inner["lr"] = h["lr"] * h["adamw_lr_ratio"]
-            self.run(self.update, replace(batch, h=inner), adamw.coefficients(inner, batch.step))
+            if batch.h["kind"] == "adamw":
+                self.run(self.update, batch, adamw.coefficients(batch.h, batch.step))
+        for batch in single_matrices(b for b in batches if b.h["kind"] != "adamw"):
+            self.matrix_step(batch, self.coefficients(batch.h, batch.step))
 
 
 def is_hidden(p: Tensor, group: Mapping[str, Any]) -> bool:
@@ -107,9 +118,40 @@ def split_kind(p: Tensor, name: str, group: Mapping[str, Any]) -> str:
     return "qkv"
 
 
-def matrices(tensors: Tensors, kind: str) -> Tensors:
-    """Views of `tensors` as single matrices: one of kind "qkv" is three."""
-    return [part for t in tensors for part in (t.chunk(3) if kind == "qkv" else (t,))]
+def stacked_state(
+    make: Callable[[Tensor, Values], dict[str, Tensor]], p: Tensor, h: Values
+) -> dict[str, Tensor]:
+    """`make(p, h)`; of kind "qkv" what it gives for Q, K and V, stacked: (3, ...) each."""
+    if h["kind"] != "qkv":
+        return make(p, h)
+    parts = [make(part, h) for part in p.chunk(3)]
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def single_matrices(batches: Iterable[Batch]) -> list[Batch]:
+    """Batches of views of single matrices, all of kind "matrix": a "qkv" becomes three of them.
+
+    Those of one group, step, dtype and device come together.
+    """
+    single: dict[tuple[Any, ...], Batch] = {}
+    for batch in batches:
+        parts = batch
+        if batch.h["kind"] == "qkv":
+            parts = replace(
+                batch,
+                params=[part for p in batch.params for part in p.chunk(3)],
+                grads=[part for g in batch.grads for part in g.chunk(3)],
+                state={k: [part for t in ts for part in t] for k, ts in batch.state.items()},
+            )
+        key = (batch.index, batch.step, batch.params[0].dtype, batch.params[0].device)
+        if key not in single:
+            single[key] = Batch({**batch.h, "kind": "matrix"}, batch.step, batch.index)
+        joined = single[key]
+        joined.params += parts.params
+        joined.grads += parts.grads
+        for name, tensors in parts.state.items():
+            joined.state.setdefault(name, []).extend(tensors)
+    return list(single.values())
 
 
 def bias_correction(betas: tuple[float, float], step: int) -> float:

@@ -62,11 +62,12 @@ def ademamix(p, grads, lrs, *, betas, alpha, warmup_steps, eps, weight_decay):
     return p
 
 
-def mars(p, grads, lrs, *, betas, gamma, eps, weight_decay, vector_lr_ratio, vector_betas):
+def mars(p, grads, lrs, *, betas, gamma, eps, weight_decay, roles):
     if p.ndim != 2:
-        lrs = [lr * vector_lr_ratio for lr in lrs]
+        own = roles["vector"]
+        lrs = [lr * own["lr_ratio"] for lr in lrs]
         # The decay of the authors' vectors has an lr and a factor of its own.
-        return adamw(p, grads, lrs, betas=vector_betas, eps=eps, weight_decay=weight_decay)
+        return adamw(p, grads, lrs, betas=own["betas"], eps=eps, weight_decay=weight_decay)
     m = v = last = torch.zeros_like(p)
     for t, (g, lr) in enumerate(zip(grads, lrs, strict=True), start=1):
         c = g + gamma * betas[0] / (1 - betas[0]) * (g - last)

@@ -35,9 +35,10 @@ def rates(lr, steps=STEPS):
 
 
 def take(optimizer, named, grads, lrs):
+    ratios = [group["lr"] / lrs[0] for group in optimizer.param_groups]
     for step, lr in enumerate(lrs):
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            group["lr"] = lr * ratio
         for key, p in named.items():
             p.grad = grads[key][step].clone()
         optimizer.step()
@@ -45,10 +46,20 @@ def take(optimizer, named, grads, lrs):
 
 
 def final(name, grads, lr=1e-2, shapes=SHAPES, **hyperparameters):
-    """The parameters after the optimizer `name` has taken a step with each of `grads`."""
+    """The parameters after the optimizer `name` has taken a step with each of `grads`.
+
+    With `roles` there are two groups: matrices are hidden, the others are vectors.
+    """
     named = start(shapes)
-    group = {"params": list(named.values()), "names": list(named)}
-    optimizer = build_optimizer(name, [group], lr=lr, **hyperparameters)
+    groups = {}
+    for key, p in named.items():
+        role = ("hidden" if p.ndim == 2 else "vector") if "roles" in hyperparameters else None
+        group = groups.setdefault(
+            role, {"params": [], "names": []} | ({"role": role} if role else {})
+        )
+        group["params"].append(p)
+        group["names"].append(key)
+    optimizer = build_optimizer(name, groups.values(), lr=lr, **hyperparameters)
     return take(optimizer, named, grads, rates(lr))
 
 

@@ -41,9 +41,8 @@ def test_the_rest_is_adamw_at_a_ratio_of_lr(dtype):
         {"params": [named["c_proj"]], "role": "hidden"},
         {"params": [named["bias"], named["one"]], "role": "vector", "weight_decay": 0.0},
     ]
-    optimizer = build_optimizer(
-        "muon", groups, lr=0.1, adamw_lr_ratio=0.25, adamw_betas=(0.8, 0.9), adamw_eps=1e-6
-    )
+    quarter = {role: {"lr_ratio": 0.25} for role in ("embedding", "vector")}
+    optimizer = build_optimizer("muon", groups, roles=quarter, lr=0.1, betas=(0.8, 0.9), eps=1e-6)
     oracles.replay(optimizer, named)
     hyperparameters = {"lr": 0.025, "betas": (0.8, 0.9), "eps": 1e-6}
     for names, weight_decay in ((["wte"], 0.1), (["bias", "one"], 0.0)):

@@ -42,15 +42,16 @@ def test_roles_decide_what_is_a_matrix(name):
     same = oracles.named_parameters(torch.float32, shapes)
     roles = {"wte": "embedding", "c_fc": "hidden", "head": "head", "bias": "vector"}
     groups = [{"params": [named[key]], "role": role} for key, role in roles.items()]
-    groups.append({"params": [named["conv"]]})
     resolved = resolve_optimizer(name, {})
-    optimizer = build_optimizer(name, groups, lr=0.01, adamw_lr_ratio=0.5, weight_decay=0.1)
+    half = {role: {"lr_ratio": 0.5} for role in ("embedding", "head", "vector")}
+    groups.append({"params": [named["conv"]], "lr": 0.005})
+    optimizer = build_optimizer(name, groups, lr=0.01, roles=half, weight_decay=0.1)
     oracles.replay(optimizer, named)
     adamw = torch.optim.AdamW(
         same.values(),
         lr=0.005,
-        betas=resolved.get("adamw_betas", resolved.get("betas")),
-        eps=resolved.get("adamw_eps", resolved.get("eps")),
+        betas=resolved["betas"],
+        eps=resolved["eps"],
         weight_decay=0.1,
     )
     oracles.replay(adamw, same)
