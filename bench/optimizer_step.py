@@ -227,7 +227,7 @@ def ours(name: str, groups: list[dict[str, Any]], options: argparse.Namespace) -
     preset["lr"] *= 1e-6
     if "n_head" in preset:
         preset["n_head"] = SIZES[options.size][1]
-    optimizer = build_optimizer(preset.pop("name"), groups, **preset)
+    optimizer = build_optimizer(preset.pop("name"), groups, total_steps=1000, **preset)
     if options.plain:
         optimizer.compile = False  # type: ignore[attr-defined]
     return optimizer

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from configs import Config, ConfigError, load
+from configs.loading import flat
 from contest.file import Arm, Contest
 from contest.job import Job, job, resolved, schedule_factors
 from record import checkpoints, runlog
@@ -70,6 +71,7 @@ def trunks(contest: Contest, home: Path, starts: list[Start]) -> list[Job]:
             segments.append(segment)
             before = segment.id
             for start in branches[point]:
+                _check_optimizer(start.job, segment)
                 start.job = replace(start.job, after=segment.id)
     return segments
 
@@ -97,6 +99,30 @@ def _warmup(run: Job) -> int:
         problem = f"arm '{run.arm}': schedule.warmup_steps = {value} is a fraction"
         raise ConfigError(f"{problem}, so lengths share no trunk; give a number of updates")
     return value
+
+
+def _check_optimizer(run: Job, segment: Job) -> None:
+    """Check that the trunk's optimizer is that of the run, whatever their lengths.
+
+    Raises:
+        ConfigError: a hyperparameter is a fraction of the run, or longer than the trunk.
+    """
+    import optim  # imports torch
+
+    try:
+        own, trunk = (_updates(optim.counted_in_updates(job.config)) for job in (run, segment))
+    except ConfigError as error:
+        raise ConfigError(f"arm '{run.arm}': on the way to a branch {error}") from None
+    for key, value in own.items():
+        if value != trunk[key]:
+            given = flat(run.config.table()["optimizer"])[key]
+            problem = f"arm '{run.arm}': optimizer.{key} = {given} is a fraction of the run"
+            raise ConfigError(f"{problem}, so lengths share no trunk; give a number of updates")
+
+
+def _updates(counted: tuple[Mapping[str, Any], Mapping[str, Any]]) -> dict[str, Any]:
+    values, roles = counted
+    return flat({**values, "roles": roles})
 
 
 def _branch_point(run: Job) -> int:

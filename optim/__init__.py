@@ -27,7 +27,7 @@ from optim.apollo import APOLLO
 from optim.cautious import CautiousAdamW, CautiousLion
 from optim.core import foreign
 from optim.core.base import Optimizer, optimizer_state_bytes
-from optim.core.hyperparameters import complete
+from optim.core.hyperparameters import complete, in_updates
 from optim.core.roles import Roles, refuse_moved, resolve_roles, with_roles
 from optim.core.schedule import Schedule
 from optim.dion import Dion
@@ -55,6 +55,7 @@ __all__ = [
     "Schedule",
     "build_optimizer",
     "build_schedule",
+    "counted_in_updates",
     "optimizer_class",
     "optimizer_of",
     "optimizer_state_bytes",
@@ -148,6 +149,7 @@ def build_optimizer(
     *,
     roles: Roles | None = None,
     wrap: Mapping[str, Any] | None = None,
+    total_steps: int | None = None,
     **hyperparameters: Any,
 ) -> Optimizer:
     """The optimizer `name` over `param_groups`.
@@ -159,17 +161,20 @@ def build_optimizer(
         roles: what groups of a "role" have of their own, by role: "lr_ratio", a factor on lr, and
             hyperparameters of the class; they stand above the group's own values.
         wrap: what is wrapped around it, as the table [optimizer.wrap].
+        total_steps: updates of the run, which hyperparameters may be fractions of.
         hyperparameters: the keyword arguments of the class; the rest take their defaults.
 
     Returns:
         An instance of the class, with the hooks of `optim.core.base.Optimizer`.
 
     Raises:
-        ConfigError: as `resolve_optimizer`, or when the class refuses the values; one line.
+        ConfigError: as `resolve_optimizer`; or the class refuses the values; or one is a fraction
+            of the run, or longer than it, and total_steps does not say how long that is. One line.
     """
     values = resolve_optimizer(name, hyperparameters)
     own = resolve_roles(name, optimizer_class(name), values, roles or {})
-    return _construct(name, param_groups, values, own, resolve_wrap(wrap or {}))
+    counted = _in_updates(name, values, own, total_steps)
+    return _construct(name, param_groups, *counted, resolve_wrap(wrap or {}))
 
 
 def _construct(
@@ -300,14 +305,36 @@ def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
     schedulers, which would not read a rate that is set later.
 
     Raises:
-        ConfigError: the class refuses the values; one line.
+        ConfigError: the class refuses the values, or the run is too short for them; one line.
     """
+    values, roles = counted_in_updates(config)
     table = config.optimizer
-    roles = {role: own.model_dump() for role, own in table.roles.items()}
-    optimizer = _construct(table.name, param_groups, table.hyperparameters, roles, table.wrap)
+    optimizer = _construct(table.name, param_groups, values, roles, table.wrap)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def counted_in_updates(config: Config) -> tuple[dict[str, Any], Roles]:
+    """Hyperparameters and settings by role of a resolved configuration, with updates of its run.
+
+    Raises:
+        ConfigError: a number of updates is longer than the run; one line.
+    """
+    table = config.optimizer
+    roles = {role: own.model_dump() for role, own in table.roles.items()}
+    return _in_updates(table.name, table.hyperparameters, roles, config.train.total_steps)
+
+
+def _in_updates(
+    name: str, values: Mapping[str, Any], roles: Roles, total_steps: int | None
+) -> tuple[dict[str, Any], Roles]:
+    cls = optimizer_class(name)
+    own = {
+        role: in_updates(cls, settings, total_steps, f"optimizer.roles.{role}")
+        for role, settings in roles.items()
+    }
+    return in_updates(cls, values, total_steps, "optimizer"), own
 
 
 def schedule_of(config: Config) -> Schedule:

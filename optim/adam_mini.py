@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class AdamMini(UpdateRule):
         p <- p - lr * (m / (1 - beta1^t)) / (sqrt(v_b / (1 - beta2^t)) + eps)     (p in block b)
 
     Blocks, by the parameter's name and shape (rows are output neurons or tokens):
-        *.c_attn.weight      a head of Q, a head of K (n_head each); a row of V
+        *.c_attn.weight      a head of Q, a head of K (n_head each); a row of V, or V whole
         other matrices       a row: MLP, projections, embeddings
         ln_*, norm           the whole vector
         other vectors        an element: Adam, as for the biases in the package
@@ -36,8 +36,8 @@ class AdamMini(UpdateRule):
     positions. It exempts tensors from decay by name; here the groups decide, as for every
     optimizer.
     Tuning: AdamW's hyperparameters. n_head must be the model's. One that does not divide Q's rows
-    is an error, but 6 in place of 12 goes unnoticed. Below about 20,000 steps the authors advise
-    one v for the whole of V, which this class does not offer.
+    is an error, but 6 in place of 12 goes unnoticed. Below about 10,000 to 20,000 steps the authors
+    advise one v for the whole of V: value_blocks "whole".
     State: exp_avg and a number for each block: 4 bytes per parameter (4.006 for GPT-2 124M).
     """
 
@@ -52,6 +52,7 @@ class AdamMini(UpdateRule):
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 0.0,
         n_head: Count = 1,
+        value_blocks: Literal["row", "whole"] = "row",
     ) -> None:
         super().__init__(params, locals())
 
@@ -119,8 +120,8 @@ def _block_means(rows: Tensor, h: Values) -> Tensor:
     if h["kind"] != "qkv":
         return rows
     heads, width = 2 * h["n_head"], len(rows) // 3
-    q_and_k = rows[: 2 * width].view(heads, -1).mean(-1, keepdim=True)
-    return torch.cat([q_and_k, rows[2 * width :]])
+    q_and_k, v = rows[: 2 * width].view(heads, -1).mean(-1, keepdim=True), rows[2 * width :]
+    return torch.cat([q_and_k, v.mean(0, keepdim=True) if h["value_blocks"] == "whole" else v])
 
 
 def _by_row(blocks: Tensor, p: Tensor, h: Values) -> Tensor:
@@ -129,4 +130,4 @@ def _by_row(blocks: Tensor, p: Tensor, h: Values) -> Tensor:
         return blocks
     heads, width = 2 * h["n_head"], len(p) // 3
     q_and_k = blocks[:heads].expand(heads, 2 * width // heads).reshape(-1, 1)
-    return torch.cat([q_and_k, blocks[heads:]])
+    return torch.cat([q_and_k, blocks[heads:].expand(width, 1)])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import NonNegativeInt
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
-from optim.core.hyperparameters import Beta, NonNegative, OpenRatio
+from optim.core.hyperparameters import Beta, NonNegative, OpenRatio, RunSteps
 
 
 class AdEMAMix(UpdateRule):
@@ -30,9 +29,10 @@ class AdEMAMix(UpdateRule):
 
     Differs: nothing. The paper has one warm-up for alpha and one for beta3, and sets both to the
     length of the run. The authors' code adds 1e-8 inside the logarithms.
-    Tuning: lr as AdamW; alpha 4 to 10. Set warmup_steps to the run's number of updates: with 0 both
-    have their full value at once, which the paper finds unstable. beta3's memory, 1 / (1 - beta3)
-    updates, should be much shorter than the run: take 0.999 below 50,000 updates.
+    Tuning: lr as AdamW; alpha 4 to 10. warmup_steps is a fraction of the run, by default all of it
+    as in the paper, or a number of updates: with 0 both have their full value at once, which the
+    paper finds unstable. beta3's memory, 1 / (1 - beta3) updates, should be much shorter than the
+    run: take 0.999 below 50,000 updates.
     State: exp_avg, exp_avg_slow, exp_avg_sq: 12 bytes per parameter.
     """
 
@@ -45,7 +45,7 @@ class AdEMAMix(UpdateRule):
         lr: NonNegative = 1e-3,
         betas: tuple[OpenRatio, Beta, OpenRatio] = (0.9, 0.999, 0.9999),  # logarithms: not of 0
         alpha: NonNegative = 5.0,
-        warmup_steps: NonNegativeInt = 0,
+        warmup_steps: RunSteps = 1.0,
         eps: NonNegative = 1e-8,
         weight_decay: NonNegative = 0.0,
     ) -> None:

@@ -17,7 +17,7 @@ class Dion(MatrixRule):
 
     Source: Ahn et al., "Dion: Distributed Orthonormalized Updates", arXiv:2504.05295, Algorithm 1.
 
-        B = M + g
+        B = M + g                              (transposed if m < n, and so are M and P Q^T)
         P = qr(B Q)                            (m x r: orthonormal columns; 0 if B is 0)
         W = B^T P
         M <- B - (1 - momentum) * P W^T        (error feedback: what P misses stays in M whole)
@@ -28,12 +28,15 @@ class Dion(MatrixRule):
     with r = ceil(rank_fraction * min(m, n)). Other parameters (embeddings, head, vectors): AdamW
     with betas, eps and weight_decay.
     Differs: it runs on one machine; the paper's sharding changes where the work is done, not the
-    result. qr is Householder's, in at least float32; the authors' code has a randomised Cholesky
-    QR. If a column of W is zero, that column of Q stays as it is. The first Q is random and depends
-    only on `seed` and the shape, so it is equal on all ranks; matrices of equal shape share it.
+    result. Wide matrices are transposed as in the authors' dion.py, which saves state; without
+    `transpose` no matrix is, as in Algorithm 1 and their dion_simple.py. qr is Householder's, in at
+    least float32; the authors' code has a randomised Cholesky QR. If a column of W is zero, that
+    column of Q stays as it is. The first Q is random and depends only on `seed` and the shape, so
+    it is equal on all ranks; matrices of equal shape share it.
     Tuning: lr as muon's with scale "original", about 0.01 to 0.02. With rank_fraction 1 it is close
     to Muon; published runs take 1/2 to 1/4 without much loss at this size.
-    State: momentum_buffer and Q: 4 (1 + r / m) bytes per parameter of an m x n matrix; exp_avg,
+    State: momentum_buffer and Q: 4 (1 + r / max(m, n)) bytes per parameter of an m x n matrix
+    (1 + r / m without transpose); exp_avg,
     exp_avg_sq: 8 bytes of the others (6.1 for GPT-2 124M with rank_fraction 0.5).
     """
 
@@ -49,6 +52,7 @@ class Dion(MatrixRule):
         rank_fraction: PositiveRatio = 0.5,
         weight_decay: NonNegative = 0.01,
         seed: int = 0,
+        transpose: bool = True,
         split_qkv: bool = True,
         betas: Betas = (0.9, 0.95),
         eps: NonNegative = 1e-8,
@@ -59,19 +63,22 @@ class Dion(MatrixRule):
         """The momentum, and the right factor Q."""
         r = math.ceil(h["rank_fraction"] * min(p.shape))
         dtype = torch.promote_types(p.dtype, torch.float32)
-        right = random_matrix(p.size(1), r, h["seed"], 0, dtype, p.device)
+        side = min(p.shape) if h["transpose"] else p.size(1)
+        right = random_matrix(side, r, h["seed"], 0, dtype, p.device)
         return {**super().matrix_state(p, h), "right_factor": right.clone()}
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
         h = batch.h
         for p, g, state in batch.items():
+            m, n = p.shape
+            step_size = c["lr"] * math.sqrt(m / n)
             momentum, right = state["momentum_buffer"], state["right_factor"]
+            if h["transpose"] and m < n:
+                p, g, momentum = p.mT, g.mT, momentum.mT
             b = momentum.to(right.dtype) + g.to(right.dtype)
             left = torch.linalg.qr(b @ right).Q * b.any()  # of zeros, qr makes unit vectors
             w = b.mT @ left
             momentum.copy_(b.addmm_(left, w.mT, alpha=h["momentum"] - 1))
             lengths = w.norm(dim=0)
             right.copy_(torch.where(lengths > 0, w / lengths, right))
-            m, n = p.shape
-            step_size = c["lr"] * math.sqrt(m / n)
             add_product_(p, left, right.mT, left=c["decay"], factor=-step_size)

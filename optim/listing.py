@@ -122,7 +122,7 @@ def counted(name: str) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(1)
     p = torch.nn.Parameter(0.02 * torch.randn(_SIDE, _SIDE, generator=generator))
     group = {"params": [p], "names": ["h.0.mlp.c_fc.weight"], "role": "hidden"}
-    optimizer = build_optimizer(name, [group])
+    optimizer = build_optimizer(name, [group], total_steps=100)
     before: dict[str, torch.Tensor] = {}
     for _ in range(3):
         before = {key: x.clone() for key, x in _tensors(optimizer.state[p]).items()}

@@ -11,7 +11,7 @@ from optim.core.hyperparameters import Betas, NonNegative
 
 
 class NAdamW(UpdateRule):
-    """AdamW with Nesterov momentum, in the meaning of AlgoPerf and optax.
+    """AdamW with Nesterov momentum, in the meaning of AlgoPerf.
 
     Source: Dozat, "Incorporating Nesterov Momentum into Adam", ICLR 2016 workshop, with a constant
     beta1, as in Choi et al., arXiv:1910.05446, table 1; AlgoPerf's baseline of this name.
@@ -23,7 +23,9 @@ class NAdamW(UpdateRule):
         p <- p - lr * (n / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
     Differs: from torch's NAdam (`nadam` here), which raises beta1 from half its value over hundreds
-    of steps and divides by the product of all of them: its early steps are much smaller.
+    of steps and divides by the product of all of them: its early steps are much smaller. And from
+    optax.nadamw, which corrects the bias of the look-ahead as of the next step: at beta1 0.9 its
+    first step is 1.474 times AdamW's, not 1.9.
     Tuning: lr, weight_decay and betas as AdamW. The first step is (1 + beta1) times AdamW's.
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
     """

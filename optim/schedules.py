@@ -29,6 +29,7 @@ from pydantic import AfterValidator
 
 from configs.validation import ConfigError
 from optim.core.hyperparameters import (
+    ROUNDING,
     AtLeastOne,
     Count,
     OpenRatio,
@@ -37,9 +38,8 @@ from optim.core.hyperparameters import (
     PositiveSteps,
     Ratio,
     Steps,
+    placed,
 )
-
-_ROUNDING = 1e-9  # steps; 0.07 * 100 is 7.000000000000001, which must not become 8
 
 DecayType = Literal[
     "linear", "1-sqrt", "cosine", "mirror_cosine", "square", "exponential", "power", "1-power"
@@ -67,20 +67,13 @@ Knots = Annotated[tuple[tuple[Ratio, Ratio], ...], AfterValidator(_knots)]
 # ---------------------------------------------------------------- the pieces
 
 
-def _place(steps: int | float, total_steps: int) -> int:
-    """`steps` as a number of updates: itself if an int, else that fraction of the run."""
-    if isinstance(steps, int):
-        return steps
-    return math.ceil(steps * total_steps - _ROUNDING)
-
-
 def _warmup_end(warmup_steps: int | float, total_steps: int) -> int:
     """Length of the warm-up in updates.
 
     Raises:
         ConfigError: it is longer than the run.
     """
-    end = _place(warmup_steps, total_steps)
+    end = placed(warmup_steps, total_steps)
     if end > total_steps:
         raise ConfigError(
             f"schedule.warmup_steps = {warmup_steps} is longer than the run of {total_steps} steps;"
@@ -96,7 +89,7 @@ def _tail_start(key: str, steps: int | float, warmup: int, total_steps: int) -> 
         ConfigError: the warm-up reaches into them.
     """
     # Place the complement of a fraction, so that 0.3 and 0.7 of a run always fit together.
-    start = total_steps - steps if isinstance(steps, int) else _place(1 - steps, total_steps)
+    start = total_steps - steps if isinstance(steps, int) else placed(1 - steps, total_steps)
     if start < warmup:
         raise ConfigError(
             f"schedule.{key} = {steps} leaves {max(start, 0)} of {total_steps} steps, fewer than"
@@ -156,7 +149,7 @@ def step(
     """
     warmup = _warmup_end(warmup_steps, total_steps)
     after = min(step, total_steps - 1) - warmup
-    plateau = max(1, _place(step_size, total_steps - warmup))
+    plateau = max(1, placed(step_size, total_steps - warmup))
     if isinstance(step_size, int) and warmup + step_size >= total_steps:
         raise ConfigError(
             f"schedule.step_size = {step_size} is not shorter than the {total_steps - warmup} steps"
@@ -182,7 +175,7 @@ def multistep(
     """
     warmup = _warmup_end(warmup_steps, total_steps)
     t = min(step, total_steps - 1)
-    passed = sum(_place(milestone, total_steps) <= t for milestone in milestones)
+    passed = sum(placed(milestone, total_steps) <= t for milestone in milestones)
     outside = [m for m in milestones if isinstance(m, int) and m >= total_steps]
     if outside or (passed and t < warmup):
         raise ConfigError(
@@ -308,7 +301,7 @@ def cosine_warm_restarts(
     start = float(warmup)
     length = _first_cycle(first_cycle_steps, cycles, cycle_mult, warmup, total_steps)
     for _ in range(cycles - 1):
-        if step < start + length - _ROUNDING:
+        if step < start + length - ROUNDING:
             break
         start, length = start + length, length * cycle_mult
     x = _progress(step, start, start + length)
@@ -321,10 +314,10 @@ def _first_cycle(
     lengths = float(cycles) if mult == 1 else (mult**cycles - 1) / (mult - 1)  # in first cycles
     if steps is None:
         return (total_steps - warmup) / lengths
-    first = _place(steps, total_steps)
+    first = placed(steps, total_steps)
     end = warmup + first * lengths
     last_start = end - first * mult ** (cycles - 1)
-    if not last_start < total_steps <= end + _ROUNDING:
+    if not last_start < total_steps <= end + ROUNDING:
         raise ConfigError(
             f"schedule.cycles = {cycles} with schedule.first_cycle_steps = {steps}: the last cycle"
             f" lasts from step {last_start:.0f} to {end:.0f} and should contain the end of the run,"
@@ -431,7 +424,7 @@ def power_cool(
     """
     warmup = _warmup_end(warmup_steps, total_steps)
     start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
-    y = _progress(step, start, total_steps + _place(beyond_steps, total_steps))
+    y = _progress(step, start, total_steps + placed(beyond_steps, total_steps))
     return _ramp(step, warmup) * _mix(min_lr_ratio, (1 - y) ** power)
 
 
@@ -528,7 +521,7 @@ def piecewise(
     """
     warmup = _warmup_end(warmup_steps, total_steps)
     x = min(step, total_steps - (interpolation == "constant")) / total_steps
-    right = bisect_right(knots, x + _ROUNDING / total_steps, key=itemgetter(0))  # knots passed
+    right = bisect_right(knots, x + ROUNDING / total_steps, key=itemgetter(0))  # knots passed
     (left_x, before), (right_x, after) = knots[max(right - 1, 0)], knots[min(right, len(knots) - 1)]
     if interpolation == "constant" or right in (0, len(knots)):
         return _ramp(step, warmup) * before
@@ -555,7 +548,7 @@ def power(
     """
     warmup = _warmup_end(warmup_steps, total_steps)
     start = _tail_start("decay_steps", decay_steps, warmup, total_steps)
-    flat = max(1, warmup + _place(hold_steps, total_steps))
+    flat = max(1, warmup + placed(hold_steps, total_steps))
     law = (flat / max(flat, min(step, start) + 1)) ** exponent
     tail = 1 - _progress(step, start, total_steps) if decay_steps else 1.0
     return _ramp(step, warmup) * law * tail

@@ -181,7 +181,7 @@ class NAdam(torch.optim.NAdam, Optimizer):
         p <- p - lr * (1 - mu_t) / (1 - Pi_t) * g / d - lr * mu_{t+1} / (1 - Pi_{t+1}) * m / d
 
     Differs: `decoupled_weight_decay` is true by default; torch's default couples the decay, and
-    AdamW's 0.1 would then mean something else. This is not the "NAdamW" of AlgoPerf and optax,
+    AdamW's 0.1 would then mean something else. This is not the "NAdamW" of AlgoPerf,
     which has no mu_t: there beta1 is constant and the early steps are larger.
     Tuning: lr and weight_decay as AdamW; mu_t starts near beta1 / 2 and nears beta1 only over
     hundreds of steps.

@@ -98,7 +98,8 @@ def test_every_optimizer_trains_by_name(tiny, tmp_path, name):
 def test_every_schedule_preset_trains(tiny, tmp_path, path):
     arguments = [tiny[0], str(path), *tiny[1:], "--train.total_steps", "8"]
     directory, lines = run([*arguments, "--eval.every", "8"], tmp_path / "runs")
-    assert f"-{path.stem}-s1-" in directory.name
+    name = tomllib.loads(path.read_text())["schedule"]["name"]
+    assert f"-{name}-s1-" in directory.name
     assert all(math.isfinite(x["train/loss"]) for x in lines if "train/loss" in x)
 
 

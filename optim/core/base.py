@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optim.core import one_pass
 from optim.core.batch import Batch, Params, State, Tensors, Update, Values
-from optim.core.hyperparameters import from_locals
+from optim.core.hyperparameters import from_locals, in_updates
 from optim.core.schedule import Schedule
 
 COMPILE_FROM = 10_000_000  # parameters; smaller models do not win back the seconds of compiling
@@ -139,8 +139,14 @@ class UpdateRule(Optimizer):
     buffers: tuple[str, ...] = ()
 
     def __init__(self, params: Params, values: Values) -> None:
-        """`values`: the `locals()` of the subclass's `__init__`, or its hyperparameters by name."""
+        """`values`: the `locals()` of the subclass's `__init__`, or its hyperparameters by name.
+
+        Raises:
+            ConfigError: one is a fraction of the run; `optim.build_optimizer` makes it updates.
+        """
         super().__init__(params, from_locals(values))
+        for group in self.param_groups:  # an update counts in updates
+            in_updates(type(self), group, None, "optimizer")
 
     def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Tensors to keep for `p`; called at its first step, when `p.grad` can be read."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -55,9 +56,23 @@ def _positive(value: int | float) -> int | float:
     return value
 
 
+def _run_steps(value: int | float) -> int | float:
+    if isinstance(value, float) and not 0 <= value <= 1:
+        raise ValueError(
+            "a float is a fraction of the run, from 0.0 to 1.0; a number of updates is an integer,"
+            " such as 100"
+        )
+    return _steps(value) if isinstance(value, int) else value
+
+
 # An int counts steps, a float is a fraction of the run: 1 is one step, 1.0 is refused.
 Steps = Annotated[int | float, AfterValidator(_steps)]
 PositiveSteps = Annotated[int | float, AfterValidator(_steps), AfterValidator(_positive)]
+# Of an optimizer, which is given updates (`in_updates`). Here 1.0 is the whole run, 1 one update.
+OF_THE_RUN = "counted in updates, or a fraction of the run"
+RunSteps = Annotated[int | float, AfterValidator(_run_steps), OF_THE_RUN]
+
+ROUNDING = 1e-9  # steps; 0.07 * 100 is 7.000000000000001, which must not become 8
 
 _SCALARS = (bool, int, float, str)
 _PLAIN = bool | int | float | str | tuple | None  # what a TOML file can say
@@ -92,6 +107,41 @@ def complete(target: Callable[..., Any], given: Mapping[str, Any], prefix: str) 
                 " none is valid only where it is the default"
             )
     return {name: value for name, value in values.items() if _writable(value)}
+
+
+def placed(steps: int | float, total_steps: int) -> int:
+    """`steps` as a number of updates: itself if an int, else that fraction of the run."""
+    if isinstance(steps, int):
+        return steps
+    return math.ceil(steps * total_steps - ROUNDING)
+
+
+def in_updates(
+    target: Callable[..., Any], values: Mapping[str, Any], total_steps: int | None, prefix: str
+) -> dict[str, Any]:
+    """`values`, with numbers of updates where the signature of `target` has `RunSteps`.
+
+    total_steps: updates of the run; None if they are not known.
+
+    Raises:
+        ConfigError: a fraction of an unknown length, or more updates than the run has; one line.
+    """
+    hints, result = _hints(target), dict(values)
+    for name, value in values.items():
+        if OF_THE_RUN not in getattr(hints.get(name), "__metadata__", ()):
+            continue
+        if total_steps is None and isinstance(value, float):
+            raise ConfigError(
+                f"{prefix}.{name} = {value} is a fraction of the run, whose length is not known;"
+                f" give build_optimizer total_steps, or {name} as a number of updates"
+            )
+        if total_steps is not None and (updates := placed(value, total_steps)) > total_steps:
+            raise ConfigError(
+                f"{prefix}.{name} = {value} is longer than the run of {total_steps} updates;"
+                f" give fewer, or a fraction of the run such as 1.0"
+            )
+        result[name] = value if total_steps is None else updates
+    return result
 
 
 @functools.cache  # building one takes milliseconds, and a contest of 1,000 runs asks for 2,000

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from configs import load
+from configs import ConfigError, load
 from contest.attempts import killed_by
 from contest.job import Job, resolved, state
 from contest.local import Attempt, exit_code
@@ -294,6 +294,41 @@ def test_branches_share_a_trunk_until_their_cool_down(shards, tmp_path):
             shared = len(tiny.factors(source))
             assert tiny.factors(job)[:shared] == tiny.factors(source)
             assert tiny.factors(job)[shared] != 1
+
+
+@pytest.mark.parametrize(
+    ("warmup", "message"),
+    [
+        (
+            1.0,
+            "arm 'wsd@20': optimizer.warmup_steps = 1.0 is a fraction of the run, so lengths share",
+        ),
+        (
+            17,
+            "arm 'wsd@20': on the way to a branch optimizer.warmup_steps = 17 is longer",
+        ),
+        (16, None),
+    ],
+)
+def test_a_trunk_has_the_optimizer_of_its_runs(shards, tmp_path, warmup, message):
+    """The first segment has 16 updates, the runs 20 and 40."""
+    wsd = {"schedule.name": "wsd", "schedule.warmup_steps": 3, "schedule.decay_steps": 0.25}
+    wsd |= {"optimizer.name": "ademamix", "optimizer.warmup_steps": warmup}
+    branches = {"arms": ["wsd"], "lengths": [20, 40]}
+    contest = tiny.parse(shards, {"cosine": {}, "wsd": wsd}, branches=branches, seeds=[1])
+    if message is None:
+        make(contest, tmp_path)
+        return
+    with pytest.raises(ConfigError, match=message) as caught:
+        make(contest, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hyperparameter_longer_than_the_run_is_refused_before_a_run_starts(shards, tmp_path):
+    long = {"optimizer.name": "ademamix", "optimizer.warmup_steps": 19073}
+    contest = tiny.parse(shards, {"adamw": {}, "ademamix": long})
+    with pytest.raises(ConfigError, match=r"optimizer.warmup_steps = 19073 is longer"):
+        check(contest, tmp_path / "tiny")
 
 
 def test_state_is_read_from_the_disk(shards, tmp_path):

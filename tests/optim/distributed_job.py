@@ -46,7 +46,9 @@ def trained(name: str, alone: bool) -> str:
         values["n_head"] = SHAPE.n_head
     model = train_gpt2.GPT.initialised(SHAPE, seed=1)
     parallel = model if alone else DistributedDataParallel(model)
-    optimizer = build_optimizer(values.pop("name"), model.parameter_groups(), **values)
+    optimizer = build_optimizer(
+        values.pop("name"), model.parameter_groups(), total_steps=100, **values
+    )
     torch.manual_seed(dist.get_rank())  # data and all other randomness differ
     for step in range(STEPS):
         tokens = torch.randint(SHAPE.vocab_size, (4, SHAPE.block_size + 1))

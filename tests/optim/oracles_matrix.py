@@ -167,16 +167,21 @@ def gram_schmidt(x):
     return torch.stack(columns, 1)
 
 
-def dion(p, lr, momentum, weight_decay, q):
-    """Generator: Dion, arXiv:2504.05295, on one matrix from the right factor `q`."""
-    buffer, g = torch.zeros_like(p), (yield p)
+def dion(p, lr, momentum, weight_decay, q, transposed=False):
+    """Generator: Dion, arXiv:2504.05295, on one matrix from the right factor `q`.
+
+    transposed: its mathematics is for the transposed matrix.
+    """
+    scale = lr * (p.shape[0] / p.shape[1]) ** 0.5
+    buffer, g = torch.zeros_like(p.T if transposed else p), (yield p)
     while True:
-        b = buffer + g
+        b = buffer + (g.T if transposed else g)
         left = gram_schmidt(b @ q)
         w = b.T @ left
         buffer = b - (1 - momentum) * left @ w.T
         q = w / (w * w).sum(0) ** 0.5
-        p = (1 - lr * weight_decay) * p - lr * (p.shape[0] / p.shape[1]) ** 0.5 * left @ q.T
+        step = left @ q.T
+        p = (1 - lr * weight_decay) * p - scale * (step.T if transposed else step)
         g = yield p
 
 

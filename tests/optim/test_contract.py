@@ -1,6 +1,7 @@
 """The contract of every optimizer in the table; a new row needs no new test."""
 
 import copy
+import functools
 import inspect
 import io
 import re
@@ -12,16 +13,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import optim
 import train_gpt2
 from configs import Model
 from configs.validation import ConfigError
 from optim import (
     OPTIMIZERS,
-    build_optimizer,
     optimizer_state_bytes,
     resolve_optimizer,
 )
 from optim.core.base import Optimizer, UpdateRule
+from optim.core.hyperparameters import in_updates
+
+build_optimizer = functools.partial(optim.build_optimizer, total_steps=100)
 
 PRESETS = Path(__file__).parents[2] / "configs" / "optimizer"
 OWN = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, UpdateRule)]
@@ -39,7 +43,7 @@ STATE_BYTES = {
     "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is above m and n
     "apollo": lambda m, n: 8 * m * n,
-    "dion": lambda m, n: 4 * m * n + 4 * n * min(m, n) // 2,
+    "dion": lambda m, n: 4 * m * n + 4 * min(m, n) ** 2 // 2,
 }
 
 
@@ -90,8 +94,10 @@ def test_hyperparameters_are_typed_keywords_with_defaults(name):
         assert parameter.name in hints
     assert "lr" in signature.parameters
     if name in OWN:
-        optimizer = OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2, 2))])
-        assert optimizer.defaults == {p.name: p.default for p in rest}, "and nothing else"
+        defaults = {p.name: p.default for p in rest}
+        given = in_updates(OPTIMIZERS[name], defaults, 100, "optimizer")
+        optimizer = OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2, 2))], **given)
+        assert optimizer.defaults == given, "and nothing else"
     switches = {"foreach", "fused", "capturable", "differentiable", "maximize"}
     assert not switches & set(signature.parameters), "how it is computed is no hyperparameter"
 

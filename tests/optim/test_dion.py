@@ -15,15 +15,19 @@ BOTH = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
 
 @pytest.mark.parametrize("fraction", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_equals_the_oracle(fraction, dtype, tolerance):
+@pytest.mark.parametrize("transpose", [True, False])
+def test_equals_the_oracle(fraction, transpose, dtype, tolerance):
     ours = oracles.named_parameters(dtype, SHAPES)
-    optimizer = build_optimizer("dion", ours.values(), rank_fraction=fraction, seed=7, **BOTH)
+    optimizer = build_optimizer(
+        "dion", ours.values(), rank_fraction=fraction, transpose=transpose, seed=7, **BOTH
+    )
     oracles.replay(optimizer, ours)
 
     def rule(p):
         r = math.ceil(fraction * min(p.shape))
-        q = random_matrix(p.shape[1], r, 7, 0, dtype, torch.device("cpu"))
-        return oracles.dion(p, q=q, **BOTH)
+        turned = transpose and p.shape[0] < p.shape[1]
+        q = random_matrix(p.shape[0 if turned else 1], r, 7, 0, dtype, torch.device("cpu"))
+        return oracles.dion(p, q=q, transposed=turned, **BOTH)
 
     theirs = oracles.oracle(rule, oracles.named_parameters(dtype, SHAPES))
     assert oracles.distance(ours, theirs) < tolerance

@@ -34,7 +34,7 @@ def built(name, named, **hyperparameters):
     if name == "adam_mini":
         hyperparameters["n_head"] = 4
     group = {"params": list(named.values()), "names": list(named), "weight_decay": 0.1}
-    return build_optimizer(name, [group], **hyperparameters)
+    return build_optimizer(name, [group], total_steps=100, **hyperparameters)
 
 
 def steps(optimizer, named, count=4):
