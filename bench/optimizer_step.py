@@ -74,6 +74,7 @@ PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, argum
     "schedule_free_adamw": ("schedulefree.AdamWScheduleFree", {}),
     "schedule_free_sgd": ("schedulefree.SGDScheduleFree", {}),
     "soap": ("pytorch_optimizer.SOAP", {}),
+    "psgd_kron": ("pytorch_optimizer.Kron", {}),
     "cautious_lion": ("pytorch_optimizer.Lion", {"cautious": True}),
     "muon": ("pytorch_optimizer.Muon", {"hidden": {"use_muon": True}}),
     "normuon": ("pytorch_optimizer.NorMuon", {"hidden": {"use_muon": True}}),

@@ -32,6 +32,7 @@ from optim.core.roles import Roles, refuse_moved, resolve_roles, with_roles
 from optim.core.schedule import Schedule
 from optim.dion import Dion
 from optim.galore import GaLore
+from optim.kl_soap import KLSOAP
 from optim.lamb import LAMB
 from optim.lars import LARS
 from optim.lion import Lion
@@ -40,12 +41,14 @@ from optim.muon import Muon
 from optim.nadamw import NAdamW
 from optim.normuon import NorMuon
 from optim.prodigy import Prodigy
+from optim.psgd_kron import PSGDKron
 from optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from optim.scion import Scion
 from optim.sgd_sai import SGDSaI, SGDSqrtN
 from optim.shampoo import Shampoo
 from optim.signum import Signum
 from optim.soap import SOAP
+from optim.soap_muon import SOAPMuon
 from optim.sophia import SophiaG
 from optim.wrappers import resolve_wrap, wrapped
 
@@ -96,6 +99,9 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "normuon": NorMuon,
     "scion": Scion,
     "soap": SOAP,
+    "soap_muon": SOAPMuon,
+    "kl_soap": KLSOAP,
+    "psgd_kron": PSGDKron,
     "shampoo": Shampoo,
     "galore": GaLore,
     "apollo": APOLLO,

@@ -62,7 +62,7 @@ class Muon(MatrixRule):
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
         updates = momentum_orthogonalised(batch)
-        torch._foreach_mul_(updates, [_scale(u.shape, batch.h["scale"]) for u in updates])
+        torch._foreach_mul_(updates, [scale_factor(u.shape, batch.h["scale"]) for u in updates])
         torch._foreach_mul_(batch.params, c["decay"])
         torch._foreach_add_(batch.params, updates, alpha=-c["lr"])
 
@@ -75,6 +75,7 @@ def momentum_orthogonalised(batch: Batch) -> Tensors:
     return orthogonalised(list(u), steps=h["ns_steps"])
 
 
-def _scale(shape: torch.Size, convention: str) -> float:
+def scale_factor(shape: torch.Size, convention: str) -> float:
+    """The factor of an orthogonal update of an m x n matrix, in either convention."""
     m, n = shape
     return math.sqrt(max(1, m / n)) if convention == "original" else 0.2 * math.sqrt(max(m, n))

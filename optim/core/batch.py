@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Params = Iterable[Any]  # what torch.optim takes: tensors, (name, tensor) pairs or groups
@@ -48,6 +49,29 @@ class Batch:
     def items(self) -> Iterator[Item]:
         """Every parameter with its gradient and its state."""
         return map(self.item, range(len(self.params)))
+
+    def stacks(self) -> Iterator[Item]:
+        """As `items`, but with those of equal shapes stacked along a new first dimension.
+
+        What is written into parameter and state is kept. On a CPU a stack holds one of them, as
+        views: one large matrix is work enough, and a copy is saved.
+        """
+        shapes: dict[tuple[torch.Size, ...], list[int]] = {}
+        for i, p in enumerate(self.params):
+            key = (p.shape, *(values[i].shape for values in self.state.values()))
+            shapes.setdefault(key, []).append(i)
+        for indices in shapes.values():
+            if len(indices) == 1 or not self.params[indices[0]].is_cuda:
+                for p, g, state in map(self.item, indices):
+                    yield p[None], g[None], {name: value[None] for name, value in state.items()}
+                continue
+            p, g = (torch.stack([ts[i] for i in indices]) for ts in (self.params, self.grads))
+            lists = {name: [values[i] for i in indices] for name, values in self.state.items()}
+            state = {name: torch.stack(values) for name, values in lists.items()}
+            yield p, g, state
+            torch._foreach_copy_([self.params[i] for i in indices], list(p))
+            for name, values in lists.items():
+                torch._foreach_copy_(values, list(state[name]))
 
     def constants(self) -> dict[str, Any]:
         """`h` as an update sees it: without lr, which reaches the update as a coefficient."""

@@ -190,8 +190,12 @@ def random_matrix(
     rows: int, columns: int, seed: int, epoch: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Standard normal numbers, the same for the same arguments; not to be written to."""
-    mixed = seed
-    for part in (epoch, rows, columns):
-        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
-    generator = torch.Generator().manual_seed(mixed)
+    generator = torch.Generator().manual_seed(mixed_seed(seed, epoch, rows, columns))
     return torch.randn(rows, columns, generator=generator, dtype=dtype).to(device)
+
+
+def mixed_seed(seed: int, *parts: int) -> int:
+    """One seed for each combination of the arguments."""
+    for part in parts:
+        seed = (seed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    return seed

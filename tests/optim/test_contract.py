@@ -40,6 +40,9 @@ STATE_BYTES = {
     "adam_mini": lambda m, n: 4 * m * n + 4 * m,
     "normuon": lambda m, n: 4 * m * n + 4 * m,
     "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
+    "soap_muon": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
+    "kl_soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n) + 4 * (m + n),
+    "psgd_kron": lambda m, n: 4 * m * n + 4 * (m * m + n * n),
     "shampoo": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "galore": lambda m, n: 8 * m * n + 4 * min(m, n) ** 2,  # rank 128 is above m and n
     "apollo": lambda m, n: 8 * m * n,

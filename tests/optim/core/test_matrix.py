@@ -15,7 +15,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 SHAPES = {"tall": (12, 8), "wide": (8, 20), "row": (1, 8), "column": (8, 1), "one": (1, 1)}
 
 
-@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("name", [*METHODS, "scion", "psgd_kron"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("gradients", ["random", "zero", "rank one", "tiny", "huge", "zero first"])
 def test_stays_finite(name, dtype, gradients):
@@ -66,7 +66,7 @@ def test_no_matrix_is_one_clear_line(name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("name", [*METHODS, "scion", "psgd_kron"])
 def test_compiled_equals_plain(name):
     shapes = {"c_fc": (256, 160), "wte": (300, 128), "bias": (40_000,)}
     roles = {"c_fc": "hidden", "wte": "embedding", "bias": "vector"}
@@ -84,7 +84,7 @@ def test_compiled_equals_plain(name):
         assert torch.allclose(results[0][key], results[1][key], rtol=1e-5, atol=1e-6), key
 
 
-@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("name", [*METHODS, "scion", "psgd_kron"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_resume_is_exact_in_every_precision(name, dtype):
     """Part of the state is in float32, whatever the precision of the parameter."""
