@@ -41,12 +41,13 @@ class Attention(nn.Module):
         self.n_head = shape.n_head
         self.c_attn = nn.Linear(shape.n_embd, 3 * shape.n_embd)
         self.c_proj = nn.Linear(shape.n_embd, shape.n_embd)
+        self.largest_logits: Tensor | None = None  # (heads,), while an optimizer watches them
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         b, t, c = x.shape
-        q, k, v = self.c_attn(x).view(b, t, 3, self.n_head, c // self.n_head).unbind(2)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, C/heads)
+        q, k, v = self.c_attn(x).view(b, t, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
+        optim.note_logits(self.largest_logits, q, k)  # (B, heads, T, C / heads) each
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.c_proj(y.transpose(1, 2).reshape(b, t, c))
 
@@ -83,9 +84,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """GPT-2 (Radford et al. 2019): learned positions, head tied to the token embedding.
 
-    The embedding is padded to a multiple of 64 rows, which tensor cores prefer. The padded rows are
-    zero, no input reads them and they produce no logit, so they get no gradient and stay zero. They
-    add nothing to a norm; a mean over all 50,304 rows is 0.1 % smaller because of these 47.
+    The embedding is padded to a multiple of 64 rows, which tensor cores prefer. These 47 rows have
+    no input and no logit, so they stay zero; a mean over all 50,304 rows is 0.1 % smaller.
     """
 
     def __init__(self, shape: Model) -> None:
@@ -116,8 +116,7 @@ class GPT(nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, vocab_size)."""
-        positions = torch.arange(tokens.size(1), device=tokens.device)
-        x = self.wte(tokens) + self.wpe(positions)
+        x = self.wte(tokens) + self.wpe(torch.arange(tokens.size(1), device=tokens.device))
         for block in self.h:
             x = block(x)
         return F.linear(self.ln_f(x), self.wte.weight)[..., : self.shape.vocab_size]
@@ -231,9 +230,8 @@ def build(run: Run, checkpoint: Path | None) -> State:
     parents.put_weights(run.config, run.parent, model, optim.optimizer_of)
     optimizer = optim.optimizer_of(run.config, model.parameter_groups())
     optimizer.check_gradients = False  # the loop checks their norm before every step
-    compiled: nn.Module = model
-    if settings.compile is True or (settings.compile == "auto" and process.device.type == "cuda"):
-        compiled = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    compiles = process.device.type == "cuda" if settings.compile == "auto" else settings.compile
+    compiled: nn.Module = torch.compile(model, dynamic=False) if compiles else model  # type: ignore
     ddp_model = process.distribute(compiled, settings.gradient_dtype)
     dtype, autocast = process.precision(settings.dtype)
     metrics = StreamMetrics(settings.total_steps)
@@ -261,9 +259,11 @@ def warm_up(run: Run, state: State) -> float:
     began = time.perf_counter()
     optimizer, shape = state.optimizer, (run.batch.micro, run.config.model.block_size + 1)
     tokens = torch.zeros(shape, dtype=torch.int64).to(run.process.device)
+    steps = range(state.progress.step, run.config.train.total_steps)
     with state.autocast:  # the strides are the loop's: others would compile again
-        state.ddp_model(tokens[:, :-1], tokens[:, 1:]).backward()
-        steps = range(state.progress.step, run.config.train.total_steps)
+        for step in {optimizer.logits_due(step): step for step in steps}.values():
+            with optim.watched_logits(optimizer, state.model, step, run.process.max):
+                state.ddp_model(tokens[:, :-1], tokens[:, 1:]).backward()
         if any(map(optimizer.curvature_due, steps)):
             state.ddp_model(tokens[:, :-1], tokens[:, 1:].float()).backward()
     state.model.zero_grad(set_to_none=True)
@@ -362,12 +362,12 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                 backward(run, state, rows, uniform.to(process.device))
                 optimizer.update_curvature(settings.batch_tokens)
                 optimizer.zero_grad(set_to_none=True)
-            sums = torch.zeros(2, device=process.device)  # over ranks: loss, requests to stop
-            sums[0] = backward(run, state, rows)
+            with optim.watched_logits(optimizer, model, step, process.max):
+                loss = backward(run, state, rows)
 
             # ---- 4. clip
             norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
-            sums[1] = float(bool(signals or log.failure))
+            sums = torch.stack([loss, torch.full_like(loss, bool(signals or log.failure))])
             # The one wait for the device before the update: without it a bad gradient would reach
             # the weights unseen, and ranks could not agree to stop at the same step.
             results = torch.cat([process.sum(sums), norm.view(1)])

@@ -78,6 +78,8 @@ PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, argum
     "cautious_lion": ("pytorch_optimizer.Lion", {"cautious": True}),
     "muon": ("pytorch_optimizer.Muon", {"hidden": {"use_muon": True}}),
     "normuon": ("pytorch_optimizer.NorMuon", {"hidden": {"use_muon": True}}),
+    "adamuon": ("pytorch_optimizer.AdaMuon", {"hidden": {"use_muon": True}}),
+    "muonclip": ("pytorch_optimizer.MuonClip", {"hidden": {"use_muon": True}}),
     "galore": ("pytorch_optimizer.GaLore", {"hidden": LOW_RANK | {"projection_type": "std"}}),
     "apollo": ("pytorch_optimizer.APOLLO", {"hidden": LOW_RANK | {"projection_type": "random"}}),
 }  # sophia_g has none: pytorch_optimizer.SophiaH is Hutchinson's estimate, another method

@@ -210,6 +210,12 @@ class Process:
             dist.all_reduce(tensor)
         return tensor
 
+    def max(self, tensor: Tensor) -> Tensor:
+        """Largest over all ranks, element by element, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on all ranks."""
         box = [value]

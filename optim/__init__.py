@@ -21,16 +21,20 @@ from configs import Config, schema
 from configs.validation import ConfigError, nearest
 from optim import schedules, torch_optimizers
 from optim.adam_mini import AdamMini
+from optim.adamuon import AdaMuon
 from optim.ademamix import AdEMAMix
 from optim.adopt import ADOPT
 from optim.apollo import APOLLO
+from optim.aurora import Aurora
 from optim.cautious import CautiousAdamW, CautiousLion
 from optim.core import foreign
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete, in_updates
+from optim.core.logits import note_logits, watched_logits
 from optim.core.roles import Roles, refuse_moved, resolve_roles, with_roles
 from optim.core.schedule import Schedule
 from optim.dion import Dion
+from optim.dion2 import Dion2
 from optim.galore import GaLore
 from optim.kl_soap import KLSOAP
 from optim.lamb import LAMB
@@ -38,6 +42,8 @@ from optim.lars import LARS
 from optim.lion import Lion
 from optim.mars import MARS
 from optim.muon import Muon
+from optim.muonclip import MuonClip
+from optim.muown import Muown
 from optim.nadamw import NAdamW
 from optim.normuon import NorMuon
 from optim.prodigy import Prodigy
@@ -59,6 +65,7 @@ __all__ = [
     "build_optimizer",
     "build_schedule",
     "counted_in_updates",
+    "note_logits",
     "optimizer_class",
     "optimizer_of",
     "optimizer_state_bytes",
@@ -67,6 +74,7 @@ __all__ = [
     "resolve_schedule",
     "schedule_function",
     "schedule_of",
+    "watched_logits",
 ]
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -97,6 +105,10 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "schedule_free_sgd": ScheduleFreeSGD,
     "muon": Muon,
     "normuon": NorMuon,
+    "adamuon": AdaMuon,
+    "muonclip": MuonClip,
+    "aurora": Aurora,
+    "muown": Muown,
     "scion": Scion,
     "soap": SOAP,
     "soap_muon": SOAPMuon,
@@ -106,6 +118,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "galore": GaLore,
     "apollo": APOLLO,
     "dion": Dion,
+    "dion2": Dion2,
 }
 
 SCHEDULES: dict[str, Callable[..., float]] = {

@@ -52,6 +52,10 @@ COUNTED: dict[str, tuple[float, float]] = {
     "schedule_free_sgd": (4, 20),
     "muon": (4, 20),
     "normuon": (4.02, 20),
+    "adamuon": (8, 28),
+    "muonclip": (4, 20),
+    "aurora": (4, 20),
+    "muown": (4.06, 20.1),
     "scion": (4, 20),
     "soap": (24, 52),
     "soap_muon": (24, 52),
@@ -61,8 +65,9 @@ COUNTED: dict[str, tuple[float, float]] = {
     "galore": (6, 22),
     "apollo": (4, 20),
     "dion": (6, 24),
+    "dion2": (4, 20),
 }
-_HOOKS = ("eval_mode", "curvature_due", "check_schedule", "diagnostics")
+_HOOKS = ("eval_mode", "curvature_due", "logits_due", "check_schedule", "diagnostics")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule
+from optim.core.orthogonal import MatmulDtype, Method, iterations
 from optim.muon import momentum_orthogonalised
 
 _EPS = 1e-10
@@ -24,7 +26,7 @@ class NorMuon(MatrixRule):
 
         b <- momentum * b + (1 - momentum) * g
         u = momentum * b + (1 - momentum) * g  if nesterov  else b
-        O = NewtonSchulz(u / ||u||_F)                            (as in muon)
+        O = orthogonalised(u)                                    (as in muon, with its options)
         v <- beta2 * v + (1 - beta2) * mean(O^2 over each row)
         N = O / (sqrt(v) + 1e-10)
         p <- p * (1 - lr * weight_decay)
@@ -52,7 +54,12 @@ class NorMuon(MatrixRule):
         momentum: Beta = 0.95,
         beta2: Beta = 0.95,
         nesterov: bool = True,
-        ns_steps: Count = 5,
+        orthogonalisation: Method = "newton_schulz",
+        ns_steps: Count | None = None,
+        gram: bool = False,
+        matmul_dtype: MatmulDtype = "auto",
+        normalise_rows: bool = False,
+        renormalise: bool = False,
         scale: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
         split_qkv: bool = True,
         weight_decay: NonNegative = 0.1,
@@ -60,6 +67,11 @@ class NorMuon(MatrixRule):
         eps: NonNegative = 1e-8,
     ) -> None:
         super().__init__(params, locals())
+
+    def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
+        """As muon's."""
+        iterations(group["orthogonalisation"], group["ns_steps"])
+        return super().kind(p, name, group)
 
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum, and the mean square of each row."""

@@ -194,11 +194,14 @@ def test_the_warm_up_makes_the_passes_of_the_loop_and_leaves_no_gradient(start, 
 
     synchronized = []
     process = SimpleNamespace(
-        device=torch.device("cpu"), synchronize=lambda: synchronized.append(warmed[:])
+        device=torch.device("cpu"), synchronize=lambda: synchronized.append(warmed[:]), max=None
     )
     warmed = []
     optimizer = SimpleNamespace(
-        curvature_due=lambda step: step % 9 == 0, warm_up=lambda: warmed.append(model.weight.grad)
+        curvature_due=lambda step: step % 9 == 0,
+        logits_due=lambda step: False,
+        update_logits=lambda largest: None,
+        warm_up=lambda: warmed.append(model.weight.grad),
     )
     run = SimpleNamespace(
         process=process,

@@ -108,6 +108,13 @@ class Optimizer(torch.optim.Optimizer):
     def update_curvature(self, tokens: int) -> None:
         """Use `p.grad`: the gradient of the mean loss over `tokens` labels drawn from the model."""
 
+    def logits_due(self, step: int) -> bool:
+        """Whether update `step`, from 0, needs the largest logit of each attention head."""
+        return False
+
+    def update_logits(self, largest: Mapping[str, Tensor]) -> None:
+        """Use the largest logits of this update: of each attention by name, (heads,)."""
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth a curve, by name, such as an estimated distance."""
         return {}

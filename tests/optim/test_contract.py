@@ -39,6 +39,7 @@ STATE_BYTES = {
     "adafactor": lambda m, n: 4 * (m + n),
     "adam_mini": lambda m, n: 4 * m * n + 4 * m,
     "normuon": lambda m, n: 4 * m * n + 4 * m,
+    "muown": lambda m, n: 4 * m * n + 16 * m,
     "soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "soap_muon": lambda m, n: 8 * m * n + 8 * (m * m + n * n),
     "kl_soap": lambda m, n: 8 * m * n + 8 * (m * m + n * n) + 4 * (m + n),

@@ -9,6 +9,7 @@ from configs.validation import ConfigError
 from optim import build_optimizer
 from optim.core.orthogonal import orthogonal
 from tests.optim import oracles_matrix as oracles
+from tests.optim import oracles_muon
 
 torch_muon = importlib.import_module("torch.optim._muon")
 MATRICES = {"tall": (12, 8), "wide": (8, 12), "square": (8, 8), "another": (12, 8)}
@@ -73,6 +74,29 @@ def test_split_qkv_is_three_matrices():
     groups = [{"params": list(whole.values()), "names": names, "role": "hidden"}]
     oracles.replay(build_optimizer("muon", groups, lr=0.1, split_qkv=False), whole, steps=5)
     assert not torch.allclose(fused["c_attn"], whole["c_attn"], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["newton_schulz", "polar_express", "turbo", "polar"])
+@pytest.mark.parametrize("normalise_rows", [True, False])
+@pytest.mark.parametrize("renormalise", [True, False])
+def test_options_equal_the_oracle_to_1e_10(method, normalise_rows, renormalise):
+    both = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
+    both |= {"normalise_rows": normalise_rows, "renormalise": renormalise}
+    ours = oracles.named_parameters(shapes=MATRICES)
+    options = {"orthogonalisation": method, "gram": True, "scale": "original"}
+    oracles.replay(build_optimizer("muon", ours.values(), **both, **options), ours, steps=4)
+    start = oracles.named_parameters(shapes=MATRICES)
+    theirs = oracles.oracle(lambda p: oracles_muon.muon(p, method=method, **both), start, steps=4)
+    assert oracles.distance(ours, theirs) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_more_steps_than_polynomials_are_refused_before_the_first_step(name):
+    p = torch.nn.Parameter(torch.ones(4, 4))
+    build_optimizer(name, [p], orthogonalisation="polar_express", ns_steps=5)
+    with pytest.raises(ConfigError, match=r"ns_steps = 7: 'polar_express' has 5") as caught:
+        build_optimizer(name, [p], orthogonalisation="polar_express", ns_steps=7)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_fused_matrix_has_to_be_divisible():

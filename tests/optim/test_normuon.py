@@ -39,3 +39,17 @@ def test_first_update_has_equal_rows_and_rms_a_fifth():
     oracles.replay(optimizer, named, steps=1)
     rows = (named["c_fc"] - before).square().mean(-1).sqrt()
     assert torch.allclose(rows, torch.full_like(rows, 0.2), rtol=1e-6)
+
+
+def test_has_muons_options():
+    """Its first update is Muon's with rows of one length, whatever made the update."""
+    options = {"orthogonalisation": "polar", "normalise_rows": True, "renormalise": True}
+    updates = {}
+    for name in ("muon", "normuon"):
+        p = oracles.named_parameters(shapes={"c_fc": (12, 8)})["c_fc"]
+        before = p.detach().clone()
+        p.grad = oracles.gradient(0, "c_fc", p)
+        build_optimizer(name, [p], lr=1.0, weight_decay=0.0, **options).step()
+        updates[name] = (p - before).detach()
+    rows = updates["muon"] / updates["muon"].norm(dim=1, keepdim=True)
+    assert torch.allclose(updates["normuon"], 0.2 * 8**0.5 * rows, atol=1e-8)
