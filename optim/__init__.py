@@ -193,7 +193,7 @@ def build_optimizer(
     values = resolve_optimizer(name, hyperparameters)
     own = resolve_roles(name, optimizer_class(name), values, roles or {})
     counted = _in_updates(name, values, own, total_steps)
-    return _construct(name, param_groups, *counted, resolve_wrap(wrap or {}))
+    return _construct(name, param_groups, *counted, wrap or {}, total_steps)
 
 
 def _construct(
@@ -202,10 +202,11 @@ def _construct(
     values: Mapping[str, Any],
     roles: Roles,
     wrap: Mapping[str, Any],
+    total_steps: int | None,
 ) -> Optimizer:
     cls = foreign.with_hooks(optimizer_class(name))
     groups = with_roles(param_groups, values["lr"], roles)
-    return wrapped(foreign.construct(name, cls, groups, dict(values)), wrap)
+    return wrapped(foreign.construct(name, cls, groups, dict(values)), wrap, total_steps)
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -328,7 +329,8 @@ def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
     """
     values, roles = counted_in_updates(config)
     table = config.optimizer
-    optimizer = _construct(table.name, param_groups, values, roles, table.wrap)
+    total_steps = config.train.total_steps
+    optimizer = _construct(table.name, param_groups, values, roles, table.wrap, total_steps)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

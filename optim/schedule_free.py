@@ -34,6 +34,8 @@ class _ScheduleFree(UpdateRule):
     A subclass writes `update`, and `interpolation` with its name for that hyperparameter.
     """
 
+    keeps_weights = averages_weights = True
+
     @staticmethod
     def interpolation(h: Values) -> float:
         """The coefficient beta of x in y."""

@@ -37,6 +37,8 @@ class Optimizer(torch.optim.Optimizer):
 
     check_gradients: bool = True
     whole: tuple[str, ...] = ()  # hyperparameters that cannot differ from one role to another
+    keeps_weights = False  # whether its state mirrors the weights: nothing else may move them
+    averages_weights = False  # whether eval_mode puts an average in place
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
@@ -96,6 +98,29 @@ class Optimizer(torch.optim.Optimizer):
     def eval(self) -> None:
         """`eval_mode` under the name that other loops call (Hugging Face, accelerate)."""
         self.eval_mode()
+
+    def averages(self) -> tuple[str, ...]:
+        """Names of other weights than those of eval_mode that can be evaluated now."""
+        return ()
+
+    def average_mode(self, name: str) -> None:
+        """Put the weights `name`, one of averages(), in place; train_mode takes them away."""
+        raise KeyError(name)
+
+    def evaluations(self) -> Iterator[str]:
+        """Put the weights of each evaluation in place in turn, and at the end those of training.
+
+        Yields:
+            What the name of their loss ends with: "" for those that are judged, else "_<average>".
+        """
+        try:
+            self.eval_mode()
+            yield ""
+            for name in self.averages():
+                self.average_mode(name)
+                yield f"_{name}"
+        finally:
+            self.train_mode()
 
     def check_schedule(self, schedule: Schedule) -> str | None:
         """A one-line warning if this schedule works against the method; otherwise None."""

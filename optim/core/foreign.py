@@ -141,7 +141,9 @@ def with_hooks(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
 
 @functools.cache  # a second class would be another one for pickle
 def _hooked(cls: type[torch.optim.Optimizer]) -> type[Optimizer]:
-    names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    averages = hasattr(cls, "eval")  # as schedule-free methods do
+    names: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    names |= dict.fromkeys(("keeps_weights", "averages_weights"), averages)
     return type(cls.__name__, (cls, _ForeignHooks), names)
 
 
