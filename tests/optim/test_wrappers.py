@@ -68,8 +68,8 @@ def decays(name, table):
 
 
 def made(name, table, named, groups, **hyperparameters):
-    plain = build_optimizer(name, groups(named), **decays(name, table) | hyperparameters)
-    return wrapped(plain, TABLES[table], total_steps=STEPS)
+    own = decays(name, table) | hyperparameters
+    return build_optimizer(name, groups(named), wrap=TABLES[table], total_steps=STEPS, **own)
 
 
 def values(named):
