@@ -46,6 +46,8 @@ class Muown(MatrixRule):
     the others.
     """
 
+    keeps_weights = True
+
     def __init__(
         self,
         params: Params,

@@ -7,7 +7,7 @@ optimizer uses. A subclass overrides what it changes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,6 +88,12 @@ class Around(Optimizer):
 
     def update_curvature(self, tokens: int) -> None:
         self.inner.update_curvature(tokens)
+
+    def logits_due(self, step: int) -> bool:
+        return self.inner.logits_due(step)
+
+    def update_logits(self, largest: Mapping[str, Tensor]) -> None:
+        self.inner.update_logits(largest)
 
     def diagnostics(self) -> dict[str, float]:
         return self.inner.diagnostics()

@@ -38,6 +38,7 @@ TABLES = {  # each wrapper so that it acts within 8 steps
 }
 ROWS = [*OPTIMIZERS, "torch.optim.Adamax"]
 FREE = {"schedule_free_adamw", "schedule_free_sgd"}
+MIRRORS = FREE | {"muown"}  # whose state mirrors the weights
 NO_DECAY = {name for name in ROWS if "weight_decay" not in resolve_optimizer(name, {})}
 NO_MOMENTUM = {
     name
@@ -47,15 +48,15 @@ NO_MOMENTUM = {
 }
 REFUSED = {  # combinations that make no sense; every other one must work
     "momentum_schedule": FREE | NO_MOMENTUM,
-    "decay": FREE | NO_DECAY | {"prodigy"},
-    "cautious decay": FREE | NO_DECAY | {"prodigy"},
-    "hyperball": FREE | {"prodigy"},
-    "outer_nesterov": FREE,
+    "decay": MIRRORS | NO_DECAY | {"prodigy"},
+    "cautious decay": MIRRORS | NO_DECAY | {"prodigy"},
+    "hyperball": MIRRORS | {"prodigy"},
+    "outer_nesterov": MIRRORS,
     "ema": FREE,
     "lawa": FREE,
     "tail": FREE,
-    "ema_nesterov": FREE,
-    "all": FREE | NO_MOMENTUM | NO_DECAY | {"prodigy"},
+    "ema_nesterov": MIRRORS,
+    "all": MIRRORS | NO_MOMENTUM | NO_DECAY | {"prodigy"},
 }
 COMBINATIONS = [(row, table) for table in TABLES for row in ROWS]
 
