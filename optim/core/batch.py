@@ -50,18 +50,20 @@ class Batch:
         """Every parameter with its gradient and its state."""
         return map(self.item, range(len(self.params)))
 
-    def stacks(self) -> Iterator[Item]:
+    def stacks(self, together: bool | None = None) -> Iterator[Item]:
         """As `items`, but with those of equal shapes stacked along a new first dimension.
 
-        What is written into parameter and state is kept. On a CPU a stack holds one of them, as
-        views: one large matrix is work enough, and a copy is saved.
+        What is written into parameter and state is kept. together: None means on a GPU. Otherwise
+        a stack holds one of them, as views: on a CPU one large matrix is work enough, a copy is
+        saved, and no bit of a matrix depends on which others come with it.
         """
         shapes: dict[tuple[torch.Size, ...], list[int]] = {}
         for i, p in enumerate(self.params):
             key = (p.shape, *(values[i].shape for values in self.state.values()))
             shapes.setdefault(key, []).append(i)
         for indices in shapes.values():
-            if len(indices) == 1 or not self.params[indices[0]].is_cuda:
+            joined = self.params[indices[0]].is_cuda if together is None else together
+            if len(indices) == 1 or not joined:
                 for p, g, state in map(self.item, indices):
                     yield p[None], g[None], {name: value[None] for name, value in state.items()}
                 continue

@@ -7,6 +7,7 @@ import torch
 
 from configs.validation import ConfigError
 from optim import OPTIMIZERS, build_optimizer, resolve_optimizer
+from optim.core.batch import Batch
 from optim.core.matrix import MatrixRule
 from tests.optim import oracles_matrix as oracles
 
@@ -82,6 +83,23 @@ def test_compiled_equals_plain(name):
     for key in shapes:
         # Newton-Schulz and decompositions are the same calls: only AdamW's part is compiled.
         assert torch.allclose(results[0][key], results[1][key], rtol=1e-5, atol=1e-6), key
+
+
+@pytest.mark.parametrize("name", [*METHODS, "psgd_kron"])
+def test_matrices_of_equal_shape_may_be_stacked(name, monkeypatch):
+    """As on a GPU: the same numbers up to rounding, with a state that is the same in form."""
+    shapes = {"a": (8, 8), "b": (8, 8), "c_attn": (12, 4), "c": (4, 4), "bias": (8,)}
+    results, stacks = [], Batch.stacks
+    for together in (False, True):
+        monkeypatch.setattr(Batch, "stacks", lambda batch, t=together: stacks(batch, t))
+        named = oracles.named_parameters(shapes=shapes)
+        group = {"params": list(named.values()), "names": list(named)}
+        optimizer = build_optimizer(name, [group], lr=0.01)
+        oracles.replay(optimizer, named, steps=4)
+        state = [x for p in named.values() for x in optimizer.state[p].values()]
+        results.append([*(p.detach() for p in named.values()), *state])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", [*METHODS, "scion", "psgd_kron"])
