@@ -1,0 +1,146 @@
+"""Shipped contests do what they say: rates, grids, run-length settings, and who takes part."""
+
+import itertools
+import re
+import tomllib
+
+import pytest
+import torch
+
+import optim
+import train_gpt2
+from configs import load
+from contest import file as contests
+from contest.job import resolved
+from optim.core.matrix import MatrixRule
+from tests.jobs import ROOT
+
+SHIPPED = {path.stem: path for path in sorted((ROOT / "configs/contest").glob("*.toml"))}
+TUNED = [name for name, path in SHIPPED.items() if "[contest.tune]" in path.read_text()]
+OF_OPTIMIZERS = ["optimizers", "matrices", "memory", "textbook", "sgd_sai", "large_batch"]
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch):
+    monkeypatch.chdir(ROOT)  # base files are given as for train_gpt2.py
+
+
+def configurations(contest):
+    """The complete configuration of each arm, untuned."""
+    return {arm.name: resolved(tuple(contest.arguments(arm, (1, 1)))) for arm in contest.arms}
+
+
+def own_value(config, key):
+    """What an arm has for a key of the optimizer before it is tuned."""
+    return config.optimizer.hyperparameters[key.removeprefix("optimizer.")]
+
+
+def comments(path, arm):
+    """The head of a contest file and the arm's own lines, comments only."""
+    head, *arms = path.read_text().split("[[arm]]")
+    own = next(text for text in arms if tomllib.loads(text)["name"] == arm)
+    return " ".join(re.findall(r"#\s*(.*)", head + own))
+
+
+def numbers(text):
+    return {float(word) for word in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text)}
+
+
+def factors(key, values):
+    """Ratios of neighbours; of 1 - m for a momentum or an average m, which nears 1."""
+    nears_one = key.removeprefix("optimizer.") in ("momentum", "alpha")
+    scale = [1 - value if nears_one else value for value in values]
+    return [b / a for a, b in itertools.pairwise(scale)]
+
+
+def test_every_optimizer_is_in_a_contest():
+    present = set()
+    for name in OF_OPTIMIZERS:
+        contest = contests.read(SHIPPED[name])
+        arguments = [contest.arguments(arm, (1, 1)) for arm in contest.arms]
+        present |= {load(words).optimizer.name for words in arguments}
+    assert set(optim.OPTIMIZERS) <= present
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_grids_have_equal_factors_around_a_centre_that_is_the_arms_own_or_named(name):
+    contest = contests.read(SHIPPED[name])
+    for arm, config in zip(contest.arms, configurations(contest).values(), strict=True):
+        for key, values in arm.grid.items():
+            ratios = factors(key, values)
+            assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=0.02), (arm.name, key)
+            assert len(values) % 2 == 1, (arm.name, key)
+            centre = values[len(values) // 2]
+            named = numbers(comments(SHIPPED[name], arm.name))
+            assert centre == own_value(config, key) or centre in named, (arm.name, key, centre)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_run_length_hyperparameters_fit_the_run(name):
+    for arm, config in configurations(contests.read(SHIPPED[name])).items():
+        optim.schedule_of(config)
+        values, _ = optim.counted_in_updates(config)
+        if config.optimizer.name == "ademamix":
+            assert values["warmup_steps"] == config.train.total_steps, arm
+            memory = 1 / (1 - values["betas"][2])
+            assert memory < config.train.total_steps / 4, arm
+        if config.optimizer.name == "adam_mini" and config.train.total_steps < 10_000:
+            assert values["value_blocks"] == "whole", arm
+        steps = [
+            value
+            for key, value in values.items()
+            if key.endswith(("_step", "_steps", "_gap", "_frequency")) and key != "ns_steps"
+        ]
+        assert all(step <= config.train.total_steps for step in steps), arm
+
+
+@pytest.mark.parametrize("name", OF_OPTIMIZERS)
+def test_all_adamw_in_a_contest_has_the_same_betas(name):
+    """On embeddings and vectors, which are a third of GPT-2 124M."""
+    for arm, config in configurations(contests.read(SHIPPED[name])).items():
+        with torch.device("meta"):
+            optimizer = optim.optimizer_of(config, train_gpt2.GPT(config.model).parameter_groups())
+        adamw = config.optimizer.name == "adamw"
+        if adamw or isinstance(optimizer, MatrixRule):
+            inner = [g for g in optimizer.param_groups if adamw or g["role"] != "hidden"]
+            assert [g["betas"] for g in inner] == [(0.9, 0.95)] * len(inner), arm
+
+
+def test_track_3_trains_each_arm_as_long_as_its_entry():
+    config = configurations(contests.read(SHIPPED["track3"]))
+    assert {arm: c.train.total_steps for arm, c in config.items()} == {
+        "adamw": 4950,
+        "adamw_untuned": 5625,
+        "muon": 3250,
+        "normuon": 3250,
+        "shampoo": 4100,
+    }
+    assert {c.train.batch_tokens for c in config.values()} == {524_288}
+    assert contests.read(SHIPPED["track3"]).table.target == 3.28
+
+
+def test_track_3_has_the_rates_of_its_entries():
+    """Of Muon, entry 36, and of NorMuon, entry 10, whose schedule ends 50 updates after the run."""
+    config = configurations(contests.read(SHIPPED["track3"]))
+
+    def factor(t, steps, cool_down=0.7):
+        return min(1.0, (1 - t / steps) / cool_down)
+
+    for arm, steps in (("muon", 3250), ("normuon", 3300), ("shampoo", 4100)):
+        ours = optim.schedule_of(config[arm]).factors[:-1]
+        assert ours == pytest.approx([factor(t, steps) for t in range(len(ours))], abs=1e-12)
+    with torch.device("meta"):
+        groups = train_gpt2.GPT(config["muon"].model).parameter_groups()
+        muon = optim.optimizer_of(config["muon"], groups)
+        adamw = optim.optimizer_of(config["adamw"], groups)
+    assert {g["role"]: g["lr"] for g in muon.param_groups} == pytest.approx(
+        {"hidden": 0.025, "embedding": 0.004, "vector": 0.015}
+    )
+    assert {g["role"]: g["lr"] for g in adamw.param_groups} == pytest.approx(
+        {"hidden": 0.001, "embedding": 0.004, "vector": 0.015}
+    )
+    assert {g["role"]: g["weight_decay"] for g in muon.param_groups} == {
+        "hidden": 0.05,
+        "embedding": 0.001,
+        "vector": 0.001,
+    }
