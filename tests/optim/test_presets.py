@@ -1,11 +1,21 @@
 """Presets in configs/optimizer and configs/schedule: one table each, and it resolves."""
 
+import itertools
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
-from optim import OPTIMIZERS, SCHEDULES, build_schedule, resolve_optimizer, resolve_schedule
+from optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    build_optimizer,
+    build_schedule,
+    resolve_optimizer,
+    resolve_schedule,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -33,6 +43,47 @@ def test_optimizer_preset_resolves(path):
     hyperparameters.pop("roles", None)  # resolved with the whole configuration: tests/test_train.py
     resolved = resolve_optimizer(name, hyperparameters)
     assert resolved["lr"] == hyperparameters["lr"]
+
+
+SOURCE = r"arXiv:\d{4}\.\d{4,5}|[\w-]+/[\w.-]+|Derived: |torch's default|that study's"
+
+
+@pytest.mark.parametrize("path", [*presets("optimizer"), *presets("schedule")])
+def test_preset_names_its_source(path):
+    header = "\n".join(itertools.takewhile(lambda x: x[0] == "#", path.read_text().splitlines()))
+    torch_schedule = r"|torch\.optim|track 3|nanogpt|The control"
+    assert re.search(SOURCE + torch_schedule * (path.parent.name == "schedule"), header), header
+    assert "unverified" not in header
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),  # hidden, embedding: as the sources that the presets name give them
+    [
+        ("soap", (0.0018, 0.0036)),
+        ("shampoo", (0.0018, 0.0036)),
+        ("muon_original", (0.02, 0.0036)),
+        ("dion", (0.02, 0.0036)),
+        ("mars", (0.006, 0.006)),
+    ],
+)
+def test_embeddings_have_the_rate_of_the_source(name, rates):
+    preset = tomllib.loads((CONFIGS / "optimizer" / f"{name}.toml").read_text())["optimizer"]
+    groups = [
+        {"params": [torch.ones(shape, requires_grad=True)], "names": [role], "role": role}
+        for role, shape in (("hidden", (4, 4)), ("embedding", (4, 4)), ("vector", (4,)))
+    ]
+    optimizer = build_optimizer(preset.pop("name"), groups, **preset)
+    assert [g["lr"] for g in optimizer.param_groups[:2]] == pytest.approx(rates)
+
+
+def test_ranks_and_scales_are_those_of_the_scripts_for_this_width():
+    """A quarter of 768, in APOLLO's scripts for LLaMA 130M."""
+    apollo, mini = (
+        tomllib.loads((CONFIGS / "optimizer" / f"{name}.toml").read_text())["optimizer"]
+        for name in ("apollo", "apollo_mini")
+    )
+    assert (apollo["rank"], apollo["scale"], apollo["scaling"]) == (192, 1.0, "channel")
+    assert (mini["rank"], mini["scale"], mini["scaling"]) == (1, 192.0, "tensor")
 
 
 @pytest.mark.parametrize("path", presets("schedule"))
