@@ -11,7 +11,7 @@ from optim.core.batch import Batch, Params, Values
 from optim.core.eigenbasis import first_basis, rotated, rotated_back, turn
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative, Positive
 from optim.core.matrix import MatrixRule
-from optim.core.orthogonal import orthogonal
+from optim.core.orthogonal import Method, orthogonal
 from optim.muon import scale_factor
 
 
@@ -26,9 +26,9 @@ class SOAPMuon(MatrixRule):
         t > 1:  y = Q_L^T u Q_R
                 v <- beta2 * v + (1 - beta2) * y^2
                 u <- Q_L (y / max(sqrt(v), eps)) Q_R^T
-        O = NewtonSchulz(u / ||u||_F)                            (as in muon)
+        O = orthogonalisation(u)               (as in muon; the records have "polar")
         p <- p * (1 - lr * weight_decay)
-        p <- p - lr * s * O                                      (s as in muon)
+        p <- p - lr * s * O                    (s as in muon)
         L <- shampoo_beta * L + (1 - shampoo_beta) * g g^T,  R likewise with g^T g
         t = 1:  Q_L, Q_R = eigenvectors of L, R
         later, every precondition_frequency steps:  Q_L <- qr(L Q_L), its columns sorted by
@@ -37,10 +37,10 @@ class SOAPMuon(MatrixRule):
     So the first step is muon's. Other parameters (embeddings, head, vectors): AdamW with betas, eps
     and weight_decay.
     Differs: the records hold it beside techniques of their own (a floor of the update's length, a
-    brake on radial movement, a trust gate), which are left out; the first of them has
-    sqrt(v) + eps. They restore the length of u after the division, which the orthogonalisation
-    makes irrelevant. v follows the momentum, not the gradient, and has no bias correction: a common
-    factor cancels, too.
+    brake on radial movement, a trust gate), which are left out; the first of them has sqrt(v) + eps
+    instead of the maximum. They restore the length of u after the division, which the
+    orthogonalisation makes irrelevant. v follows the momentum, not the gradient, and has no bias
+    correction: a common factor cancels, too.
     Tuning: as muon. precondition_frequency 1 was worth its time in record 44, which counts steps
     and not seconds: the QR of a side costs many times as much as the rest. In a matrix that is not
     square, the first gradient does not span the longer side, and the basis of the rest is
@@ -59,7 +59,7 @@ class SOAPMuon(MatrixRule):
         momentum: Beta = 0.95,
         beta2: Beta = 0.9,
         shampoo_beta: Beta = 0.9,
-        ns_steps: Count = 5,
+        orthogonalisation: Method = "polar",
         scale: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
         precondition_frequency: Count = 10,
         split_qkv: bool = True,
@@ -89,7 +89,7 @@ class SOAPMuon(MatrixRule):
             u = g.lerp(b, h["momentum"])
             if batch.step > 1:
                 u = _whitened(u, state, h)
-            u = orthogonal(u, steps=h["ns_steps"])
+            u = orthogonal(u, h["orthogonalisation"])
             step_size = c["lr"] * scale_factor(p.shape[-2:], h["scale"])
             p.mul_(c["decay"]).sub_((step_size * u).to(p.dtype))
             _follow(g, state, batch)
