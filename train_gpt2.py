@@ -316,11 +316,11 @@ def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
     """The val loss; after the last update also the test loss, and each sequence's in a file."""
     began, last = time.perf_counter(), step == run.config.train.total_steps
     texts = run.held_out if last else {"val": run.held_out["val"]}
-    rows, process = run.batch.micro, run.process
-    state.optimizer.eval_mode()
-    with state.autocast:
-        losses = {s: evaluate(state.compiled, x, rows, process) for s, x in texts.items()}
-    state.optimizer.train_mode()
+    rows, process, losses = run.batch.micro, run.process, {}
+    for weights in state.optimizer.evaluations():  # "", the judged ones; then averages: "_<name>"
+        with state.autocast:
+            for split, text in texts.items():
+                losses[split + weights] = evaluate(state.compiled, text, rows, process)
     state.progress.evaluated, seconds = step, time.perf_counter() - began
     return session.record_losses(process, run.config, log, step, losses, seconds)
 

@@ -263,8 +263,12 @@ class Config(Strict):
 
     @property
     def run_name(self) -> str:
-        """<optimizer>-<schedule>-s<seed>-<identity>: the name of the run's folder."""
+        """<optimizer>-<schedule>-s<seed>-<identity>: the name of the run's folder.
+
+        Wrappers follow the optimizer: adamw+ema.
+        """
         optimizer, schedule = (n.name.rpartition(".")[2] for n in (self.optimizer, self.schedule))
+        optimizer = "+".join([optimizer, *self.optimizer.wrap])
         return f"{optimizer.lower()}-{schedule.lower()}-s{self.seed}-{self.identity}"
 
 

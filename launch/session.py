@@ -112,17 +112,23 @@ def record_losses(
     losses: Mapping[str, Tensor],
     seconds: float,
 ) -> float:
-    """Log the mean of each split's `losses` (by sequence, nats per token); returns that of val.
+    """Log the mean of each of `losses` (by sequence, nats per token); returns that of val.
 
     After the last update the losses of all sequences go to a file of the run.
+
+    losses: by split, and with averaged weights by "<split>_<average>", which the file leaves out.
 
     Raises:
         RunError: the file cannot be written; on all ranks.
     """
     if step == config.train.total_steps:
-        arrays = {split: values.numpy() for split, values in losses.items()}
+        arrays = {split: x.numpy() for split, x in losses.items() if "_" not in split}
         _on_rank_0(process, lambda: sequences.write(config.directory, arrays))
-    means = {f"{split}/loss": values.double().mean().item() for split, values in losses.items()}
+    means = {}
+    for name, values in losses.items():
+        split, _, average = name.partition("_")
+        key = f"{split}/loss_{average}" if average else f"{split}/loss"
+        means[key] = values.double().mean().item()
     log.log(step, {**means, "time/eval_seconds": seconds})
     return means["val/loss"]
 

@@ -257,7 +257,18 @@ def _validation(val: Sequence[Record], total_steps: int) -> dict[str, Any]:
         "final_test_loss": tested.get(total_steps),
         "best_val_loss": None if best is None else finite[best],
         "best_val_step": best,
+        **_averages([line for line in val if line["step"] == total_steps]),
     }
+
+
+def _averages(last: Sequence[Record]) -> dict[str, float]:
+    """Final losses of averaged weights: final_val_loss_ema from val/loss_ema, and so on."""
+    found = {}
+    for key, value in last[-1].items() if last else ():
+        split, _, average = key.partition("/loss_")
+        if average and split in ("val", "test") and value is not None:
+            found[f"final_{split}_loss_{average}"] = float(value)
+    return found
 
 
 def costs(train: Sequence[Record]) -> dict[str, Any]:

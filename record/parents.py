@@ -100,6 +100,12 @@ def _check(config: Config, parent: Config, folder: str) -> None:
             f"init_optimizer = true: {folder} was trained with {names[1]}, whose state {names[0]} "
             f"cannot use; leave init_optimizer out, or give --optimizer.name {names[1]}"
         )
+    alone = [name for name in parent.optimizer.wrap if name not in config.optimizer.wrap]
+    if config.init_optimizer and alone:
+        raise ConfigError(
+            f"init_optimizer = true: {folder} was trained with optimizer.wrap.{alone[0]}, whose"
+            " state this run cannot use; leave init_optimizer out, or give it that wrapper"
+        )
 
 
 def configuration(saved: Checkpoint) -> Config:

@@ -92,12 +92,15 @@ def opening(
 def closing(summary: dict[str, Any], directory: Path) -> str:
     """What a person wants to know at the end of a run, and where to look."""
     s = summary
+    averages = {k: v for k, v in s.items() if k.startswith(("final_val_loss_", "final_test_loss_"))}
+    others = ", ".join(f"{k[6:].replace('_', ' ')} {v:.4f}" for k, v in averages.items())
     test = "" if s["final_test_loss"] is None else f"test loss {s['final_test_loss']:.4f}, "
     return (
         f"finished  {test}val loss {s['final_val_loss']:.4f} (best {s['best_val_loss']:.4f}, "
         f"at the start {s['initial_val_loss']:.4f}); stability {s['stability_score']:.4f}, "
         f"spikes {s['spike_score']:.2f} %\n"
-        f"time      {s['train_seconds']:.1f} s of training, {s['step_ms_median']:.1f} ms a step "
+        + (f"averages  {others}\n" if others else "")
+        + f"time      {s['train_seconds']:.1f} s of training, {s['step_ms_median']:.1f} ms a step "
         f"(optimizer {s['optimizer_ms_median']:.2f}), {s['tokens_per_second']:,.0f} tokens/s\n"
         f"look at   {directory}: summary.json, metrics.jsonl, config.toml"
         + (f"; curves: python -m record.leet {directory}" if (directory / "wandb").is_dir() else "")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from configs.loading import flat
 from configs.schema import Config
-from report.run import Run, default_arm, value_at
+from report.run import Run, default_arm, optimizer_words, value_at
 
 # Keys that change no result: runs that differ in these alone are one arm. Numbers of updates are
 # told apart by study.by_length.
@@ -78,7 +78,7 @@ def _head(run: Run, with_schedule: bool) -> Run:
     """The run; where nobody has named its arm, the schedule is in the name only if they differ."""
     if with_schedule or not _is_unnamed(run):
         return run
-    return replace(run, arm=str(value_at(run.config, "optimizer.name")).rpartition(".")[2])
+    return replace(run, arm=optimizer_words(run.config))
 
 
 def _texts(runs: Iterable[Run]) -> dict[str, str]:

@@ -111,8 +111,15 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
 
 def default_arm(config: Mapping[str, Any]) -> str | None:
     """<optimizer>-<schedule>, where nobody has named the arm; None unless both are known."""
-    names = [value_at(config, "optimizer.name"), value_at(config, "schedule.name")]
-    return "-".join(str(name).rpartition(".")[2] for name in names) if all(names) else None
+    schedule = value_at(config, "schedule.name")
+    optimizer = optimizer_words(config)
+    return f"{optimizer}-{str(schedule).rpartition('.')[2]}" if optimizer and schedule else None
+
+
+def optimizer_words(config: Mapping[str, Any]) -> str:
+    """The optimizer's name without its module, and its wrappers: adamw+ema; "" if it is unknown."""
+    name = str(value_at(config, "optimizer.name") or "").rpartition(".")[2]
+    return "+".join([name, *(value_at(config, "optimizer.wrap") or {})]) if name else ""
 
 
 def columns(records: Sequence[dict[str, Any]], problems: list[str]) -> tuple[Columns, Columns]:

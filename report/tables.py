@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from record.contest import Role
 from report import horizons
+from report.averages import averages
 from report.cost_tables import costs, scores, seconds, speedups, target
 from report.formats import (
     NONE,
@@ -49,6 +50,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         target(judgement),
         horizons.section(study),
         seconds(study),
+        averages(study, judgement),
         seeds_and_text(judgement),
         variances(judgement),
         _planner(judgement),

@@ -160,7 +160,8 @@ def _lines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     records = []
     for row in rows:
         values = _restored({k: v for k, v in row.items() if not k.startswith("_")})
-        val = {name: values.pop(name) for name in VAL if name in values}
+        averages = [k for k in values if k.startswith(("val/loss_", "test/loss_"))]
+        val = {name: values.pop(name) for name in (*VAL, *averages) if name in values}
         records += [{"step": row["_step"], **part} for part in (val, values) if part]
     return records
 

@@ -60,6 +60,35 @@ def test_test_loss_is_measured_once_and_is_in_the_summary(finished):
     assert set(sequences.read(finished)) == {"val", "test"}
 
 
+def test_averages_are_evaluated_beside_the_judged_weights_which_a_child_starts_from(
+    tiny, finished, tmp_path
+):
+    wrap = {"ema.decay": "0.5", "tail.start": "6", "tail.judged": "true"}
+    flags = [word for key, x in wrap.items() for word in (f"--optimizer.wrap.{key}", x)]
+    assert main([*tiny, *flags, "--log.dir", str(tmp_path / "wrapped")]) == 0
+    run = only_run(tmp_path / "wrapped")
+    assert run.name.startswith("adamw+ema+tail-cosine-s1-")
+    lines = [line for line in read_metrics(run) if "val/loss" in line]
+    names = [{key[9:] for key in line if key.startswith("val/loss_")} for line in lines]
+    assert names == [set(), {"ema"}, {"ema", "raw"}, {"ema", "raw"}], "each from its beginning"
+    plain, summary = read_summary(finished), read_summary(run)
+    assert summary["final_val_loss_raw"] == plain["final_val_loss"], "training does not see them"
+    assert summary["final_test_loss_raw"] == plain["final_test_loss"]
+    assert summary["final_val_loss_ema"] == lines[-1]["val/loss_ema"]
+    finals = {summary[f"final_val_loss{x}"] for x in ("", "_ema", "_raw")}
+    assert len(finals) == 3
+    assert set(sequences.read(run)) == {"val", "test"}
+    bytes_more = 2 * 4  # two averages in float32
+    key = "optimizer_state_bytes_per_parameter"
+    assert summary[key] - plain[key] == pytest.approx(bytes_more, rel=0.2)
+
+    child = [*tiny, "--init", f"run:{run}", "--log.dir", str(tmp_path / "child")]
+    assert main([*child, "--train.total_steps", "1"]) == 0
+    first = read_metrics(only_run(tmp_path / "child"))[0]
+    assert first["val/loss"] == summary["final_val_loss"]
+    assert main([*child, "--init_optimizer", "true"]) == 2
+
+
 def test_folder_without_a_test_split_trains_the_same_model(tiny, shards, finished, tmp_path):
     data = without_test(shards, tmp_path / "data")
     assert main([*tiny, "--data.dir", str(data), "--log.dir", str(tmp_path / "other")]) == 0
