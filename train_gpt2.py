@@ -285,7 +285,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
         model = f"{n:,} parameters, {state.dtype}, on {process.device_name}"
         lines = model, str(run.batch), epochs, tokens
         print(screen.opening(config, run.origins, step, *lines), flush=True)
-        if conflict := state.optimizer.check_schedule(run.schedule):
+        if conflict := optim.schedule_conflict(state.optimizer, run.schedule):
             print(f"warning: {conflict}", flush=True)
     session.record_launch(process, log, hashes, facts | {"eval_tokens": tokens})
 
@@ -377,7 +377,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
 
             # ---- 5. learning rate
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * run.schedule(step)
+                group["lr"] = group["initial_lr"] * run.schedule(step, group["role"])
 
             # ---- 6. update
             optimizer_began = time.perf_counter()
@@ -407,7 +407,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                     "tokens_per_second": speed,
                     "mfu": flops / peak if peak else None,
                     "memory/peak_gib": hardware.peak_memory_gib(process.device),
-                    **{f"optimizer/{name}": x for name, x in optimizer.diagnostics().items()},
+                    **optim.curves(optimizer, run.schedule),
                 }
                 log.log(step, values)
                 bar.stepped(step, values)
@@ -435,8 +435,7 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
         "parameters": n,
         "flops_per_token": state.model.flops_per_token(),
         "optimizer_state_bytes_per_parameter": optim.optimizer_state_bytes(state.optimizer) / n,
-        "mean_lr_factor": run.schedule.mean_factor,
-        "last_lr_factor": run.schedule.last_factor,
+        **run.schedule.facts(),
     }
     session.close_record(run.process, run.config, log, status, facts)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 
-from configs.loading import PRESETS, keys
+from configs.loading import PRESETS, flat, keys
 
 TYPES = ("str", "int", "float", "bool")
 SCRIPT = r"""
@@ -79,7 +79,7 @@ def _presets(kind: str) -> dict[str, dict[str, object]]:
 
 def _used(files: dict[str, dict[str, object]]) -> list[str]:
     """Hyperparameters that a preset sets."""
-    return sorted({key for table in files.values() for key in table})
+    return sorted({key for table in files.values() for key in flat(table)})
 
 
 if __name__ == "__main__":

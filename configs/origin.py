@@ -45,17 +45,21 @@ def settings(config: Config, origins: Mapping[str, str]) -> list[str]:
 
 def _line(table: str, named: Named, origins: Mapping[str, str]) -> str:
     groups: dict[str, dict[str, Any]] = {}
-    for key, value in flat(named.model_dump(exclude={"name"})).items():
-        groups.setdefault(origins.get(f"{table}.{key}", DEFAULT), {})[key] = value
+    values = flat(named.model_dump(exclude={"name"}))
+    for key, value in sorted(values.items(), key=lambda item: "." in item[0]):  # roles last
+        origin = origins.get(f"{table}.{key}", DEFAULT)
+        if origin != DEFAULT or not key.startswith("roles.") or not key.endswith(".lr_ratio"):
+            groups.setdefault(origin, {})[key] = value
     order = sorted(groups, key=lambda origin: (origin != FLAG, origin == DEFAULT))
-    parts = [f"{_words(groups[origin])} ({origin})" for origin in order]
+    lr = values.get("lr")
+    parts = [f"{_words(groups[origin], lr)} ({origin})" for origin in order]
     preset = PRESETS / table / f"{named.name}.toml"
     if origins.get(f"{table}.name") == FLAG and preset.is_file():
         given = flat(tomllib.loads(preset.read_text(encoding="utf-8"))[table])
         unused = groups.get(DEFAULT, {})
         other = {k: v for k, v in given.items() if k in unused and _text(v) != _text(unused[k])}
         if other:
-            parts.append(f"preset {_shown(preset)} has {_words(other)}")
+            parts.append(f"preset {_shown(preset)} has {_words(other, lr)}")
     return f"{named.name}{': ' if parts else ''}{'; '.join(parts)}"
 
 
@@ -64,8 +68,17 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(PRESETS.parent) if path.is_relative_to(PRESETS) else path)
 
 
-def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_text(value)}" for key, value in values.items())
+def _words(values: Mapping[str, Any], lr: Any) -> str:
+    return ", ".join(_word(key, value, lr) for key, value in values.items())
+
+
+def _word(key: str, value: Any, lr: Any) -> str:
+    """One hyperparameter; a ratio of a role as the rate that it gives: embedding lr 0.001 (x2)."""
+    if key.startswith("roles."):
+        key = key.removeprefix("roles.").replace(".", " ")
+        if key.endswith(" lr_ratio") and isinstance(lr, float):
+            return f"{key.removesuffix('_ratio')} {lr * value:g} (x{value:g})"
+    return f"{key} {_text(value)}"
 
 
 def _text(value: Any) -> str:

@@ -131,6 +131,10 @@ def _branch_point(run: Job) -> int:
     Raises:
         ConfigError: the schedule leaves the constant rate at once.
     """
+    if roles := run.config.schedule.roles:
+        problem = f"arm '{run.arm}': schedule.roles.{next(iter(roles))} is a second schedule"
+        remedy = "remove it from contest.branches.arms"
+        raise ConfigError(f"{problem}, so the run cannot branch from a trunk; {remedy}")
     own, warmup = schedule_factors(run.config), _warmup(run)
     point = _shared(own, schedule_factors(run.config, name="constant", warmup_steps=warmup))
     if point <= warmup + 1:  # the first update of a decay still has the full rate

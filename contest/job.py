@@ -95,8 +95,9 @@ def schedule_factors(config: Config, **schedule: Any) -> tuple[float, ...]:
     """
     import optim
 
-    given = schedule or {"name": config.schedule.name, **config.schedule.hyperparameters}
-    return optim.build_schedule(total_steps=config.train.total_steps, **given).factors[:-1]
+    if not schedule:
+        return optim.schedule_of(config).factors[:-1]
+    return optim.build_schedule(total_steps=config.train.total_steps, **schedule).factors[:-1]
 
 
 def build(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +32,16 @@ from optim.core import foreign
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete, in_updates
 from optim.core.logits import note_logits, watched_logits
-from optim.core.roles import Roles, refuse_moved, resolve_roles, with_roles
+from optim.core.roles import (
+    Roles,
+    check_present,
+    curves,
+    refuse_moved,
+    resolve_roles,
+    schedule_conflict,
+    with_roles,
+    without_moved,
+)
 from optim.core.schedule import Schedule
 from optim.dion import Dion
 from optim.dion2 import Dion2
@@ -65,6 +75,7 @@ __all__ = [
     "build_optimizer",
     "build_schedule",
     "counted_in_updates",
+    "curves",
     "note_logits",
     "optimizer_class",
     "optimizer_of",
@@ -72,6 +83,7 @@ __all__ = [
     "resolve",
     "resolve_optimizer",
     "resolve_schedule",
+    "schedule_conflict",
     "schedule_function",
     "schedule_of",
     "watched_logits",
@@ -294,8 +306,16 @@ def resolve(config: Config) -> Config:
 
     Raises:
         ConfigError: as `resolve_optimizer` and `resolve_schedule`; or the configuration was written
-            with another version of a class or function from elsewhere.
+            with another version of a class or function from elsewhere; or schedules by role
+            cannot serve the optimizer.
     """
+    hooks = foreign.with_hooks(optimizer_class(config.optimizer.name))
+    for role in config.schedule.roles:
+        if not hooks.acts_on(role, "lr"):
+            raise ConfigError(
+                f"schedule.roles.{role}: '{config.optimizer.name}' has one rate for all"
+                " parameters; leave it out"
+            )
     return config.resolved(_whole_optimizer, _whole_schedule, foreign.version)
 
 
@@ -329,8 +349,11 @@ def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
     """
     values, roles = counted_in_updates(config)
     table = config.optimizer
-    total_steps = config.train.total_steps
-    optimizer = _construct(table.name, param_groups, values, roles, table.wrap, total_steps)
+    groups, steps = list(param_groups), config.train.total_steps
+    check_present("schedule", config.schedule.roles, groups)
+    # A run of an earlier version can be read; its moved keys change no weights that it evaluated.
+    values = without_moved(optimizer_class(table.name), values)
+    optimizer = _construct(table.name, groups, values, roles, table.wrap, steps)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -364,5 +387,6 @@ def schedule_of(config: Config) -> Schedule:
     Raises:
         ConfigError: the hyperparameters do not fit the length of the run; one line.
     """
-    steps = config.train.total_steps
-    return _evaluate(config.schedule.name, steps, config.schedule.hyperparameters)
+    steps, table = config.train.total_steps, config.schedule
+    roles = {r: _evaluate(own.name, steps, own.hyperparameters) for r, own in table.roles.items()}
+    return replace(_evaluate(table.name, steps, table.hyperparameters), roles=roles)

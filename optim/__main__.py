@@ -10,14 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs import load
+from configs.loading import DEFAULT, PRESETS
 from configs.validation import ConfigError, nearest
 from optim import (
     OPTIMIZERS,
     SCHEDULES,
     Schedule,
     build_schedule,
+    by_role,
     listing,
     optimizer_class,
+    resolve,
     schedule_function,
 )
 from optim.core.foreign import imported
@@ -43,9 +47,17 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("list", help="optimizers in a table, schedules with their defaults")
     table.add_argument("--markdown", action="store_true", help="the table of docs/optimizers.md")
     table.set_defaults(run=_list)
-    showing = commands.add_parser("show", help="documentation and defaults of one of them")
+    showing = commands.add_parser(
+        "show", help="documentation and defaults of one of them, and what roles get from it"
+    )
     showing.add_argument(
         "name", metavar="NAME", help="of an optimizer or a schedule, or its dotted path"
+    )
+    showing.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="FILE.toml | --key value",
+        help="of a run, over configs/gpt2_124m.toml and the first preset of this name",
     )
     showing.set_defaults(run=_show)
     drawing = commands.add_parser("schedules", help="factors of the schedules, as table or picture")
@@ -97,6 +109,15 @@ def _show(options: argparse.Namespace) -> None:
     presets = (name,) if name in SCHEDULES else listing.presets().get(name, ())
     for preset in presets:
         print(f"Preset: configs/{kind}/{preset}.toml")
+    if not options.words and any(default is ... for _, default in schema(target).values()):
+        return  # no configuration without them
+    files = [f"configs/{kind}/{preset}.toml" for preset in presets[:1]]
+    words = [str(PRESETS.parent / file) for file in files]
+    config = resolve(load([str(DEFAULT), *words, f"--{kind}.name={name}", *options.words]))
+    given = " ".join([*files, *options.words]) or "these defaults"
+    print(f"\nBy role, in a run with {given}:")
+    for line in by_role.lines(config):
+        print(f"  {line}")
 
 
 def _found(name: str) -> tuple[str, Callable[..., Any]]:

@@ -12,7 +12,13 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative
-from optim.core.matrix import is_hidden, single_matrices, split_kind, stacked_state
+from optim.core.matrix import (
+    check_matrix_state,
+    is_hidden,
+    single_matrices,
+    split_kind,
+    stacked_state,
+)
 from optim.core.orthogonal import orthogonalised
 
 _EPS = 1e-8
@@ -78,6 +84,11 @@ class Scion(UpdateRule):
     def init_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """The momentum; of Q, K and V stacked."""
         return stacked_state(super().init_state, p, h)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but checks the state of matrices (see `check_matrix_state`)."""
+        super().load_state_dict(state_dict)
+        check_matrix_state(self)
 
     def coefficients(self, h: Values, step: int) -> Values:
         """The factor of a weight, and the step's size."""

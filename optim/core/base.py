@@ -209,6 +209,12 @@ class UpdateRule(Optimizer):
         """
         return ""
 
+    def kinds(self) -> list[tuple[str, str]]:
+        """(role, kind) of all parameters, each pair once, in their order."""
+        entries = self._entries()
+        pairs = ((self.param_groups[i].get("role", ""), h["kind"]) for _, _, i, h in entries)
+        return list(dict.fromkeys(pairs))
+
     def flat(self, kind: str) -> bool:
         """Whether the update of this kind does not depend on the shapes of the tensors."""
         return True

@@ -86,6 +86,11 @@ class MatrixRule(UpdateRule):
             return {name: torch.zeros_like(p) for name in adamw.BUFFERS}
         return stacked_state(self.matrix_state, p, h)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but checks the state of matrices (see `check_matrix_state`)."""
+        super().load_state_dict(state_dict)
+        check_matrix_state(self)
+
     update = staticmethod(adamw.update)
 
     def advance(self, batches: list[Batch]) -> None:
@@ -126,6 +131,40 @@ def stacked_state(
         return make(p, h)
     parts = [make(part, h) for part in p.chunk(3)]
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def check_matrix_state(optimizer: UpdateRule) -> None:
+    """Compare loaded state with the shapes of `init_state`; called after a load.
+
+    State of Q, K and V whose rows lie one below the other, as earlier versions kept it, becomes a
+    stack of three.
+
+    Raises:
+        ValueError: a tensor has another shape; one line.
+    """
+    for p, name, _, h in optimizer._entries():
+        state = optimizer.state.get(p)
+        if not state or h["kind"] not in ("matrix", "qkv"):
+            continue
+        made = optimizer.init_state(torch.empty_like(p, device="meta"), h)
+        for key, tensor in made.items():
+            found, wanted = state[key].shape, tensor.shape
+            if (
+                h["kind"] == "qkv"
+                and tensor.ndim > 1
+                and found
+                == (
+                    3 * wanted[1],
+                    *wanted[2:],
+                )
+            ):
+                state[key] = state[key].view(wanted)
+            elif found != wanted:
+                raise ValueError(
+                    f"{type(optimizer).__name__}: the saved {key} of '{name}' is"
+                    f" {tuple(found)}, not {tuple(wanted)}; it is of another split_qkv"
+                    f" ({str(not h.get('split_qkv')).lower()}?) or of other hyperparameters"
+                )
 
 
 def single_matrices(batches: Iterable[Batch]) -> list[Batch]:

@@ -10,14 +10,16 @@ is built. So they work for every class, and `group["lr"]` is the rate that acts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from configs.validation import ConfigError, nearest
 from optim.core import foreign
+from optim.core.base import Optimizer
 from optim.core.hyperparameters import complete, schema
+from optim.core.schedule import Schedule
 
 Roles = Mapping[str, Mapping[str, Any]]  # by role: "lr_ratio" and hyperparameters
 
@@ -40,6 +42,11 @@ def refuse_moved(cls: type[torch.optim.Optimizer], given: Iterable[str]) -> None
     for key in given:
         if key in MOVED and key not in schema(cls):
             raise ConfigError(f"optimizer.{key} is no more; give {MOVED[key]}")
+
+
+def without_moved(cls: type[torch.optim.Optimizer], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without the keys of earlier versions that `cls` does not know."""
+    return {k: v for k, v in values.items() if k not in MOVED or k in schema(cls)}
 
 
 def resolve_roles(
@@ -97,15 +104,7 @@ def with_roles(param_groups: Iterable[Any], lr: float, roles: Roles) -> list[Any
         ConfigError: no group has the role; one line.
     """
     groups = list(param_groups)
-    present = {group["role"] for group in groups if isinstance(group, dict) and "role" in group}
-    for role in roles:
-        if role not in present:
-            there = (
-                f"the roles here are {', '.join(sorted(present))}"
-                if present
-                else ('give groups with "role", such as those of the model\'s parameter_groups()')
-            )
-            raise ConfigError(f"optimizer.roles.{role}: no parameter has this role; {there}")
+    check_present("optimizer", roles, groups)
     result = []
     for group in groups:
         if isinstance(group, dict) and group.get("role") in roles:
@@ -114,3 +113,41 @@ def with_roles(param_groups: Iterable[Any], lr: float, roles: Roles) -> list[Any
             group = {**group, **own, "lr": rate}
         result.append(group)
     return result
+
+
+def check_present(table: str, roles: Iterable[str], groups: Sequence[Any]) -> None:
+    """Check that a group has each of `roles`, which `table` names.
+
+    Raises:
+        ConfigError: no parameter has one of them; one line.
+    """
+    found = {group["role"] for group in groups if isinstance(group, dict) and "role" in group}
+    for role in roles:
+        if role not in found:
+            here = ", ".join(sorted(found)) if found else 'none, since no group has a key "role"'
+            raise ConfigError(
+                f"{table}.roles.{role}: no parameter has this role; the roles here: {here}"
+            )
+
+
+def schedule_conflict(optimizer: Optimizer, schedule: Schedule) -> str | None:
+    """A one-line warning if a schedule of its parameters works against the method."""
+    used = {id(own): own for own in map(schedule.of, _roles(optimizer))}
+    return next(filter(None, map(optimizer.check_schedule, used.values())), None)
+
+
+def curves(optimizer: Optimizer, schedule: Schedule) -> dict[str, float]:
+    """Numbers worth a curve each, by their names in the log.
+
+    These are the optimizer's own, and the rates of roles where roles have rates or schedules of
+    their own: "optimizer/lr_embedding". The rate of the first role is "train/lr".
+    """
+    values = optimizer.diagnostics()
+    groups = optimizer.param_groups
+    if schedule.roles or len({group["initial_lr"] for group in groups}) > 1:
+        values = {**values, **{f"lr_{group['role']}": group["lr"] for group in groups[1:]}}
+    return {f"optimizer/{name}": value for name, value in values.items()}
+
+
+def _roles(optimizer: Optimizer) -> list[str | None]:
+    return [group.get("role") for group in optimizer.param_groups]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from statistics import fmean
 
 
@@ -11,15 +12,21 @@ class Schedule:
     """The factors of all updates of a run, evaluated once; a call with a step looks one up.
 
     `factors` has total_steps + 1 entries. The last one is the limit at the end of the run, and the
-    factor of every step past it. Steps below 0 give the first.
+    factor of every step past it. Steps below 0 give the first. `roles` are the schedules of roles
+    of parameters that have their own; the numbers below are of the factors of all others.
     """
 
     name: str
     factors: tuple[float, ...]
+    roles: Mapping[str, Schedule] = field(default_factory=dict)
 
-    def __call__(self, step: int) -> float:
-        """The factor of the update `step`, counted from 0."""
-        return self.factors[min(max(step, 0), self.total_steps)]
+    def __call__(self, step: int, role: str | None = None) -> float:
+        """The factor of the update `step`, counted from 0, for the parameters of `role`."""
+        return self.of(role).factors[min(max(step, 0), self.total_steps)]
+
+    def of(self, role: str | None) -> Schedule:
+        """The schedule of the parameters of `role`."""
+        return self.roles.get(role or "", self)
 
     @property
     def total_steps(self) -> int:
@@ -40,3 +47,15 @@ class Schedule:
     def peak_factor(self) -> float:
         """Largest factor of the run."""
         return max(self.factors)
+
+    def facts(self) -> dict[str, float]:
+        """For the summary of a run: of hidden matrices, as train/lr is, and of roles of their own.
+
+        The latter have their role in the name: mean_lr_factor_embedding.
+        """
+        named = {"": self.of("hidden")}
+        named |= {f"_{role}": own for role, own in self.roles.items() if role != "hidden"}
+        if "hidden" in self.roles:
+            named["_others"] = self
+        mean = {f"mean_lr_factor{end}": own.mean_factor for end, own in named.items()}
+        return mean | {f"last_lr_factor{end}": own.last_factor for end, own in named.items()}

@@ -50,3 +50,21 @@ def test_an_overlay_is_the_origin_of_what_it_gives(tmp_path):
     assert lion == (
         "optimizer lion: lr 0.0001, betas 0.9,0.99, weight_decay 0.6 (configs/optimizer/lion.toml)"
     )
+
+
+def test_a_ratio_of_a_role_is_shown_as_the_rate_that_it_gives():
+    flags = ["--optimizer.roles.embedding.lr_ratio", "2", "--optimizer.roles.vector.eps", "1e-6"]
+    optimizer, schedule = lines(QUICKSTART, *flags, "--schedule.roles.hidden.name", "linear")
+    assert optimizer.startswith(
+        "optimizer adamw: embedding lr 0.006 (x2), vector eps 1e-06 (flag); lr 0.003,"
+    )
+    assert optimizer.endswith("eps 1e-08, amsgrad false (default)")
+    assert schedule.startswith("schedule  cosine: hidden name linear (flag); warmup_steps 0.05")
+
+
+def test_a_preset_gives_its_roles():
+    optimizer, _ = lines(QUICKSTART, str(PRESETS / "optimizer/muon_original.toml"))
+    assert (
+        "embedding lr 0.0003 (x0.015), vector lr 0.0003 (x0.015) (configs/optimizer/muon"
+        in optimizer
+    )

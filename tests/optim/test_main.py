@@ -129,3 +129,18 @@ def test_list_imports_neither_the_compiler_nor_the_plotting_library():
     code += "print(*{'torch._dynamo', 'sympy', 'matplotlib'} & sys.modules.keys())"
     output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert output.splitlines()[-1] == ""
+
+
+def test_show_says_what_each_role_gets(capsys):
+    flags = "--optimizer.roles.embedding.lr_ratio 2 --schedule.roles.hidden.name linear_to_zero"
+    assert main(["show", "muon", *flags.split(), "--optimizer.lr", "0.01"]) == 0
+    hidden, embedding, vector = capsys.readouterr().out.splitlines()[-3:]
+    assert hidden.startswith("  hidden    Muon's step (Q, K, V apart, matrix); lr 0.01; weight_d")
+    assert hidden.endswith("schedule linear_to_zero")
+    assert embedding.startswith(
+        "  embedding AdamW's step; lr 0.02 (x2); weight_decay 0.1; betas 0."
+    )
+    assert vector.startswith("  vector    AdamW's step; lr 0.01; weight_decay 0; betas 0.")
+    assert vector.endswith("schedule cosine")
+    assert main(["show", "muon", "--optimizer.roles.embedding.momentum", "0.9"]) == 2
+    assert "cannot have its own momentum" in capsys.readouterr().err

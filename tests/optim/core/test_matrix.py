@@ -143,3 +143,56 @@ def test_a_gradient_whose_square_overflows_is_refused_too(name):
     assert torch.equal(p, torch.ones_like(p))
     assert torch.equal(fine, torch.ones_like(fine))
     assert not optimizer.state
+
+
+def halves(name, dtype=torch.float64, split=True):
+    """A fused c_attn, and the same rows as three parameters; an optimizer for each."""
+    fused = oracles.named_parameters(dtype, {"c_attn": (18, 6), "c_proj": (6, 6)})
+    apart = {"c_proj": fused["c_proj"].detach().clone()}
+    apart |= dict(zip("qkv", fused["c_attn"].detach().clone().chunk(3), strict=True))
+    apart = {key: torch.nn.Parameter(p.clone()) for key, p in apart.items()}
+    names = ["h.0.attn.c_attn.weight", "h.0.attn.c_proj.weight"]
+    group = {"params": list(fused.values()), "names": names, "role": "hidden"}
+    one = build_optimizer(name, [group], lr=0.01, split_qkv=split)
+    return fused, one, apart, build_optimizer(name, apart.values(), lr=0.01)
+
+
+def replay_both(fused, one, apart, three, steps):
+    for step in range(steps):
+        for key, p in fused.items():
+            p.grad = oracles.gradient(step, key, p)
+        parts = dict(zip("qkv", fused["c_attn"].grad.chunk(3), strict=True))
+        for key, p in apart.items():
+            p.grad = (fused["c_proj"].grad if key == "c_proj" else parts[key]).clone()
+        one.step()
+        three.step()
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+def test_a_fused_matrix_is_updated_as_three(name):
+    fused, one, apart, three = halves(name)
+    replay_both(fused, one, apart, three, steps=12)
+    together = torch.cat([apart[key] for key in "qkv"])
+    assert torch.allclose(fused["c_attn"], together, rtol=0, atol=1e-12)
+    assert torch.allclose(fused["c_proj"], apart["c_proj"], rtol=0, atol=1e-12)
+    whole, one, apart, three = halves(name, split=False)
+    replay_both(whole, one, apart, three, steps=12)
+    assert not torch.allclose(whole["c_attn"], together, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+def test_state_of_another_split_is_refused_or_the_same(name):
+    """State with one row for each row of the matrix is the same either way, all other is not."""
+    fused, one, *rest = halves(name, torch.float32, split=False)
+    replay_both(fused, one, *rest, steps=3)
+    _, other, *_ = halves(name, torch.float32)
+    saved = copy.deepcopy(one.state_dict())
+    saved["param_groups"] = other.state_dict()["param_groups"]
+    if name in ("muon", "normuon", "scion"):
+        other.load_state_dict(saved)
+        kept = other.state[other.param_groups[0]["params"][0]]["momentum_buffer"]
+        assert torch.equal(kept.flatten(0, 1), saved["state"][0]["momentum_buffer"])
+    else:
+        with pytest.raises(ValueError, match=r"of 'h.0.attn.c_attn.weight' is .*split_qkv") as e:
+            other.load_state_dict(saved)
+        assert "\n" not in str(e.value)
