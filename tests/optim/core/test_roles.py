@@ -95,7 +95,7 @@ MISTAKES = [
     ("adamw", {"vector": {"lr_ratio": -1.0}}, r"vector.lr_ratio = -1.0: should be a number"),
     ("adamw", {"vector": {"lr_ratio": True}}, r"vector.lr_ratio = True: should be a number"),
     ("adamw", {"vector": {"betas": 0.9}}, r"optimizer.roles.vector.betas = 0.9: should be a list"),
-    ("adamw", {"head": {"lr_ratio": 2.0}}, "no parameter has this role; the roles here: embedd"),
+    ("adamw", {"head": {"lr_ratio": 2.0}}, "no parameter has this role; the roles here: "),
     ("muon", {"embedding": {"momentum": 0.9}}, "own momentum for this role; it can have: lr_ratio"),
     ("muon", {"hidden": {"betas": (0.9, 0.9)}}, "own betas for this role"),
     ("soap", {"vector": {"split_qkv": True}}, "own split_qkv for this role"),
@@ -143,7 +143,10 @@ def test_a_run_with_roles_is_another_run():
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--optimizer.roles.embeding.lr_ratio", r"unknown role 'embeding'; did you mean 'embedd"),
+        (
+            "--optimizer.roles.embeddings.lr_ratio",
+            r"unknown role 'embeddings'; did you mean 'embedding",
+        ),
         ("--schedule.roles.body.name", r"unknown role 'body'; .*valid: embedding, head, hidden"),
         ("--optimizer.roles.embedding", r"unknown key 'optimizer.roles.embedding'"),
         ("--schedule.roles.hidden.min_lr", r"'schedule.roles.hidden.name' is missing"),
