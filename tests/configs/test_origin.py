@@ -24,7 +24,7 @@ def test_a_name_by_flag_leaves_the_defaults_and_names_the_preset_that_differs():
     optimizer, _ = lines(QUICKSTART, "--optimizer.name", "lion")
     assert optimizer == (
         "optimizer lion: lr 0.0001, betas 0.9,0.99, weight_decay 0 (default);"
-        " preset configs/optimizer/lion.toml has weight_decay 0.6"
+        " preset configs/optimizer/lion.toml has lr 0.0003, weight_decay 0.2"
     )
 
 
@@ -32,7 +32,8 @@ def test_flags_come_first_and_what_they_set_is_not_held_against_the_preset():
     flags = ["--optimizer.name", "lion", "--optimizer.weight_decay", "0.3"]
     optimizer, schedule = lines(QUICKSTART, *flags, "--schedule.min_lr_ratio", "0")
     assert (
-        optimizer == "optimizer lion: weight_decay 0.3 (flag); lr 0.0001, betas 0.9,0.99 (default)"
+        optimizer == "optimizer lion: weight_decay 0.3 (flag); lr 0.0001, betas 0.9,0.99 (default);"
+        " preset configs/optimizer/lion.toml has lr 0.0003"
     )
     assert schedule == (
         "schedule  cosine: min_lr_ratio 0 (flag); warmup_steps 0.05 (configs/quickstart.toml)"
@@ -48,7 +49,7 @@ def test_an_overlay_is_the_origin_of_what_it_gives(tmp_path):
     )
     lion, _ = lines(QUICKSTART, str(own), str(PRESETS / "optimizer/lion.toml"))
     assert lion == (
-        "optimizer lion: lr 0.0001, betas 0.9,0.99, weight_decay 0.6 (configs/optimizer/lion.toml)"
+        "optimizer lion: lr 0.0003, betas 0.9,0.99, weight_decay 0.2 (configs/optimizer/lion.toml)"
     )
 
 
@@ -62,9 +63,8 @@ def test_a_ratio_of_a_role_is_shown_as_the_rate_that_it_gives():
     assert schedule.startswith("schedule  cosine: hidden name linear (flag); warmup_steps 0.05")
 
 
-def test_a_preset_gives_its_roles():
-    optimizer, _ = lines(QUICKSTART, str(PRESETS / "optimizer/muon_original.toml"))
-    assert (
-        "embedding lr 0.0003 (x0.015), vector lr 0.0003 (x0.015) (configs/optimizer/muon"
-        in optimizer
-    )
+def test_an_overlay_gives_its_roles(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text("[optimizer.roles.embedding]\nlr_ratio = 0.5\nweight_decay = 0.0\n")
+    optimizer, _ = lines(QUICKSTART, str(own))
+    assert f"; embedding lr 0.0015 (x0.5), embedding weight_decay 0 ({own});" in optimizer
