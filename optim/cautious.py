@@ -8,7 +8,8 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
-from optim.core.norms import once, total
+from optim.core.norms import once, whole
+from optim.core.one_pass import TwoPasses
 
 
 class CautiousAdamW(UpdateRule):
@@ -26,7 +27,8 @@ class CautiousAdamW(UpdateRule):
     Differs: the paper divides by mean(k) + eps; the authors' code, as here, by at least 1e-3, so
     that a tensor in which hardly anything agrees is not moved by thousands of times lr.
     Tuning: AdamW's hyperparameters. The decay is not masked.
-    State: exp_avg, exp_avg_sq: 8 bytes per parameter.
+    State: exp_avg, exp_avg_sq: 8 bytes per parameter. Compiled on a CPU, it keeps one buffer as
+    large as the largest tensor, which no checkpoint holds.
     """
 
     buffers = adamw.BUFFERS
@@ -46,18 +48,28 @@ class CautiousAdamW(UpdateRule):
         return adamw.coefficients(h, step)
 
     @staticmethod
-    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+    def measure(
+        params: Tensors, grads: Tensors, state: State, h: Values, c: Values
+    ) -> tuple[Tensors, Tensors]:
+        """Update m and v; returns the masked ratio and 1 / mean(k)."""
         (beta1, _), m = h["betas"], state["exp_avg"]
-        torch._foreach_mul_(params, c["decay"])
         torch._foreach_mul_(m, beta1)
         torch._foreach_add_(m, grads, alpha=1 - beta1)
         masks = _agreement(m, grads)
-        scales = [once(1 / (total(mask) / mask.numel()).clamp(min=1e-3)) for mask in masks]
-        numerator = torch._foreach_mul(m, masks)
-        torch._foreach_mul_(numerator, scales)
-        denominator = adamw.update_denominator(grads, state["exp_avg_sq"], h, c)
-        step_size = c["step_size"]
-        adamw.subtract_ratio(params, list(numerator), denominator, step_size)
+        scales = [once(1 / (whole(mask) / mask.numel()).clamp(min=1e-3)) for mask in masks]
+        u = torch._foreach_mul(m, masks)
+        torch._foreach_div_(u, adamw.update_denominator(grads, state["exp_avg_sq"], h, c))
+        return list(u), scales
+
+    @staticmethod
+    def move(params: Tensors, updates: Tensors, scales: Tensors, h: Values, c: Values) -> None:
+        """Decay, and subtract the scaled ratio."""
+        u = torch._foreach_mul(updates, scales)
+        torch._foreach_mul_(u, c["step_size"])
+        torch._foreach_mul_(params, c["decay"])
+        torch._foreach_sub_(params, u)
+
+    update = staticmethod(TwoPasses(measure, move))
 
 
 class CautiousLion(UpdateRule):
@@ -74,7 +86,8 @@ class CautiousLion(UpdateRule):
     Differs: n / (sum(k) + 1) is the authors' code; the paper writes 1 / (mean(k) + eps). It halves
     the step of a one-element tensor.
     Tuning: Lion's hyperparameters. The decay is not masked.
-    State: exp_avg: 4 bytes per parameter.
+    State: exp_avg: 4 bytes per parameter. Compiled on a CPU, it keeps one byte for each element of
+    the largest tensor, which no checkpoint holds.
     """
 
     buffers = ("exp_avg",)
@@ -90,18 +103,28 @@ class CautiousLion(UpdateRule):
         super().__init__(params, locals())
 
     @staticmethod
-    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
+    def measure(
+        params: Tensors, grads: Tensors, state: State, h: Values, c: Values
+    ) -> tuple[Tensors, Tensors]:
+        """Update m; returns the masked signs and n / (sum(k) + 1)."""
         (beta1, beta2), m = h["betas"], state["exp_avg"]
         u = torch._foreach_lerp(m, grads, 1 - beta1)
         torch._foreach_sign_(u)
         masks = _agreement(list(u), grads)
-        scales = [once(mask.numel() / (total(mask) + 1)) for mask in masks]
+        scales = [once(mask.numel() / (whole(mask) + 1)) for mask in masks]
         torch._foreach_mul_(u, masks)
-        torch._foreach_mul_(u, scales)
+        torch._foreach_lerp_(m, grads, 1 - beta2)
+        return list(u), scales
+
+    @staticmethod
+    def move(params: Tensors, updates: Tensors, scales: Tensors, h: Values, c: Values) -> None:
+        """Decay, and subtract the scaled signs."""
+        u = torch._foreach_mul(updates, scales)
         torch._foreach_mul_(u, c["lr"])
         torch._foreach_mul_(params, c["decay"])
         torch._foreach_sub_(params, u)
-        torch._foreach_lerp_(m, grads, 1 - beta2)
+
+    update = staticmethod(TwoPasses(measure, move, torch.int8))  # signs fit into a byte
 
 
 def _agreement(updates: Tensors, grads: Tensors) -> Tensors:

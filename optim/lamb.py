@@ -13,7 +13,8 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
-from optim.core.norms import norms, once
+from optim.core.norms import norms_of_pairs, once
+from optim.core.one_pass import TwoPasses
 
 
 class LAMB(UpdateRule):
@@ -36,7 +37,8 @@ class LAMB(UpdateRule):
     Tuning: a step moves a matrix by lr times its norm, whatever the gradient: with weights of RMS
     0.02, lr 1e-2 is AdamW's 2e-4 with an update of RMS 1. The cap of 10 was made for BERT: for
     GPT-2, whose embedding has norm 124, it makes lr 12 times smaller there and not elsewhere.
-    State: exp_avg, exp_avg_sq: 8 bytes per parameter.
+    State: exp_avg, exp_avg_sq: 8 bytes per parameter. Compiled on a CPU, it keeps one buffer as
+    large as the largest tensor, which no checkpoint holds.
     """
 
     buffers = adamw.BUFFERS
@@ -70,25 +72,36 @@ class LAMB(UpdateRule):
         }
 
     @staticmethod
-    def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
-        m, adapted = state["exp_avg"], h["kind"] == "adapted"
+    def measure(
+        params: Tensors, grads: Tensors, state: State, h: Values, c: Values
+    ) -> tuple[Tensors, Tensors]:
+        """Update m and v; returns u and r."""
+        m = state["exp_avg"]
         torch._foreach_mul_(m, h["betas"][0])
         torch._foreach_add_(m, grads, alpha=1 - h["betas"][0])
         denominator = adamw.update_denominator(grads, state["exp_avg_sq"], h, c)
         u = list(torch._foreach_div(m, denominator))
         torch._foreach_mul_(u, c["scale"])
-        if adapted:
-            if h["weight_decay"]:
-                torch._foreach_add_(u, params, alpha=h["weight_decay"])
-            torch._foreach_mul_(u, _trust_ratios(params, u, h))
+        if h["kind"] == "plain":
+            return u, [p.new_ones(()) for p in params]
+        if h["weight_decay"]:
+            torch._foreach_add_(u, params, alpha=h["weight_decay"])
+        return u, _trust_ratios(params, u, h)
+
+    @staticmethod
+    def move(params: Tensors, updates: Tensors, ratios: Tensors, h: Values, c: Values) -> None:
+        """Subtract lr * r * u."""
+        u = torch._foreach_mul(updates, ratios)
         torch._foreach_mul_(u, c["lr"])
         torch._foreach_sub_(params, u)
+
+    update = staticmethod(TwoPasses(measure, move))
 
 
 def _trust_ratios(params: Tensors, updates: Tensors, h: Values) -> Tensors:
     """norm(p) / norm(u) of each tensor, 1 where either is 0; without dimensions."""
     ratios = []
-    for weight, update in zip(norms(params), norms(updates), strict=True):
+    for weight, update in norms_of_pairs(params, updates):
         both = (weight > 0) & (update > 0)
         if h["max_weight_norm"]:
             weight = weight.clamp(max=h["max_weight_norm"])

@@ -231,7 +231,8 @@ class UpdateRule(Optimizer):
     def run(self, update: Update, batch: Batch, c: Values) -> None:
         """Call `self.update`, or another function of its form, on a batch; compiled or plain."""
         flat, compiled = self.flat(batch.h["kind"]), self._should_compile()
-        one_pass.run(update, batch, c, flat=flat, compiled=compiled)
+        scratch = self.__dict__.setdefault("_scratch", {})  # none in a copy
+        one_pass.run(update, batch, c, flat=flat, compiled=compiled, scratch=scratch)
 
     @torch.no_grad()
     def warm_up(self) -> None:

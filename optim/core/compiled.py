@@ -38,6 +38,7 @@ def compiled_update(
     names: tuple[tuple[str, ...], tuple[str, ...]],
     layout: Hashable,
     flat: bool,
+    stores: bool = False,
 ) -> CompiledUpdate:
     """The compiled form of `update`; equal arguments give the same object.
 
@@ -50,6 +51,7 @@ def compiled_update(
             which they are passed.
         layout: whatever else the code depends on: number, width, shapes and dtypes of tensors.
         flat: whether the tensors are passed as rows (see above).
+        stores: whether it writes its temporaries to tensors that it was given.
     """
     h = dict(constants)
     state_names, coefficient_names = names
@@ -65,10 +67,13 @@ def compiled_update(
     # of its own for each function lets any number of optimizers live in one process.
     code = call.__code__.replace(co_name=f"{update.__qualname__}_{hash((constants, layout)):x}")
     own = types.FunctionType(code, call.__globals__, closure=call.__closure__)
+    # rows of a fixed width leave nothing to check at a call
+    options: dict[str, Any] = {"size_asserts": not flat}
     # What a second pass (after a norm) needs is computed again from its inputs: a temporary as
-    # large as the embedding costs more than the whole update.
-    options: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 100}
-    options["size_asserts"] = not flat  # rows of a fixed width leave nothing to check at a call
+    # large as the embedding costs more than the whole update. If it is stored anyway, the sums
+    # read what is stored: only so are they in the loop that computes it.
+    operations, reads = (20, 1) if stores else (1000, 100)
+    options |= {"realize_opcount_threshold": operations, "realize_reads_threshold": reads}
     return CompiledUpdate(own, options, flat)
 
 

@@ -11,6 +11,23 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from optim.core.batch import Tensors
+
+
+def norms_of_pairs(ones: Tensors, others: Tensors) -> list[tuple[Tensor, Tensor]]:
+    """Euclidean norms of both tensors of each pair, as `whole` sums.
+
+    torch.compile makes one loop of both sums only if they read the same tensor: the first also
+    reads the second, times zero.
+    """
+    both = ones
+    if torch.compiler.is_compiling():
+        both = [x + 0.0 * y for x, y in zip(ones, others, strict=True)]
+    return [
+        (whole(x.square()).sqrt(), whole(y.square()).sqrt())
+        for x, y in zip(both, others, strict=True)
+    ]
+
 
 def norms(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Euclidean norm of each, of shape (); summed in at least float32."""
@@ -20,6 +37,11 @@ def norms(tensors: Iterable[Tensor]) -> list[Tensor]:
 def total(x: Tensor) -> Tensor:
     """Sum of all elements, of shape (); row by row."""
     return row_sums(x).sum() if x.ndim else x
+
+
+def whole(x: Tensor) -> Tensor:
+    """Sum of all elements, of shape (); torch.compile can store tensors of that size on the way."""
+    return x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def row_sums(x: Tensor) -> Tensor:

@@ -175,7 +175,7 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
             key: torch.nn.Parameter(torch.randn(shape, generator=generator))
             for key, shape in shapes.items()
         }
-        optimizer = built("lamb", named)
+        optimizer = built("lion", named)
         optimizer.compile = True
         calls = []
         call = CompiledUpdate.__call__
@@ -190,6 +190,20 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
         monkeypatch.undo()
         assert calls == 3 * ([4, 4, 1, 1] if number == 4 else [1] * 10)
     assert same_bits(*results)
+
+
+@pytest.mark.parametrize("name", ["lamb", "cautious_adamw", "cautious_lion"])
+def test_two_passes_compute_the_update_once(name):
+    """With another loop over the tensor, its update would go through a temporary of that size."""
+    p = torch.nn.Parameter(torch.randn(300, 1024))
+    optimizer = build_optimizer(name, [p])
+    optimizer.compile = True
+    p.grad = torch.randn_like(p)
+    optimizer.step()  # compiles, and makes the buffer
+    with torch.profiler.profile(profile_memory=True) as profile:
+        optimizer.step()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert largest < p.nbytes / 8
 
 
 def test_views_of_one_buffer_first_and_other_sizes_after_them():
