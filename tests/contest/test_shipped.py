@@ -117,10 +117,10 @@ def test_track_3_trains_each_arm_as_long_as_its_entry():
     config = configurations(contests.read(SHIPPED["track3"]))
     assert {arm: c.train.total_steps for arm, c in config.items()} == {
         "adamw": 4950,
-        "adamw_untuned": 5625,
         "muon": 3250,
         "normuon": 3250,
-        "shampoo": 4100,
+        "muon_hyperball": 3250,
+        "kl_soap_hyperball": 3125,
     }
     assert {c.train.batch_tokens for c in config.values()} == {524_288}
     assert contests.read(SHIPPED["track3"]).table.target == 3.28
@@ -133,7 +133,7 @@ def test_track_3_has_the_rates_of_its_entries():
     def factor(t, steps, cool_down=0.7):
         return min(1.0, (1 - t / steps) / cool_down)
 
-    for arm, steps in (("muon", 3250), ("normuon", 3300), ("shampoo", 4100)):
+    for arm, steps in (("muon", 3250), ("normuon", 3300)):
         ours = optim.schedule_of(config[arm]).factors[:-1]
         assert ours == pytest.approx([factor(t, steps) for t in range(len(ours))], abs=1e-12)
     muon = optim.optimizer_of(config["muon"], groups())
