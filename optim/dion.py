@@ -37,7 +37,7 @@ class Dion(MatrixRule):
     to Muon; published runs take 1/2 to 1/4 without much loss at this size.
     State: momentum_buffer and Q: 4 (1 + r / max(m, n)) bytes per parameter of an m x n matrix
     (1 + r / m without transpose); exp_avg,
-    exp_avg_sq: 8 bytes of the others (6.1 for GPT-2 124M with rank_fraction 0.5).
+    exp_avg_sq: 8 bytes of the others (6.0 for GPT-2 124M with rank_fraction 0.5).
     """
 
     buffers = ("momentum_buffer",)
