@@ -136,6 +136,13 @@ def test_track_3_has_the_rates_of_its_entries():
     for arm, steps in (("muon", 3250), ("normuon", 3300)):
         ours = optim.schedule_of(config[arm]).factors[:-1]
         assert ours == pytest.approx([factor(t, steps) for t in range(len(ours))], abs=1e-12)
+    for arm, others in (("muon_hyperball", 0.85), ("kl_soap_hyperball", 0.4)):  # entries 37, 19
+        schedule, steps = optim.schedule_of(config[arm]), config[arm].train.total_steps
+        hidden = [1 - t / steps for t in range(steps)]
+        assert schedule.of("hidden").factors[:-1] == pytest.approx(hidden, abs=1e-12)
+        aux = [factor(t, steps, others) for t in range(steps)]
+        # Ours begins with a whole update, theirs at 487.5.
+        assert schedule.of("embedding").factors[:-1] == pytest.approx(aux, abs=1 / steps)
     muon = optim.optimizer_of(config["muon"], groups())
     adamw = optim.optimizer_of(config["adamw"], groups())
     assert {g["role"]: g["lr"] for g in muon.param_groups} == pytest.approx(
