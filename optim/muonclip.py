@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -67,6 +68,16 @@ class MuonClip(MatrixRule):
     def logits_due(self, step: int) -> bool:
         """Every clip_every updates."""
         return bool(step % self.defaults["clip_every"] == 0)
+
+    def check_step(self) -> None:
+        """Warns at the first step if no logits were given: it is then Muon."""
+        grads = (p.grad for group in self.param_groups for p in group["params"])
+        if self._logits is None and not self.state and any(g is not None for g in grads):
+            warnings.warn(
+                "MuonClip was given no attention logits, so it clips nothing; call update_logits"
+                " before each step (docs/optimizers.md)",
+                stacklevel=2,
+            )
 
     def update_logits(self, largest: Mapping[str, Tensor]) -> None:
         """Clip by these logits at the end of the next step.

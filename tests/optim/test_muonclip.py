@@ -102,6 +102,24 @@ def test_every_k_updates():
     assert [step for step in range(8) if optimizer.logits_due(step)] == [0, 3, 6]
 
 
+def test_says_once_that_it_was_given_no_logits(recwarn):
+    """In a loop that does not know the hook; not at the steps between two clips."""
+    named, optimizer = attention(clip_every=2)
+    for step in range(3):
+        for name, p in named.items():
+            p.grad = oracles.gradient(step, name, p)
+        optimizer.step()
+    assert [str(w.message)[:42] for w in recwarn] == ["MuonClip was given no attention logits, so"]
+    named, optimizer = attention(clip_every=2)
+    for step in range(3):
+        for name, p in named.items():
+            p.grad = oracles.gradient(step, name, p)
+        if optimizer.logits_due(step):
+            optimizer.update_logits({ATTENTION: LOGITS})
+        optimizer.step()
+    assert len(recwarn) == 1
+
+
 def test_an_attention_that_it_does_not_know_is_an_error():
     _, optimizer = attention()
     with pytest.raises(RuntimeError, match=r"no parameter 'h.7.attn.c_attn.weight'.*names") as e:
