@@ -336,3 +336,9 @@ class Adafactor(torch.optim.Adafactor, Optimizer):
         weight_decay: NonNegative = 0.0,
     ) -> None:
         super().__init__(params, **from_locals(locals()))
+
+    def check_step(self) -> None:
+        """A tensor without elements has no RMS; torch would divide by their number."""
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if not p.numel():
+                p.grad = None

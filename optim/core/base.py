@@ -294,14 +294,30 @@ class UpdateRule(Optimizer):
             raise ValueError(problem)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but state keeps the dtype in which it was saved."""
+        """As torch's, but state has the dtype that the rule gives it, and a count is an int.
+
+        torch casts all state to the dtype of the parameter; here only what `init_state` would make
+        in it. State that `init_state` does not make keeps the dtype in which it was saved.
+        """
         super().load_state_dict(state_dict)
-        saved, own = state_dict["param_groups"], self.param_groups
-        for theirs, ours in zip(saved, own, strict=True):
-            for key, p in zip(theirs["params"], ours["params"], strict=True):
-                for name, value in state_dict["state"].get(key, {}).items():
-                    if isinstance(value, Tensor) and value.dtype != self.state[p][name].dtype:
-                        self.state[p][name] = value.to(p.device)
+        keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+        for key, (p, _, _, h) in zip(keys, self._entries(), strict=True):
+            saved, state = state_dict["state"].get(key, {}), self.state.get(p, {})
+            if isinstance(state.get("step"), Tensor):  # as torch's own optimizers count
+                state["step"] = int(state["step"])
+            cast = {
+                name: value
+                for name, value in saved.items()
+                if name != "step" and isinstance(value, Tensor) and value.dtype != state[name].dtype
+            }
+            own = self._dtypes(p, h) if cast else {}
+            state.update({k: v.to(p.device, own.get(k, v.dtype)) for k, v in cast.items()})
+
+    def _dtypes(self, p: Tensor, h: Values) -> dict[str, torch.dtype]:
+        """Of the state that `init_state` makes for `p`."""
+        example = torch.empty_like(p, device="meta")
+        example.grad = torch.empty_like(example)
+        return {name: value.dtype for name, value in self.init_state(example, h).items()}
 
     def _should_compile(self) -> bool:
         if self.compile is not None:
@@ -312,7 +328,7 @@ class UpdateRule(Optimizer):
         """Parameters with a gradient, in batches; adds `steps` to each one's count."""
         with_gradient = []
         for p, name, index, h in self._entries():
-            if p.grad is None:
+            if p.grad is None or not p.numel():
                 continue
             with_gradient.append((p, p.grad, index, h))
             if p.grad.layout != torch.strided:
