@@ -18,6 +18,7 @@ from optim.core.matrix import (
     single_matrices,
     split_kind,
     stacked_state,
+    warn_without_role,
 )
 from optim.core.orthogonal import orthogonalised
 
@@ -66,6 +67,7 @@ class Scion(UpdateRule):
         split_qkv: bool = True,
     ) -> None:
         super().__init__(params, locals())
+        warn_without_role(self)
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """One of "matrix", "qkv" (three matrices in one), "sign" and "vector"."""

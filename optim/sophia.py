@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from optim.core.base import UpdateRule
@@ -55,6 +57,17 @@ class SophiaG(UpdateRule):
     def curvature_due(self, step: int) -> bool:
         """Every k-th step, from the first."""
         return step % int(self.defaults["k"]) == 0
+
+    def check_step(self) -> None:
+        """Warns at the first step if there is no estimate: each step is then the sign of m."""
+        known = self.state or "estimates_skipped" in self.param_groups[0]
+        if not known and any(p.grad is not None for g in self.param_groups for p in g["params"]):
+            warnings.warn(
+                "SophiaG has no estimate of the curvature, so its steps are lr times the sign of"
+                " its momentum; call update_curvature every k steps"
+                " (docs/optimizers.md, In your own loop)",
+                stacklevel=2,
+            )
 
     @torch.no_grad()
     def update_curvature(self, tokens: int) -> None:

@@ -16,6 +16,7 @@ Matrices of equal shape share them.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -49,6 +50,7 @@ class MatrixRule(UpdateRule):
                 f"{type(self).__name__} has no matrix to act on: none of the parameters has two"
                 " dimensions and the role 'hidden' (or no role); use adamw for these"
             )
+        warn_without_role(self)
 
     def matrix_state(self, p: Tensor, h: Values) -> dict[str, Tensor]:
         """Tensors to keep for the single matrix `p`; by default zeros, named by `buffers`."""
@@ -105,6 +107,19 @@ class MatrixRule(UpdateRule):
 def is_hidden(p: Tensor, group: Mapping[str, Any]) -> bool:
     """Whether `p` is a matrix between neurons: its group has the role "hidden", or no role."""
     return p.ndim == 2 and group.get("role", "hidden") == "hidden"
+
+
+def warn_without_role(optimizer: UpdateRule) -> None:
+    """Say that matrices in groups without a role are taken for hidden ones."""
+    groups = [group for group in optimizer.param_groups if "role" not in group]
+    matrices = sum(p.ndim == 2 for group in groups for p in group["params"])
+    if matrices:
+        warnings.warn(
+            f"{type(optimizer).__name__} takes {matrices} matrices for hidden ones, because their"
+            " parameter groups have no 'role'; an embedding or a head among them needs a group of"
+            " its own, with role 'embedding' or 'head' (docs/optimizers.md, In your own loop)",
+            stacklevel=2,
+        )
 
 
 def split_kind(p: Tensor, name: str, group: Mapping[str, Any]) -> str:

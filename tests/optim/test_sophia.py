@@ -1,5 +1,7 @@
 """Sophia-G: against the formulas, one coordinate after the other, and its two gradients."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -146,3 +148,17 @@ def test_an_estimate_that_is_not_finite_is_left_out_or_refused(parameters, group
     with pytest.raises(RuntimeError, match=r"^SophiaG: the gradient of parameter 'ln' is not fin"):
         optimizer.update_curvature(TOKENS)
     assert all(torch.equal(before[n], optimizer.state[p]["hessian"]) for n, p in with_bad.items())
+
+
+def test_without_an_estimate_the_first_step_warns(parameters, groups):
+    named = parameters()
+    optimizer = build_optimizer("sophia_g", groups(named))
+    gradients(named, 0)
+    with pytest.warns(UserWarning, match="SophiaG has no estimate of the curvature, so its steps"):
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+        with_one = build_optimizer("sophia_g", groups(named))
+        with_one.update_curvature(TOKENS)
+        with_one.step()

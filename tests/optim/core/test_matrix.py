@@ -1,6 +1,7 @@
 """The contract of all methods for matrices."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -197,3 +198,15 @@ def test_state_of_another_split_is_refused_or_the_same(name):
         with pytest.raises(ValueError, match=r"of 'h.0.attn.c_attn.weight' is .*split_qkv") as e:
             other.load_state_dict(saved)
         assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "scion"])
+def test_matrices_without_a_role_are_taken_for_hidden_ones_with_a_warning(name):
+    matrix, other = (torch.nn.Parameter(torch.ones(4, 3)) for _ in range(2))
+    with pytest.warns(
+        UserWarning, match=r"^\w+ takes 2 matrices for hidden ones, .*'role'; [^\n]*$"
+    ):
+        build_optimizer(name, [matrix, other])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_optimizer(name, [{"params": [matrix, other], "role": "hidden"}])
