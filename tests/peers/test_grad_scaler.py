@@ -1,9 +1,14 @@
 """torch.amp.GradScaler beside every row, as mixed precision in float16 uses it."""
 
+import functools
+
 import pytest
 import torch
 
-from optim import OPTIMIZERS, build_optimizer
+import optim
+from optim import OPTIMIZERS
+
+build_optimizer = functools.partial(optim.build_optimizer, total_steps=100)
 
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "torch.optim.Adamax"])
