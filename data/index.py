@@ -64,7 +64,8 @@ class ScanIndex:
 def _stamp(path: Path, tokens: np.ndarray) -> dict[str, int]:
     # The count is part of the stamp: read in another format, the same file has another count.
     status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "tokens": len(tokens)}
+    times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+    return {"size": status.st_size, **times, "tokens": len(tokens)}
 
 
 def _files(index: dict[str, Any] | None) -> dict[str, dict[str, int]]:

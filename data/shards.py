@@ -30,6 +30,9 @@ HEADER_BYTES = 256 * 4
 TOKEN = np.dtype("<u2")
 MAX_VOCAB_SIZE = 2**16  # what uint16 can hold
 
+_LOOKED_AT = 2**16  # numbers at the beginning of a headerless file
+_ENOUGH = 16  # integers, to tell them from uint16 ones
+
 FORMATS = ("auto", "nanogpt")
 SPLITS = ("train", "val", "test")
 
@@ -278,6 +281,9 @@ def _map_npy(path: Path) -> np.memmap:
     except (ValueError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: truncated or not a .npy array ({reason})") from None
+    if not isinstance(array, np.ndarray):  # np.load tells the two apart by their content
+        array.close()
+        raise DataError(f"{path}: an .npz archive, not a .npy array; save its tokens with np.save")
     if array.dtype != TOKEN or array.ndim != 1:
         raise DataError(
             f"{path}: array of {array.dtype} with shape {array.shape}; a shard is one-dimensional"
@@ -300,7 +306,27 @@ def _map_headerless(path: Path) -> np.memmap:
         raise DataError(
             f"{path}: it has llm.c's header, so it is not nanoGPT's; leave --data.format at auto"
         )
-    return np.memmap(path, dtype=TOKEN, mode="r")
+    tokens = np.memmap(path, dtype=TOKEN, mode="r")
+    if bits := _wider(tokens[:_LOOKED_AT]):
+        raise DataError(
+            f"{path}: looks like {bits}-bit tokens, because of {bits // 16} uint16 numbers only the"
+            " first is not small; nanoGPT's format is uint16: tokens.astype(np.uint16)"
+        )
+    return tokens
+
+
+def _wider(tokens: np.ndarray) -> int | None:
+    """64 or 32, if the numbers are parts of integers of so many bits; None for uint16.
+
+    The upper parts of token ids are 0, or below 4 in a vocabulary of up to 262,144. In text, any
+    two positions hold numbers of the same size.
+    """
+    for bits in (64, 32):
+        parts = bits // 16
+        rows = tokens[: len(tokens) // parts * parts].reshape(-1, parts)
+        if len(rows) >= _ENOUGH and int(rows[:, 0].max()) > 64 * int(rows[:, 1:].max()):
+            return bits
+    return None
 
 
 def _check_token_ids(

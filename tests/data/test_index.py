@@ -36,6 +36,17 @@ def test_changed_shard_is_scanned_again(tmp_path):
     assert "50256" in refusal(tmp_path, vocab_size=50256)
 
 
+def test_a_shard_replaced_with_equal_size_and_time_is_scanned_again(tmp_path):
+    """As `cp -p` and `rsync -t` leave it."""
+    path = tmp_path / "x_train_0.bin"
+    write_shard(path, TOKENS[1:3])
+    read(tmp_path, vocab_size=50256)
+    status = path.stat()
+    write_shard(path, TOKENS[[0, 1]])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert "holds token id 50256" in refusal(tmp_path, vocab_size=50256)
+
+
 def test_same_file_under_another_format_is_not_confused(tmp_path):
     # Headerless, 16-bit: the scan of one format must not answer for another.
     TOKENS.tofile(tmp_path / "train.bin")
@@ -100,6 +111,7 @@ def entry(directory, name, count, largest):
     return {
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
         "tokens": count,
         "largest_id": largest,
     }

@@ -131,6 +131,32 @@ def test_npy_of_another_length_is_refused(tmp_path, change, reason):
     assert reason in refusal(tmp_path)
 
 
+def test_an_npz_archive_named_npy_is_refused(tmp_path):
+    np.savez(tmp_path / "x_train_0.npz", TOKENS)
+    (tmp_path / "x_train_0.npz").rename(tmp_path / "x_train_0.npy")
+    assert "x_train_0.npy: an .npz archive, not a .npy array" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ("<u4", "looks like 32-bit tokens, because of 2 uint16 numbers only the first is"),
+        ("<i8", "looks like 64-bit tokens, because of 4 uint16 numbers only the first is"),
+    ],
+)
+@pytest.mark.parametrize("vocab_size", [256, 50257, 200_000])
+def test_a_headerless_file_of_wider_integers_is_refused(tmp_path, dtype, message, vocab_size):
+    tokens = np.random.default_rng(1).integers(vocab_size, size=1000)
+    tokens.astype(dtype).tofile(tmp_path / "train.bin")
+    assert message in refusal(tmp_path, format="nanogpt")
+
+
+@pytest.mark.parametrize("tokens", [np.arange(4000) % 50257, np.arange(4000) % 2, np.zeros(4000)])
+def test_uint16_tokens_of_any_kind_are_not_taken_for_wider_ones(tmp_path, tokens):
+    tokens.astype("<u2").tofile(tmp_path / "train.bin")
+    assert read(tmp_path, format="nanogpt").tolist() == tokens.tolist()
+
+
 def test_odd_length_of_headerless_file_is_refused(tmp_path):
     (tmp_path / "train.bin").write_bytes(bytes(7))
     assert "7 bytes" in refusal(tmp_path, format="nanogpt")
