@@ -281,7 +281,7 @@ def _map_npy(path: Path) -> np.memmap:
     except (ValueError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: truncated or not a .npy array ({reason})") from None
-    if not isinstance(array, np.ndarray):  # np.load tells the two apart by their content
+    if not isinstance(array, np.memmap):  # np.load tells the two apart by their content
         array.close()
         raise DataError(f"{path}: an .npz archive, not a .npy array; save its tokens with np.save")
     if array.dtype != TOKEN or array.ndim != 1:
