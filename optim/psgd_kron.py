@@ -58,8 +58,10 @@ class PSGDKron(UpdateRule):
     vectors do not decay, here that is up to their group. A tensor of more dimensions is taken as
     the matrix of its first dimension and the rest. `split_qkv` as in muon.
     Tuning: the authors advise about a third of adamw's lr, and three to ten times its weight_decay.
-    An update has an RMS of about 1, at most 1.1. With hyperball, record 33 of modded-nanogpt's
-    track 3 has precond_lr 1, beta1 0.95, a fit at every step and lr 0.025.
+    An update has an RMS of about 1, at most 1.1. A factor grows by at most precond_lr at a fit, so
+    that small gradients g cost tens of steps; initial_scale of about RMS(g)^(-1/2) saves them. With
+    hyperball, record 33 of modded-nanogpt's track 3 has precond_lr 1, beta1 0.95, a fit at every
+    step and lr 0.025.
     State: momentum_buffer: 4 bytes per parameter; for an m x n matrix an m x m and an n x n matrix,
     in at least float32: 4 (m^2 + n^2) / (m n) more (13.6 for GPT-2 124M).
     """
