@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, bias_correction, random_matrix
+from optim.core.matrix import MatmulDtype, MatrixRule, bias_correction, random_matrix
 
 _EPS = 1e-8
 
@@ -58,6 +58,7 @@ class APOLLO(MatrixRule):
         growth_limit: NonNegative = 1.01,
         seed: int = 0,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "tf32",
     ) -> None:
         if growth_limit < 1:
             raise ValueError(f"growth_limit = {growth_limit}: should be at least 1, as 1.01")
@@ -76,26 +77,25 @@ class APOLLO(MatrixRule):
         correction = bias_correction(h["betas"], batch.step)
         step_size = c["lr"] * correction * math.sqrt(h["scale"])
         epoch = (batch.step - 1) // h["update_gap"]
-        for p, g, state in batch.items():
+        for p, g, state in batch.stacks():
             m, v, before = state["exp_avg"], state["exp_avg_sq"], state["norm"]
-            g, tall = g.to(m.dtype), p.size(0) >= p.size(1)
-            r = m.size(1) if tall else m.size(0)
-            projection = random_matrix(r, min(p.shape), h["seed"], epoch, m.dtype, m.device)
+            g, tall = g.to(m.dtype), p.size(-2) >= p.size(-1)
+            r = m.size(-1) if tall else m.size(-2)
+            projection = random_matrix(r, min(p.shape[-2:]), h["seed"], epoch, m.dtype, m.device)
             projection = projection / math.sqrt(r)
             low = g @ projection.mT if tall else projection @ g
             m.lerp_(low, 1 - beta1)
             v.mul_(beta2).addcmul_(low, low, value=1 - beta2)
             u = m / (v.sqrt() + h["eps"])
-            dim = None if h["scaling"] == "tensor" else int(tall)
+            dim = (-2, -1) if h["scaling"] == "tensor" else (-1 if tall else -2)
             s = _norm(u, dim) / (_norm(low, dim) + _EPS)
-            d = g * s
-            norm = d.norm()
+            norm = _norm(s * _norm(g, dim), (-2, -1))[..., 0, 0]  # of s * g
             growth = norm / (before + _EPS) / h["growth_limit"]
             limit = torch.where(before > 0, growth.clamp(min=1), 1.0)
             before.copy_(norm / limit)
-            p.add_((d / limit).to(p.dtype), alpha=-step_size)
-            p.mul_(c["decay"])
+            factor = s * (step_size / limit)[..., None, None]
+            p.sub_((g * factor).to(p.dtype)).mul_(c["decay"])
 
 
-def _norm(x: Tensor, dim: int | None) -> Tensor:
-    return x.norm() if dim is None else x.norm(dim=dim, keepdim=True)
+def _norm(x: Tensor, dim: int | tuple[int, int]) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=dim, keepdim=True)

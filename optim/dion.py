@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
-from optim.core.matrix import MatrixRule, add_product_, random_matrix
+from optim.core.matrix import MatmulDtype, MatrixRule, add_product_, random_matrix
 
 
 class Dion(MatrixRule):
@@ -54,6 +54,7 @@ class Dion(MatrixRule):
         seed: int = 0,
         transpose: bool = True,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "tf32",
         betas: Betas = (0.9, 0.95),
         eps: NonNegative = 1e-8,
     ) -> None:
@@ -69,16 +70,17 @@ class Dion(MatrixRule):
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
         h = batch.h
-        for p, g, state in batch.items():
-            m, n = p.shape
+        for p, g, state in batch.stacks():
+            m, n = p.shape[-2:]
             step_size = c["lr"] * math.sqrt(m / n)
             momentum, right = state["momentum_buffer"], state["right_factor"]
             if h["transpose"] and m < n:
                 p, g, momentum = p.mT, g.mT, momentum.mT
             b = momentum.to(right.dtype) + g.to(right.dtype)
-            left = torch.linalg.qr(b @ right).Q * b.any()  # of zeros, qr makes unit vectors
+            some = b.any(-1, keepdim=True).any(-2, keepdim=True)  # of zeros, qr makes unit vectors
+            left = torch.linalg.qr(b @ right).Q * some
             w = b.mT @ left
-            momentum.copy_(b.addmm_(left, w.mT, alpha=h["momentum"] - 1))
-            lengths = w.norm(dim=0)
+            momentum.copy_(b.baddbmm_(left, w.mT, alpha=h["momentum"] - 1))
+            lengths = w.norm(dim=-2, keepdim=True)
             right.copy_(torch.where(lengths > 0, w / lengths, right))
             add_product_(p, left, right.mT, left=c["decay"], factor=-step_size)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, add_product_, bias_correction
+from optim.core.matrix import MatmulDtype, MatrixRule, add_product_, bias_correction
 
 
 class GaLore(MatrixRule):
@@ -46,6 +46,7 @@ class GaLore(MatrixRule):
         update_gap: Count = 200,
         scale: NonNegative = 0.25,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "tf32",
     ) -> None:
         super().__init__(params, locals())
 
@@ -61,12 +62,12 @@ class GaLore(MatrixRule):
         h, (beta1, beta2) = batch.h, batch.h["betas"]
         step_size = c["lr"] * h["scale"] * bias_correction(h["betas"], batch.step)
         decay = c["decay"]
-        for p, g, state in batch.items():
+        for p, g, state in batch.stacks():
             projection, m, v = state["projection"], state["exp_avg"], state["exp_avg_sq"]
-            g, tall = g.to(m.dtype), p.size(0) >= p.size(1)
+            g, tall = g.to(m.dtype), p.size(-2) >= p.size(-1)
             if (batch.step - 1) % h["update_gap"] == 0:
                 u, _, vh = torch.linalg.svd(g, full_matrices=False)
-                projection.copy_((vh.mT if tall else u)[:, : projection.size(1)])
+                projection.copy_((vh.mT if tall else u)[..., : projection.size(-1)])
             low = g @ projection if tall else projection.mT @ g
             m.lerp_(low, 1 - beta1)
             v.mul_(beta2).addcmul_(low, low, value=1 - beta2)

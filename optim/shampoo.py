@@ -10,7 +10,7 @@ from torch import Tensor
 from optim.core import adamw
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, eigen
+from optim.core.matrix import MatmulDtype, MatrixRule, eigen
 
 
 class Shampoo(MatrixRule):
@@ -62,6 +62,7 @@ class Shampoo(MatrixRule):
         start_preconditioning_step: Count = 10,
         max_precondition_dim: Count = 8192,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "float32",
     ) -> None:
         super().__init__(params, locals())
 
@@ -76,34 +77,34 @@ class Shampoo(MatrixRule):
         return state
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
-        """Block by block: each is enough work for the machine."""
+        """Block by block, matrices of equal shape together."""
         h, step = batch.h, batch.step
         start, every = h["start_preconditioning_step"], h["precondition_frequency"]
         takes_roots = step == start or (step > start and step % every == 0)
-        for p, g, state in batch.items():
+        for p, g, state in batch.stacks():
             blocks = _blocks(p, h)
             parts = {name: _blocks(state[name], h) for name in ("exp_avg", "exp_avg_sq")}
             for dim, side in enumerate(("left", "right")):
                 for name in (side, f"{side}_root"):
-                    parts[name] = _squares(state[name], [block.size(dim) for block in blocks])
+                    parts[name] = _squares(state[name], [block.size(dim - 2) for block in blocks])
             for i, (block, grad) in enumerate(zip(blocks, _blocks(g, h), strict=True)):
                 own = {name: values[i] for name, values in parts.items()}
                 grad = grad.to(torch.promote_types(g.dtype, torch.float32))
                 u = _direction(grad, own, h, step, takes_roots)
                 block.mul_(c["decay"])
-                block.add_(u.to(p.dtype), alpha=-c["lr"])
+                block.sub_((c["lr"] * u).to(p.dtype))
 
 
 def _blocks(matrix: Tensor, h: Values) -> list[Tensor]:
     """Views of its blocks, row by row."""
     longest = h["max_precondition_dim"]
-    return [block for rows in matrix.split(longest, 0) for block in rows.split(longest, 1)]
+    return [block for rows in matrix.split(longest, -2) for block in rows.split(longest, -1)]
 
 
 def _squares(numbers: Tensor, sides: list[int]) -> list[Tensor]:
     """Views of what `matrix_state` keeps in one vector: square matrices with these sides."""
-    parts = numbers.split([n * n for n in sides])
-    return [part.view(n, n) for part, n in zip(parts, sides, strict=True)]
+    parts = numbers.split([n * n for n in sides], -1)
+    return [part.unflatten(-1, (n, n)) for part, n in zip(parts, sides, strict=True)]
 
 
 def _direction(
@@ -125,13 +126,14 @@ def _direction(
     u = state["left_root"] @ mean @ state["right_root"]
     if h["grafting"] == "none":
         return u
-    norm = u.norm()
-    return u * torch.where(norm > 0, adam.norm() / norm, 0.0)
+    norm, length = (torch.linalg.matrix_norm(x, keepdim=True) for x in (u, adam))
+    return u * torch.where(norm > 0, length / norm, 0.0)
 
 
 def _inverse_root(moment: Tensor, epsilon: float) -> Tensor:
     """(moment + epsilon I)^(-1/4) of a symmetric matrix without negative eigenvalues."""
     values, vectors = eigen(moment)
-    rounding = torch.finfo(values.dtype).eps * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
+    numbers = torch.finfo(values.dtype)
+    rounding = numbers.eps * values[..., -1:].clamp(min=numbers.tiny)
     values = torch.maximum(values, rounding) + epsilon
-    return (vectors * values ** (-1 / 4)) @ vectors.mT
+    return (vectors * values.unsqueeze(-2) ** (-1 / 4)) @ vectors.mT

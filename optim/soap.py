@@ -7,8 +7,9 @@ from torch import Tensor
 
 from optim.core import adamw
 from optim.core.batch import Batch, Params, Values
+from optim.core.eigenbasis import first_basis, turn
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
-from optim.core.matrix import MatrixRule, bias_correction, eigen
+from optim.core.matrix import MatmulDtype, MatrixRule, bias_correction
 
 
 class SOAP(MatrixRule):
@@ -56,6 +57,7 @@ class SOAP(MatrixRule):
         precondition_frequency: Count = 10,
         max_precondition_dim: Count = 10_000,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "tf32",
     ) -> None:
         super().__init__(params, locals())
 
@@ -70,14 +72,13 @@ class SOAP(MatrixRule):
         return state
 
     def matrix_step(self, batch: Batch, c: Values) -> None:
-        """Matrix by matrix: each is enough work for the machine."""
-        for p, g, state in batch.items():
+        """Matrices of equal shape together."""
+        for p, g, state in batch.stacks():
             g = g.to(torch.promote_types(g.dtype, torch.float32))
             if batch.step == 1:
                 _accumulate(g, state, batch.h["shampoo_beta"])
                 for side in _sides(state):
-                    _, vectors = eigen(state[side])
-                    state[f"{side}_basis"].copy_(vectors.flip(-1))
+                    state[f"{side}_basis"].copy_(first_basis(state[side]))
                 continue
             _move(p, g, state, batch, c)
             _accumulate(g, state, batch.h["shampoo_beta"])
@@ -93,8 +94,9 @@ def _move(p: Tensor, g: Tensor, state: dict[str, Tensor], batch: Batch, c: Value
     v.lerp_(_rotated(g, *bases).square().to(v.dtype), 1 - beta2)
     u = _rotated(m.to(g.dtype), *bases) / (v.to(g.dtype).sqrt() + h["eps"])
     u = _rotated(u, *(basis.mT for basis in bases))
-    p.add_(u.to(p.dtype), alpha=-c["lr"] * bias_correction(h["betas"], batch.step - 1))
-    p.mul_(c["decay"])
+    # not p.add_(u, alpha=...), of which inductor 2.13 makes another product
+    u.mul_(c["lr"] * bias_correction(h["betas"], batch.step - 1))
+    p.sub_(u.to(p.dtype)).mul_(c["decay"])
 
 
 def _accumulate(g: Tensor, state: dict[str, Tensor], beta: float) -> None:
@@ -107,11 +109,8 @@ def _turn(state: dict[str, Tensor]) -> None:
     """One step of orthogonal iteration on each side; v follows its columns."""
     v = state["exp_avg_sq"]
     for side in _sides(state):
-        basis = state[f"{side}_basis"]
-        product = state[side] @ basis
-        order = (basis * product).sum(0).argsort(descending=True)
-        v.copy_(v[order] if side == "left" else v[:, order])
-        basis.copy_(torch.linalg.qr(product[:, order]).Q)
+        order, dim = turn(state[side], state[f"{side}_basis"]), -2 if side == "left" else -1
+        v.copy_(v.take_along_dim(order.unsqueeze(-3 - dim), dim))
 
 
 def _rotated(x: Tensor, left: Tensor, right: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ Values = Mapping[str, Any]
 Update = Callable[[Tensors, Tensors, State, Values, Values], None]
 Item = tuple[Tensor, Tensor, dict[str, Tensor]]  # parameter, gradient, state
 
+STACKED = 1 << 28  # elements of one stack: 1 GiB of float32
+
 
 @dataclass
 class Batch:
@@ -53,19 +55,19 @@ class Batch:
     def stacks(self, together: bool | None = None) -> Iterator[Item]:
         """As `items`, but with those of equal shapes stacked along a new first dimension.
 
-        What is written into parameter and state is kept. together: None means on a GPU. Otherwise
-        a stack holds one of them, as views: on a CPU one large matrix is work enough, a copy is
-        saved, and no bit of a matrix depends on which others come with it.
+        What is written into parameter and state is kept. together: None means on a GPU; a stack is
+        then a copy of at most STACKED elements, state included. Otherwise it holds one of them, as
+        views: on a CPU one large matrix is work enough, a copy is saved, and no bit of a matrix
+        depends on which others come with it.
         """
         shapes: dict[tuple[torch.Size, ...], list[int]] = {}
         for i, p in enumerate(self.params):
             key = (p.shape, *(values[i].shape for values in self.state.values()))
             shapes.setdefault(key, []).append(i)
-        for indices in shapes.values():
-            joined = self.params[indices[0]].is_cuda if together is None else together
-            if len(indices) == 1 or not joined:
-                for p, g, state in map(self.item, indices):
-                    yield p[None], g[None], {name: value[None] for name, value in state.items()}
+        for indices in self._parts(shapes.values(), together):
+            if len(indices) == 1:
+                p, g, state = self.item(indices[0])
+                yield p[None], g[None], {name: value[None] for name, value in state.items()}
                 continue
             p, g = (torch.stack([ts[i] for i in indices]) for ts in (self.params, self.grads))
             lists = {name: [values[i] for i in indices] for name, values in self.state.items()}
@@ -74,6 +76,16 @@ class Batch:
             torch._foreach_copy_([self.params[i] for i in indices], list(p))
             for name, values in lists.items():
                 torch._foreach_copy_(values, list(state[name]))
+
+    def _parts(self, alike: Iterable[list[int]], together: bool | None) -> Iterator[list[int]]:
+        """Split each list into the fewest parts that may be stacked, as equal as can be."""
+        for indices in alike:
+            p, g, state = self.item(indices[0])
+            joined = p.is_cuda if together is None else together
+            size = sum(t.numel() for t in (p, g, *state.values()))
+            most = max(1, STACKED // size) if joined else 1
+            number = -(-len(indices) // most)
+            yield from (indices[i::number] for i in range(number))
 
     def constants(self) -> dict[str, Any]:
         """`h` as an update sees it: without lr, which reaches the update as a coefficient."""

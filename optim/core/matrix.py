@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,12 +30,15 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, Values
 
+MatmulDtype = Literal["float32", "tf32"]
+
 
 class MatrixRule(UpdateRule):
     """An optimizer of hidden matrices, with AdamW inside for all other parameters.
 
     A subclass writes `__init__`, `matrix_step` and, as `buffers` or `matrix_state`, its state. Its
-    hyperparameters include "weight_decay", "split_qkv", and "betas" and "eps" for AdamW; those
+    hyperparameters include "weight_decay", "split_qkv", "matmul_dtype" if its float32 products may
+    be in TF32 on a GPU, and "betas" and "eps" for AdamW; those
     that matrices do not use are in `not_of_matrices`.
 
     Raises:
@@ -101,7 +105,26 @@ class MatrixRule(UpdateRule):
             if batch.h["kind"] == "adamw":
                 self.run(self.update, batch, adamw.coefficients(batch.h, batch.step))
         for batch in single_matrices(b for b in batches if b.h["kind"] != "adamw"):
-            self.matrix_step(batch, self.coefficients(batch.h, batch.step))
+            with float32_products(batch.h.get("matmul_dtype"), batch.params[0].device.type):
+                self.matrix_step(batch, self.coefficients(batch.h, batch.step))
+
+
+@contextmanager
+def float32_products(dtype: MatmulDtype | None, device: str) -> Iterator[None]:
+    """Take products of float32 matrices as `dtype` says, whatever torch is set to; None: as set.
+
+    The precision of a method is its own affair: it does not change with the dtype of the model,
+    which decides how the trainer sets torch. TF32 rounds factors to 11 bits, on GPUs only.
+    """
+    before = torch.get_float32_matmul_precision()
+    if dtype is not None:
+        tf32 = dtype == "tf32" and device == "cuda"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        if dtype is not None:
+            torch.set_float32_matmul_precision(before)
 
 
 def is_hidden(p: Tensor, group: Mapping[str, Any]) -> bool:
@@ -232,11 +255,11 @@ def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_product_(p: Tensor, a: Tensor, b: Tensor, *, left: float, factor: float) -> None:
-    """p <- left * p + factor * a b, in one pass over `p` if all have one dtype."""
+    """p <- left * p + factor * a b, of stacks, in one pass over `p` if all have one dtype."""
     if p.dtype == a.dtype:
-        p.addmm_(a, b, beta=left, alpha=factor)
+        p.baddbmm_(a, b, beta=left, alpha=factor)
     else:
-        p.mul_(left).add_((a @ b).to(p.dtype), alpha=factor)
+        p.mul_(left).add_((factor * (a @ b)).to(p.dtype))
 
 
 @lru_cache(maxsize=64)

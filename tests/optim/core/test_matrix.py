@@ -9,7 +9,7 @@ import torch
 from configs.validation import ConfigError
 from optim import OPTIMIZERS, build_optimizer, resolve_optimizer
 from optim.core.batch import Batch
-from optim.core.matrix import MatrixRule
+from optim.core.matrix import MatrixRule, float32_products
 from tests.optim import oracles_matrix as oracles
 
 METHODS = [name for name, cls in OPTIMIZERS.items() if issubclass(cls, MatrixRule)]
@@ -90,6 +90,8 @@ def test_compiled_equals_plain(name):
 def test_matrices_of_equal_shape_may_be_stacked(name, monkeypatch):
     """As on a GPU: the same numbers up to rounding, with a state that is the same in form."""
     shapes = {"a": (8, 8), "b": (8, 8), "c_attn": (12, 4), "c": (4, 4), "bias": (8,)}
+    if name in ("galore", "apollo", "dion"):  # bases of others are arbitrary where rank is missing
+        shapes |= {f"{side}.{i}": SHAPES[side] for i in range(2) for side in ("tall", "wide")}
     results, stacks = [], Batch.stacks
     for together in (False, True):
         monkeypatch.setattr(Batch, "stacks", lambda batch, t=together: stacks(batch, t))
@@ -101,6 +103,55 @@ def test_matrices_of_equal_shape_may_be_stacked(name, monkeypatch):
         results.append([*(p.detach() for p in named.values()), *state])
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
+
+
+def test_a_stack_is_no_larger_than_may_be(monkeypatch):
+    monkeypatch.setattr("optim.core.batch.STACKED", 3 * 12)  # parameter and gradient of three
+    batch = Batch({}, 1)
+    for i in range(5):
+        batch.append(torch.zeros(2, 3), torch.full((2, 3), float(i)), {})
+    sizes = []
+    for p, g, _ in batch.stacks(together=True):
+        p += g
+        sizes.append(len(p))
+    assert sizes == [3, 2]
+    assert all(p.eq(i).all() for i, p in enumerate(batch.params))
+
+
+@pytest.mark.parametrize("name", ["soap", "shampoo", "galore", "apollo", "dion"])
+def test_products_do_not_depend_on_how_torch_is_set(name, monkeypatch):
+    optimizer = build_optimizer(name, [torch.nn.Parameter(torch.ones(6, 4))])
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(6, 4)
+    seen = []
+    monkeypatch.setattr(
+        type(optimizer),
+        "matrix_step",
+        lambda *_: seen.append(torch.get_float32_matmul_precision()),
+    )
+    before = torch.get_float32_matmul_precision()
+    try:
+        for setting in ("medium", "highest"):
+            torch.set_float32_matmul_precision(setting)
+            optimizer.step()
+            assert torch.get_float32_matmul_precision() == setting
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest", "highest"]
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("tf32", "high"), ("float32", "highest")])
+def test_tf32_is_for_gpus_and_ends_with_the_step(dtype, expected):
+    before, seen = torch.get_float32_matmul_precision(), []
+
+    def failing_step():
+        with float32_products(dtype, "cuda"):
+            seen.append(torch.get_float32_matmul_precision())
+            raise RuntimeError("failed")
+
+    with pytest.raises(RuntimeError, match="failed"):
+        failing_step()
+    assert seen == [expected]
+    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.mark.parametrize("name", [*METHODS, "scion", "psgd_kron"])
