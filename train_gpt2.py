@@ -212,7 +212,7 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
     batch = Batch.divide(config, process.world_size)
     schedule = optim.schedule_of(config)
     with torch.device("meta"):
-        optim.optimizer_of(config, GPT(shape).parameter_groups())  # refuses what it cannot train
+        optim.optimizer_of(config, GPT(shape).parameter_groups(), *process.place)  # or refuses
     splits = open_splits(config.data.dir, vocab_size=shape.vocab_size, format=config.data.format)
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(splits["train"], batch_size=batch.size, data_seed=config.data_seed, **ranks)
@@ -220,7 +220,7 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
     return Run(config, origins, process, batch, schedule, loader, texts, parents.of(config))
 
 
-# ------------------------------------------------------------------------------- build and save
+# ---------------------------------------------------------------------------------------- build
 
 
 def build(run: Run, checkpoint: Path | None) -> State:
@@ -228,7 +228,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     settings, process = run.config.train, run.process
     model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
     parents.put_weights(run.config, run.parent, model, optim.optimizer_of)
-    optimizer = optim.optimizer_of(run.config, model.parameter_groups())
+    optimizer = optim.optimizer_of(run.config, model.parameter_groups(), *process.place)
     optimizer.check_gradients = False  # the loop checks their norm before every step
     compiles = process.device.type == "cuda" if settings.compile == "auto" else settings.compile
     compiled: nn.Module = torch.compile(model, dynamic=False) if compiles else model  # type: ignore
@@ -242,12 +242,6 @@ def build(run: Run, checkpoint: Path | None) -> State:
     else:
         parents.put_state(run.config, run.parent, optimizer)
     return state
-
-
-def save(run: Run, state: State, log: runlog.Log) -> None:
-    """Rank 0 writes a checkpoint; RunError on all ranks if it or metrics.jsonl cannot be."""
-    own = state.progress, state.metrics, state.model, state.optimizer
-    session.save_checkpoint(run.process, run.config, log, *own)
 
 
 # --------------------------------------------------------------------------------------- warm-up
@@ -277,6 +271,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     config, process, step = run.config, run.process, state.progress.step
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
+    facts["optimizer_ranks"] = state.optimizer.ranks
     hashes = data_hashes(run.loader, run.held_out) if process.rank == 0 else {}
     if process.rank == 0:
         if step == 0:
@@ -347,7 +342,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
             # ---- 2. checkpoint
             due = config.checkpoint.every and step % config.checkpoint.every == 0
             if last or (due and step > start_step):
-                save(run, state, log)
+                session.save_checkpoint(process, config, log, state)
             if last:
                 break
 
@@ -391,6 +386,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
             # ---- 7. log. The clock has stopped.
             progress.train_seconds += step_seconds
             lr = optimizer.param_groups[0]["lr"]
+            curves = optim.curves(optimizer, run.schedule)  # of what all ranks keep
             if prints:
                 speed = settings.batch_tokens / step_seconds
                 flops = speed * model.flops_per_token() / process.world_size
@@ -407,7 +403,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                     "tokens_per_second": speed,
                     "mfu": flops / peak if peak else None,
                     "memory/peak_gib": hardware.peak_memory_gib(process.device),
-                    **optim.curves(optimizer, run.schedule),
+                    **curves,
                 }
                 log.log(step, values)
                 bar.stepped(step, values)
@@ -417,7 +413,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                 return "diverged"
             progress.step = step + 1
             if stop_requested:
-                save(run, state, log)
+                session.save_checkpoint(process, config, log, state)
                 who = signals[0] if signals else "a signal to another process"
                 bar.say(f"stopped by {who} at step {step + 1}; the same command resumes there")
                 return "stopped"
@@ -429,12 +425,14 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
 
 def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> None:
     """Rank 0 writes the summary and prints the closing lines; RunError where it cannot."""
-    n = state.model.num_parameters()
+    n, optimizer = state.model.num_parameters(), state.optimizer
+    held = run.process.each(optim.optimizer_state_bytes(optimizer))
     facts = {
         "run": run.config.run_name,
         "parameters": n,
         "flops_per_token": state.model.flops_per_token(),
-        "optimizer_state_bytes_per_parameter": optim.optimizer_state_bytes(state.optimizer) / n,
+        "optimizer_state_bytes": held,  # by rank
+        "optimizer_state_bytes_per_parameter": sum(held) * optimizer.ranks / len(held) / n,
         **run.schedule.facts(),
     }
     session.close_record(run.process, run.config, log, status, facts)

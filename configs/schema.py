@@ -82,6 +82,11 @@ class Train(Strict):
     )
     compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on CUDA")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if present")
+    shard_optimizer: Literal["auto"] | bool = Field(
+        "auto",
+        description="ranks share the optimizer's state and work, results stay the same; auto: where"
+        " its updates cost several times those of AdamW, as with matrix methods",
+    )
 
 
 class Eval(Strict):
@@ -252,6 +257,7 @@ class Config(Strict):
         """8 hex digits: a hash of everything that can change the result."""
         outside = ("log", "checkpoint", "launch")
         table = {k: v for k, v in self.table().items() if k not in outside}
+        del table["train"]["shard_optimizer"]
         if self.init:
             table["init"] = self.init.rpartition("#")[2]  # the content, wherever it lies
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]

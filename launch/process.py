@@ -65,6 +65,11 @@ class Process:
         return cls(rank, local_rank, world_size, torch.device("cuda", local_rank))
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Rank and number of ranks."""
+        return self.rank, self.world_size
+
+    @property
     def host(self) -> str:
         """The name of this machine."""
         return socket.gethostname()
@@ -215,6 +220,12 @@ class Process:
         if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
+
+    def each(self, number: int) -> list[int]:
+        """The number of each rank, by rank; below 2^53."""
+        numbers = torch.zeros(self.world_size, dtype=torch.float64, device=self.device)
+        numbers[self.rank] = number
+        return [int(x) for x in self.sum(numbers).tolist()]
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on all ranks."""

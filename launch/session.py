@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs import Config
 from launch.process import Process, print_once
 from record import checkpoints, parents, runlog, sequences
 from record.hardware import environment
-from record.metrics import StreamMetrics, summarize
+from record.metrics import summarize
 from record.resume import changed_code, open_run, other_version
 from record.screen import closing
 
@@ -81,24 +80,19 @@ def record_launch(
         print(line, flush=True)
 
 
-def save_checkpoint(
-    process: Process,
-    config: Config,
-    log: runlog.Log,
-    progress: checkpoints.Progress,
-    metrics: StreamMetrics,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def save_checkpoint(process: Process, config: Config, log: runlog.Log, state: Any) -> None:
     """Write a checkpoint, after the lines of metrics.jsonl that belong to it are on disk.
+
+    state: progress, metrics, model and optimizer, as attributes.
 
     Raises:
         RunError: one of them cannot be written; on all ranks, which stop together.
     """
     folder, keep = config.directory / "checkpoints", config.checkpoint.keep
-    parts = config.run_name, config.toml(), progress, metrics, model, optimizer
+    optimizer = state.optimizer.whole_state_dict()  # all ranks take part
+    parts = config.run_name, config.toml(), state.progress, state.metrics, state.model, optimizer
     remedy = "earlier checkpoints are intact: make room, then give the same command again"
-    problem = f"stopped at step {progress.step}: {{}}; {remedy}"
+    problem = f"stopped at step {state.progress.step}: {{}}; {remedy}"
     _on_rank_0(
         process, lambda: checkpoints.save(folder, keep, checkpoints.capture(log, *parts)), problem
     )

@@ -28,7 +28,7 @@ from optim.adopt import ADOPT
 from optim.apollo import APOLLO
 from optim.aurora import Aurora
 from optim.cautious import CautiousAdamW, CautiousLion
-from optim.core import foreign
+from optim.core import foreign, ownership
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete, in_updates
 from optim.core.logits import note_logits, watched_logits
@@ -338,25 +338,35 @@ def _whole_schedule_of(table: schema.Named) -> dict[str, Any]:
     return {"name": table.name, **resolve_schedule(table.name, table.hyperparameters)}
 
 
-def optimizer_of(config: Config, param_groups: Iterable[Any]) -> Optimizer:
+def optimizer_of(
+    config: Config, param_groups: Iterable[Any], rank: int = 0, world_size: int = 1
+) -> Optimizer:
     """The optimizer of a resolved configuration over `param_groups`, as `build_optimizer`.
 
     Each group keeps its base rate as "initial_lr". `build_optimizer` leaves that key to torch's
     schedulers, which would not read a rate that is set later.
+    With more than one rank they share its work if train.shard_optimizer says so.
 
     Raises:
-        ConfigError: the class refuses the values, or the run is too short for them; one line.
+        ConfigError: the class refuses the values, the run is too short for them, or ranks cannot
+            share its work; one line.
     """
+    table, groups, setting = config.optimizer, list(param_groups), config.train.shard_optimizer
     values, roles = counted_in_updates(config)
-    table = config.optimizer
-    groups, steps = list(param_groups), config.train.total_steps
     check_present("schedule", config.schedule.roles, groups)
     # A run of an earlier version can be read; its moved keys change no weights that it evaluated.
     values = without_moved(optimizer_class(table.name), values)
-    optimizer = _construct(table.name, groups, values, roles, table.wrap, steps)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+
+    def build(some: Iterable[Any]) -> Optimizer:
+        steps = config.train.total_steps
+        optimizer = _construct(table.name, some, values, roles, table.wrap, steps)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+    if setting is True and world_size > 1 and table.name not in OPTIMIZERS:
+        ownership.rehearse(table.name, build, groups)
+    return ownership.shared(build(groups), setting, rank, world_size)
 
 
 def counted_in_updates(config: Config) -> tuple[dict[str, Any], Roles]:

@@ -108,10 +108,12 @@ class Prodigy(UpdateRule):
 
     def advance(self, batches: list[Batch]) -> None:
         """Accumulate over all parameters, estimate d, then move all of them."""
-        if not batches:
+        if not batches and self.exchange is None:
             return
-        first, device = self.param_groups[0], batches[0].params[0].device
-        step, lr, (beta1, beta2) = max(b.step for b in batches), first["lr"], first["betas"]
+        first, device = self.param_groups[0], self.param_groups[0]["params"][0].device
+        lr, (beta1, beta2) = first["lr"], first["betas"]
+        # a rank without parameters of its own has no count but the group's
+        step = max([first.get("steps", 0) + 1, *(batch.step for batch in batches)])
         beta3 = math.sqrt(beta2) if first["beta3"] is None else first["beta3"]
         start = torch.full((), first["d0"], dtype=torch.float64, device=device)
         d, d_max = (first.get(name, start).to(device) for name in _ESTIMATE[:2])
@@ -128,7 +130,8 @@ class Prodigy(UpdateRule):
             "s": growth * (d if first["safeguard_warmup"] else rate),
             "beta3": torch.full_like(d, beta3),
         }
-        inner, norm = [], []
+        inner: dict[Tensor, Tensor] = {}
+        norm: dict[Tensor, Tensor] = {}
         for batch in batches:
             # The sums over a tensor go here. They are no state, and are removed after this pass.
             precision = torch.promote_types(batch.params[0].dtype, torch.float32)
@@ -138,23 +141,31 @@ class Prodigy(UpdateRule):
             }
             batch.state.update(scratch)
             self.run(_accumulate, batch, _rounded(numbers, batch))
-            inner += batch.state.pop("inner")
-            norm += batch.state.pop("norm")
+            inner.update(zip(batch.params, batch.state.pop("inner"), strict=True))
+            norm.update(zip(batch.params, batch.state.pop("norm"), strict=True))
 
-        numerator = beta3 * numerator + growth * rate * _total(inner)
-        denominator = _total(norm)
+        numerator = beta3 * numerator + growth * rate * self._total(inner, device)
+        denominator = self._total(norm, device)
         estimate = torch.where(denominator > 0, first["d_coef"] * numerator / denominator, d)
         d_max = torch.maximum(d_max, estimate)
         new = d_max
         if first["growth_rate"] is not None:
             grown = torch.where(d == start, torch.maximum(d, estimate), d) * first["growth_rate"]
             new = torch.minimum(d_max, grown)
-        first.update(d=new, d_max=d_max, numerator=numerator)  # new tensors: old ones may be saved
+        # new tensors: old ones may be saved
+        first.update(d=new, d_max=d_max, numerator=numerator, steps=step)
 
         for batch in batches:
             keep = 1 - batch.h["weight_decay"] * rate
             numbers = {"rate": rate, "keep": keep, "eps": new * batch.h["eps"]}
             self.run(self.update, batch, _rounded(numbers, batch))
+
+    def _total(self, parts: Mapping[Tensor, Tensor], device: torch.device) -> Tensor:
+        """In float64, over the parameters of all ranks, and the same for any order of them."""
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        own = [parts.get(p, zero) for group in self.param_groups for p in group["params"]]
+        by_parameter = self.by_rank(torch.stack([x.to(device, zero.dtype) for x in own])).sum(0)
+        return by_parameter.sort().values.sum()
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:
@@ -190,8 +201,3 @@ def _rounded(numbers: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     p = batch.params[0]
     precision = torch.promote_types(p.dtype, torch.float32)
     return {name: x.to(p.device, precision) for name, x in numbers.items()}
-
-
-def _total(parts: list[Tensor]) -> Tensor:
-    """In float64, and the same for any order of the parts."""
-    return torch.stack([x.double() for x in parts]).sort().values.sum()

@@ -15,6 +15,7 @@ from optim.core.hyperparameters import Beta, Count, NonNegative
 from optim.core.matrix import (
     check_matrix_state,
     is_hidden,
+    matrix_cost,
     single_matrices,
     split_kind,
     stacked_state,
@@ -91,6 +92,10 @@ class Scion(UpdateRule):
         """As torch's, but checks the state of matrices (see `check_matrix_state`)."""
         super().load_state_dict(state_dict)
         check_matrix_state(self)
+
+    def update_cost(self, p: Tensor, h: Values) -> float:
+        """Of a matrix its products, of all else its elements."""
+        return matrix_cost(p, h) if h["kind"] in ("matrix", "qkv") else float(p.numel())
 
     def coefficients(self, h: Values, step: int) -> Values:
         """The factor of a weight, and the step's size."""

@@ -28,17 +28,24 @@ class _ScaledSGD(UpdateRule):
     def advance(self, batches: list[Batch]) -> None:
         """With `normalise`, lr is divided by the largest factor of all tensors seen so far."""
         largest = None
-        if any(batch.h["normalise"] for batch in batches):
-            seen = [scale for batch in batches for scale in batch.state["scale"]]
-            known = [self.state.get(p, {}) for g in self.param_groups for p in g["params"]]
-            seen += [state["scale"] for state in known if "scale" in state]
-            largest = torch.stack([scale.to(seen[0].device) for scale in seen]).max()
+        if any(group["normalise"] for group in self.param_groups):
+            largest = self._largest_scale(batches)
         for batch in batches:
             c = self.coefficients(batch.h, batch.step)
             if largest is not None and batch.h["normalise"]:
                 # here, because a compiled update would divide once for each element
                 c = {**c, "lr": c["lr"] / largest.to(batch.params[0].device)}
             self.run(self.update, batch, c)
+
+    def _largest_scale(self, batches: list[Batch]) -> Tensor:
+        """Of all ranks; 0 if there is none yet."""
+        seen = [scale for batch in batches for scale in batch.state["scale"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        known = [self.state.get(p, {}) for p in params]
+        seen += [state["scale"] for state in known if "scale" in state]
+        seen = seen or [torch.zeros((), device=params[0].device)]
+        largest = torch.stack([scale.to(seen[0].device) for scale in seen]).max()
+        return self.by_rank(largest.double()).max().to(largest.dtype)
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:

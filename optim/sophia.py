@@ -75,12 +75,13 @@ class SophiaG(UpdateRule):
         if self.check_gradients:
             self.refuse_non_finite()
         batches = self._batches(steps=0)
-        if not batches:
+        if not batches and self.exchange is None:
             return
-        norms = [norm for batch in batches for norm in torch._foreach_norm(batch.grads)]
-        device = norms[0].device
-        finite = torch.stack([norm.isfinite().to(device) for norm in norms]).all()
         first = self.param_groups[0]
+        device = first["params"][0].device
+        norms = [norm for batch in batches for norm in torch._foreach_norm(batch.grads)]
+        bad = [torch.zeros((), device=device), *((~norm.isfinite()).to(device) for norm in norms)]
+        finite = self.by_rank(torch.stack([x.float() for x in bad]).sum()).sum() == 0
         skipped = first.get("estimates_skipped", torch.zeros((), dtype=torch.int64))
         first["estimates_skipped"] = skipped.to(device) + ~finite
         for batch in batches:
@@ -101,7 +102,7 @@ class SophiaG(UpdateRule):
 
     def diagnostics(self) -> dict[str, float]:
         """The share of coordinates that are not clipped, and the number of estimates skipped."""
-        inside, total = [], 0
+        inside, total = [torch.zeros((), dtype=torch.int64)], 0
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state.get(p)
@@ -109,11 +110,13 @@ class SophiaG(UpdateRule):
                     bound = group["rho"] * state["hessian"] + group["eps"]
                     inside.append((state["exp_avg"].abs() < bound).sum())
                     total += p.numel()
-        if not total:
+        device = self.param_groups[0]["params"][0].device
+        counts = [torch.stack([x.to(device) for x in inside]).sum(), torch.tensor(total).to(device)]
+        unclipped, every = self.by_rank(torch.stack(counts)).sum(0).tolist()
+        if not every:
             return {}
         skipped = float(self.param_groups[0].get("estimates_skipped", 0))
-        unclipped = float(torch.stack(inside).sum()) / total
-        return {"unclipped": unclipped, "estimates_skipped": skipped}
+        return {"unclipped": unclipped / every, "estimates_skipped": skipped}
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:

@@ -48,15 +48,17 @@ def capture(
     progress: Progress,
     metrics: StreamMetrics,
     model: Any,
-    optimizer: Any,
+    optimizer: dict[str, Any],
 ) -> Checkpoint:
     """The run `run` as it stands, once the lines of metrics.jsonl that belong to it are on disk.
+
+    optimizer: its whole state_dict.
 
     Raises:
         OSError: a line could not be written.
     """
     progress.metrics, progress.log_offset = metrics.state_dict(), log.offset()
-    return Checkpoint(run, config, progress, model.state_dict(), optimizer.state_dict())
+    return Checkpoint(run, config, progress, model.state_dict(), optimizer)
 
 
 def restore(saved: Checkpoint, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:

@@ -28,6 +28,7 @@ SAME_RESULT = (
     "launch.",
     "train.total_steps",
     "train.micro_batch_size",
+    "train.shard_optimizer",
     "train.device",
 )
 FIRST = ("optimizer.", "schedule.")  # in a name; the other keys follow in alphabetical order

@@ -32,6 +32,7 @@ FREE = (
     "seed",
     "data_seed",
     "train.micro_batch_size",
+    "train.shard_optimizer",
 )
 
 

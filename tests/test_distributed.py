@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from data import Loader, open_split
+from record import checkpoints
 from record.runlog import read_metrics, read_record, read_summary
-from tests.jobs import ROOT, command, finish, only_run, ranks
+from tests.jobs import ROOT, assert_same, command, finish, only_run, ranks, result
 from train_gpt2 import main
 
 
@@ -81,6 +82,25 @@ def test_ddp_is_gone_before_its_process_group(shards, tmp_path):
     )
     for rank in ranks(command(shards, tmp_path / "runs"), 2, program=str(script)):
         assert "alive 0\n" in finish(rank)
+
+
+def test_sharing_the_optimizers_work_changes_no_bit_of_a_run_nor_of_a_resumed_one(shards, tmp_path):
+    muon = ["--optimizer.name", "muon", "--optimizer.lr", "1e-3"]
+    for setting in ("false", "true", "true"):
+        runs = tmp_path / setting
+        if runs.exists():  # as killed after the checkpoint of step 8
+            directory = only_run(runs)
+            checkpoints.found(directory / "checkpoints")[0].unlink()
+            (directory / "summary.json").unlink()
+        given = [*command(shards, runs), *muon, "--train.shard_optimizer", setting]
+        for rank in ranks(given, 2):
+            finish(rank)
+        held = read_summary(only_run(runs))["optimizer_state_bytes"]
+        whole = read_summary(only_run(runs))["optimizer_state_bytes_per_parameter"]
+        parameters = read_summary(only_run(runs))["parameters"]
+        copies = 2 if setting == "false" else 1
+        assert sum(held) == pytest.approx(copies * whole * parameters)
+        assert_same(result(tmp_path / "false"), result(runs))
 
 
 @pytest.fixture(scope="module")

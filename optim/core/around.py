@@ -95,6 +95,9 @@ class Around(Optimizer):
     def update_logits(self, largest: Mapping[str, Tensor]) -> None:
         self.inner.update_logits(largest)
 
+    def update_costs(self) -> list[float]:
+        return self.inner.update_costs()
+
     def diagnostics(self) -> dict[str, float]:
         return self.inner.diagnostics()
 

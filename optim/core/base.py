@@ -39,6 +39,9 @@ class Optimizer(torch.optim.Optimizer):
     whole: tuple[str, ...] = ()  # hyperparameters that cannot differ from one role to another
     keeps_weights = False  # whether its state mirrors the weights: nothing else may move them
     averages_weights = False  # whether eval_mode puts an average in place
+    ranks = 1  # that share its state and its work
+    elsewhere: frozenset[Tensor] = frozenset()  # parameters that other ranks update
+    exchange: Callable[[Tensor], Tensor] | None = None  # set while ranks share a step
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
@@ -147,6 +150,23 @@ class Optimizer(torch.optim.Optimizer):
     def warm_up(self) -> None:
         """Do now what the first step would do only once, such as compiling; changes no number."""
 
+    # ---- for ranks that share the work (optim.core.ownership)
+
+    def update_costs(self) -> list[float]:
+        """What the update of each parameter costs, in updates of one element; for `owners`."""
+        return [float(p.numel()) for group in self.param_groups for p in group["params"]]
+
+    def by_rank(self, x: Tensor) -> Tensor:
+        """`x` of each rank that shares this step, (ranks, *x.shape); alone it is one.
+
+        All ranks call it with tensors of one shape, also those that own no parameter.
+        """
+        return x[None] if self.exchange is None else self.exchange(x)
+
+    def whole_state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: state_dict(), of all ranks together, on rank 0."""
+        return self.state_dict()
+
 
 class UpdateRule(Optimizer):
     """An optimizer given by the state of a parameter and an update over lists of tensors.
@@ -222,6 +242,10 @@ class UpdateRule(Optimizer):
     def compiles(self, kind: str) -> bool:
         """Whether this kind goes through `run`, so that there is something to compile."""
         return True
+
+    def update_cost(self, p: Tensor, h: Values) -> float:
+        """What the update of `p` costs, in updates of one element."""
+        return float(p.numel())
 
     def advance(self, batches: list[Batch]) -> None:
         """One step of all parameters; overridden if it needs sums over all of them."""
@@ -319,6 +343,9 @@ class UpdateRule(Optimizer):
         example.grad = torch.empty_like(example)
         return {name: value.dtype for name, value in self.init_state(example, h).items()}
 
+    def update_costs(self) -> list[float]:
+        return [self.update_cost(p, h) for p, _, _, h in self._entries()]
+
     def _should_compile(self) -> bool:
         if self.compile is not None:
             return self.compile
@@ -364,7 +391,7 @@ class UpdateRule(Optimizer):
         alike: dict[tuple[Any, ...], list[Tensor]] = {}
         values = {}
         for p, _, index, h in self._entries():
-            if self.compiles(h["kind"]):
+            if self.compiles(h["kind"]) and p not in self.elsewhere:
                 key = (index, h["kind"], p.dtype, p.device)
                 alike.setdefault(key, []).append(p)
                 values[key] = h
