@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs import ConfigError
 from configs.loading import flat
@@ -200,11 +201,20 @@ def own_setting(contest: Contest, arm: Arm) -> Setting:
     except ConfigError as error:
         raise ConfigError(f"arm '{arm.name}': {error}") from None
     values, tuned = flat(config.table()), arm.grid or arm.ranges
+    own = {key: values.get(key, _of_role(key, values)) for key in tuned}
     for key in tuned:
-        if key not in values:
+        if own[key] is None:
             problem = f"arm '{arm.name}': tuned key '{key}' is none of its keys"
             raise ConfigError(f"{problem}; give the arm a tune table of its own")
-    return {key: values[key] for key in tuned}
+    return own
+
+
+def _of_role(key: str, values: Setting) -> Any:
+    """What a role has that has no `key` of its own: the ratio 1, or what all parameters have."""
+    table, _, name = key.rpartition(".")
+    if not table.startswith("optimizer.roles."):
+        return None
+    return 1.0 if name == "lr_ratio" else values.get(f"optimizer.{name}")
 
 
 def most_to_come(contest: Contest, tuned: Mapping[str, Tuned]) -> dict[str, int]:

@@ -36,11 +36,11 @@ from optim.core.roles import (
     Roles,
     check_present,
     curves,
+    of_earlier_version,
     refuse_moved,
     resolve_roles,
     schedule_conflict,
     with_roles,
-    without_moved,
 )
 from optim.core.schedule import Schedule
 from optim.dion import Dion
@@ -354,8 +354,7 @@ def optimizer_of(
     table, groups, setting = config.optimizer, list(param_groups), config.train.shard_optimizer
     values, roles = counted_in_updates(config)
     check_present("schedule", config.schedule.roles, groups)
-    # A run of an earlier version can be read; its moved keys change no weights that it evaluated.
-    values = without_moved(optimizer_class(table.name), values)
+    values = of_earlier_version(optimizer_class(table.name), values)  # whose weights are read
 
     def build(some: Iterable[Any]) -> Optimizer:
         steps = config.train.total_steps

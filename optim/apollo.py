@@ -33,6 +33,7 @@ class APOLLO(MatrixRule):
 
     APOLLO-Mini is rank 1 with scaling "tensor" and scale 128. Other parameters (embeddings, head,
     vectors): AdamW with betas, eps and weight_decay.
+    `split_qkv` as in muon.
     Differs: P depends only on `seed`, the number of gaps so far and the shape, so it needs no state
     and is equal on all ranks; matrices of equal shape share it. After a zero gradient growth is not
     limited; the authors' code would freeze the matrix for thousands of steps. They can apply
@@ -40,7 +41,7 @@ class APOLLO(MatrixRule):
     Tuning: it saves state, and against GaLore the time of the SVD. lr is about 10 times AdamW's. s
     is about sqrt(rank / min(m, n)) of Adam's scale: a smaller rank needs a larger scale.
     State: with r = min(rank, m, n): exp_avg, exp_avg_sq of r max(m, n) numbers in at least float32,
-    and one number; 8 bytes per parameter of the others (4.4 for GPT-2 124M at rank 256, 2.6 at 1).
+    and one number; 8 bytes per parameter of the others (4.4 for GPT-2 124M at rank 256, 2.5 at 1).
     """
 
     def __init__(

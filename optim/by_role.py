@@ -26,8 +26,9 @@ def lines(config: Config) -> list[str]:
     Raises:
         ConfigError: the optimizer or the schedule refuses the configuration; one line.
     """
-    optimizer, schedule = optimizer_of(config, _groups()), schedule_of(config)
-    rows = []
+    inside = config.optimizer.model_copy(update={"wrap": {}})
+    optimizer = optimizer_of(config.model_copy(update={"optimizer": inside}), _groups())
+    schedule, rows = schedule_of(config), []
     for group in optimizer.param_groups:
         role, own = group["role"], schedule.of(group["role"])
         ratio = group["lr"] / optimizer.defaults["lr"] if optimizer.defaults["lr"] else 1.0
@@ -38,6 +39,8 @@ def lines(config: Config) -> list[str]:
         given = config.optimizer.roles.get(role)
         extra = flat(given.model_dump(exclude={"lr_ratio", *keys}) if given else {})
         rows.append("; ".join([*row, *(f"{k} {_text(v)}" for k, v in extra.items())]))
+    if config.optimizer.wrap:
+        rows.append(f"around it: {', '.join(config.optimizer.wrap)}")
     return rows
 
 

@@ -27,6 +27,7 @@ class Dion(MatrixRule):
 
     with r = ceil(rank_fraction * min(m, n)). Other parameters (embeddings, head, vectors): AdamW
     with betas, eps and weight_decay.
+    `split_qkv` as in muon.
     Differs: it runs on one machine; the paper's sharding changes where the work is done, not the
     result. Wide matrices are transposed as in the authors' dion.py, which saves state; without
     `transpose` no matrix is, as in Algorithm 1 and their dion_simple.py. qr is Householder's, in at

@@ -25,13 +25,14 @@ class GaLore(MatrixRule):
         p <- p * (1 - lr * weight_decay)
 
     Other parameters (embeddings, head, vectors): AdamW with betas, eps and weight_decay.
+    `split_qkv` as in muon.
     Differs: for matrices, nothing. For the other parameters the authors' AdamW also has eps outside
     the bias correction and decays last; here it does not. Neither rotates m and v when P changes.
     Tuning: it saves state, not time. The step of a matrix is `scale` times Adam's, so lr is 4 to 10
     times AdamW's. The other parameters take all of that lr, as in the authors' code. One step in
     update_gap needs singular value decompositions, which take seconds for a large model.
     State: with r = min(rank, m, n): exp_avg, exp_avg_sq of r max(m, n), and P of r min(m, n)
-    numbers in at least float32; 8 bytes per parameter of the others (4.7 for GPT-2 124M, rank 256).
+    numbers in at least float32; 8 bytes per parameter of the others (4.8 for GPT-2 124M, rank 256).
     """
 
     def __init__(

@@ -32,6 +32,7 @@ class SOAP(MatrixRule):
 
     A side longer than max_precondition_dim is not rotated. Other parameters (embeddings, head,
     vectors): AdamW with betas, eps and weight_decay.
+    `split_qkv` as in muon.
     Differs: the authors' code also rotates embeddings, on their short side; here they take AdamW's
     steps, which for GPT-2 saves almost no state but the largest matrix products. shampoo_beta is
     beta2 in their code, and a hyperparameter here.
@@ -40,7 +41,7 @@ class SOAP(MatrixRule):
     and the basis of the rest is arbitrary: it differs from one machine to the next. The steps with
     a QR take many times as long: look at a high percentile of step times.
     State: exp_avg, exp_avg_sq, and two m x m and two n x n matrices, in at least float32: 8 bytes
-    per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (28.9 for GPT-2 124M).
+    per parameter and 8 (m^2 + n^2) / (m n) more for a matrix (27.1 for GPT-2 124M).
     """
 
     buffers = adamw.BUFFERS

@@ -142,14 +142,21 @@ def put_evaluated_weights(saved: Checkpoint, model: Any, optimizer_of: Callable[
 
 
 def put_state(config: Config, saved: Checkpoint | None, optimizer: Any) -> None:
-    """With init_optimizer, give `optimizer` the parent's state; hyperparameters stay this run's."""
+    """With init_optimizer, give `optimizer` the parent's state; hyperparameters stay this run's.
+
+    Raises:
+        ConfigError: its state does not fit the optimizer's hyperparameters; one line.
+    """
     if saved is None or not config.init_optimizer:
         return
     own = optimizer.state_dict()["param_groups"]
     groups = [
         theirs | ours for theirs, ours in zip(saved.optimizer["param_groups"], own, strict=True)
     ]
-    optimizer.load_state_dict({**saved.optimizer, "param_groups": groups})
+    try:
+        optimizer.load_state_dict({**saved.optimizer, "param_groups": groups})
+    except ValueError as error:
+        raise ConfigError(f"init_optimizer = true: {error}") from None
 
 
 def facts(config: Config) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ def with_arms(runs: Sequence[Run]) -> list[Run]:
         keys = _differing(settings)
         for i, own in zip(indices, settings, strict=True):
             if keys and not named[i].planned and own not in planned:
-                words = [f"{short}={_word(own.get(key))}" for key, short in _short(keys).items()]
+                words = [f"{short}={_word(_at(own, key))}" for key, short in _short(keys).items()]
                 named[i] = replace(named[i], arm=" ".join([named[i].arm, *words]))
     return named
 
@@ -109,13 +109,25 @@ def _settings(run: Run, texts: Mapping[str, str]) -> Settings:
 def _differing(settings: Sequence[Settings]) -> list[str]:
     """Keys that do not have one value in all, in the order of names."""
     keys = sorted({key for each in settings for key in each})
-    keys = [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
+    keys = [key for key in keys if any(_at(s, key) != _at(settings[0], key) for s in settings)]
     return sorted(keys, key=lambda key: not key.startswith(FIRST))
 
 
+def _at(settings: Settings, key: str) -> Any:
+    """The value of a key; a role without a ratio has 1."""
+    default = 1.0 if ".roles." in key and key.endswith(".lr_ratio") else None
+    return settings.get(key, default)
+
+
 def _short(keys: Sequence[str]) -> dict[str, str]:
-    """What a name calls each key: its last part, or all of it where two would be the same."""
-    short = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
+    """What a name calls each key: its last part, after the role if it is of one.
+
+    Where two would be the same it is all of the key.
+    """
+    short = {}
+    for key in keys:
+        named, of_role = key.removesuffix(".name"), key.partition(".roles.")[2]
+        short[key] = of_role.removesuffix(".name") or named.rpartition(".")[2]
     uses = Counter(short.values())
     return {key: name if uses[name] == 1 else key for key, name in short.items()}
 

@@ -111,6 +111,24 @@ def test_every_optimizer_preset_is_a_valid_overlay_of_gpt2(path):
     assert config.optimizer.name == tomllib.loads(path.read_text())["optimizer"]["name"]
 
 
+def test_a_role_has_a_rate_and_a_schedule_of_its_own(tiny, tmp_path):
+    """Linear for hidden matrices; twice the rate, on the run's cosine, for the embeddings."""
+    flags = (
+        "--optimizer.lr 1e-3 --optimizer.roles.embedding.lr_ratio 2 --schedule.roles.hidden.name"
+    )
+    linear = "linear_to_zero --schedule.roles.hidden.warmup_steps 0 --schedule.warmup_steps 0"
+    words = [*flags.split(), *linear.split(), "--schedule.min_lr_ratio", "0"]
+    directory, lines = run([*tiny, *words], tmp_path / "runs")
+    updates = [line for line in lines if "train/loss" in line]
+    for t, line in enumerate(updates):
+        cosine = 1e-3 * (1 + math.cos(math.pi * t / 12)) / 2
+        assert line["train/lr"] == pytest.approx(1e-3 * (1 - t / 12))
+        assert line["optimizer/lr_embedding"] == pytest.approx(2 * cosine)
+        assert line["optimizer/lr_vector"] == pytest.approx(cosine)
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["mean_lr_factor"] == pytest.approx(sum(range(1, 13)) / 144)
+
+
 def test_an_optimizer_from_anywhere_trains_by_dotted_path(tiny, tmp_path):
     arguments = [*tiny, "--optimizer.name", "torch.optim.Adamax", "--optimizer.lr", "2e-3"]
     directory, lines = run(arguments, tmp_path / "runs")

@@ -48,8 +48,14 @@ class Optimizer(torch.optim.Optimizer):
         self.register_step_pre_hook(_before_step)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As torch's, which calls it for a copy and when state is loaded; keeps the check."""
+        """As torch's, which calls it for a copy and when state is loaded; keeps the check.
+
+        As in torch, a group of an earlier version gets the hyperparameters that it lacks.
+        """
         super().__setstate__(state)
+        for group in self.param_groups:
+            for key, value in self.defaults.items():
+                group.setdefault(key, value)
         if _before_step not in self._optimizer_step_pre_hooks.values():
             self.register_step_pre_hook(_before_step)
 

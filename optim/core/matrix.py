@@ -207,8 +207,8 @@ def check_matrix_state(optimizer: UpdateRule) -> None:
             elif found != wanted:
                 raise ValueError(
                     f"{type(optimizer).__name__}: the saved {key} of '{name}' is"
-                    f" {tuple(found)}, not {tuple(wanted)}; it is of another split_qkv"
-                    f" ({str(not h.get('split_qkv')).lower()}?) or of other hyperparameters"
+                    f" {tuple(found)}, not {tuple(wanted)}: it is of other hyperparameters;"
+                    f" optimizer.split_qkv = {str(h['kind'] != 'qkv').lower()} may be one of them"
                 )
 
 

@@ -44,9 +44,18 @@ def refuse_moved(cls: type[torch.optim.Optimizer], given: Iterable[str]) -> None
             raise ConfigError(f"optimizer.{key} is no more; give {MOVED[key]}")
 
 
-def without_moved(cls: type[torch.optim.Optimizer], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without the keys of earlier versions that `cls` does not know."""
-    return {k: v for k, v in values.items() if k not in MOVED or k in schema(cls)}
+def of_earlier_version(
+    cls: type[torch.optim.Optimizer], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`values` of a run that may be of an earlier version, with the keys that `cls` has now.
+
+    Rates and betas that have moved to roles are left out, since they change no state. A method for
+    matrices that had no split_qkv did not split.
+    """
+    known = {key: value for key, value in values.items() if key not in MOVED or key in schema(cls)}
+    if len(known) < len(values) and "split_qkv" in schema(cls):
+        known.setdefault("split_qkv", False)
+    return known
 
 
 def resolve_roles(

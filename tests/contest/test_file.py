@@ -143,6 +143,14 @@ MISTAKES = {
         {"branches": {"arms": ["wsd"], "lengths": [10, 20]}},
         "give a number of updates",
     ),
+    "a schedule by role in a trunk": (
+        {
+            "wsd": {"schedule.name": "wsd", "schedule.warmup_steps": 2}
+            | {"schedule.roles.vector.name": "linear"}
+        },
+        {"branches": {"arms": ["wsd"], "lengths": [10, 20]}},
+        "schedule.roles.vector is a second schedule, so the run cannot branch from a trunk",
+    ),
     "no trunk": (
         {"cosine": {"schedule.warmup_steps": 2}},
         {"branches": {"arms": ["cosine"], "lengths": [10, 20]}},

@@ -9,7 +9,7 @@ from configs import ConfigError
 from contest.__main__ import main
 from contest.job import state
 from contest.plan import check, make
-from contest.tuning import most_to_come
+from contest.tuning import most_to_come, own_setting
 from record.contest import Ledger, pair_std
 from tests.contest import tiny
 from tests.jobs import ROOT
@@ -323,3 +323,13 @@ def test_an_older_ledger_is_read(shards, tmp_path):
 def test_mistakes_with_rounds_and_ties_are_told(shards, tmp_path, head, said):
     with pytest.raises(ConfigError, match=said):
         check(tiny.parse(shards, TWO, **head), tmp_path / "tiny")
+
+
+def test_keys_of_a_role_can_be_tuned_and_begin_where_the_role_is(shards):
+    role = "optimizer.roles.vector"
+    grid = {f"{role}.lr_ratio": [0.5, 2.0], f"{role}.eps": [1e-6, 1e-7]}
+    arms = {"plain": {}, "own": {"tune": grid, "optimizer.eps": 1e-5}}
+    tuned = {"tune": {"optimizer.lr": [1e-3, 2e-3, 3e-3, 4e-3]}, "tuning_seeds": [9]}
+    contest = tiny.parse(shards, arms, **tuned)
+    found = own_setting(contest, contest.arms[1])
+    assert found == {f"{role}.lr_ratio": 1.0, f"{role}.eps": 1e-5}

@@ -173,3 +173,13 @@ def test_an_arm_whose_name_looks_like_a_length_keeps_its_tuning(tmp_path):
     home = write_contest(tmp_path / "demo", gains, seeds=(1, 2), steps=20, tuning=True)
     rows = {row.arm: row for row in judge(read([str(home)])).rows}
     assert rows["x @ 5,000"].tuned.best == {"optimizer.lr": 1e-3}
+
+
+def test_a_key_of_a_role_is_named_by_its_role_and_no_ratio_is_a_ratio_of_1():
+    def role(name, ratio):
+        return {name: {"lr_ratio": ratio}}
+
+    runs = [loose(), *(loose(optimizer__roles=role("embedding", r)) for r in (1.0, 2.0))]
+    assert names(*runs) == ["adamw embedding.lr_ratio=1.0"] * 2 + ["adamw embedding.lr_ratio=2.0"]
+    linear = loose(schedule__roles={"hidden": {"name": "linear"}})
+    assert names(loose(), linear) == ["adamw hidden=none", "adamw hidden=linear"]
