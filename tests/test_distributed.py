@@ -130,6 +130,21 @@ def test_ranks_and_micro_batches_see_the_same_tokens_and_agree(
     assert alone["train"][0] - alone["train"][-1] > 0.5  # it does learn
 
 
+def test_logits_are_clipped_by_the_largest_over_ranks_and_micro_batches(shards, tmp_path):
+    """With a tau that every head is above, and a clip every second step."""
+    flags = ["--optimizer.name", "muonclip", "--optimizer.tau", "0.01"]
+    flags += ["--optimizer.clip_every", "2"]
+    logits = {}
+    for nproc, micro in ((0, 16), (2, 4)):
+        runs = tmp_path / f"{nproc}"
+        train(shards, runs, nproc, micro, steps=5, flags=flags)
+        lines = [x for x in read_metrics(only_run(runs)) if "train/loss" in x]
+        logits[nproc] = [x["optimizer/largest_logit"] for x in lines[::2]]
+        assert not any("optimizer/largest_logit" in x for x in lines[1::2])
+    assert logits[2] == pytest.approx(logits[0], rel=1e-4)
+    assert 0.01 < logits[0][0] > logits[0][1], "clipped"
+
+
 def test_another_data_seed_is_another_order_of_the_same_weights(shards, tmp_path, alone):
     main([*command(shards, tmp_path / "runs"), "--data_seed", "2"])
     hashes = read_record(only_run(tmp_path / "runs"))["hashes"]
