@@ -26,6 +26,7 @@ from optim import (
 )
 from optim.core.foreign import imported
 from optim.core.hyperparameters import schema
+from optim.wrappers import WRAPPERS
 
 _COLUMNS = 6  # panels in a row of the picture
 
@@ -97,6 +98,9 @@ def _list(options: argparse.Namespace) -> None:
     print(f"\n{note}\n\nschedules (the values of schedule.name; then the defaults)")
     for name, target in SCHEDULES.items():
         print(f"  {name:<21} {_defaults(target)}")
+    print("\nwrappers, in their order (tables [optimizer.wrap.NAME] over any optimizer)")
+    for name, wrapper in WRAPPERS.items():
+        print(f"  {name:<21} {_defaults(wrapper)}".rstrip())
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -126,9 +130,11 @@ def _found(name: str) -> tuple[str, Callable[..., Any]]:
         return "optimizer", OPTIMIZERS[name]
     if name in SCHEDULES:
         return "schedule", SCHEDULES[name]
+    if name in WRAPPERS:
+        return f"optimizer.wrap.{name}", WRAPPERS[name]
     if "." not in name:
-        known = nearest(name, [*OPTIMIZERS, *SCHEDULES])
-        raise ConfigError(f"no optimizer or schedule '{name}'; {known}")
+        known = nearest(name, [*OPTIMIZERS, *SCHEDULES, *WRAPPERS])
+        raise ConfigError(f"no optimizer, schedule or wrapper '{name}'; {known}")
     if inspect.isfunction(imported(name, "NAME")):
         return "schedule", schedule_function(name)
     return "optimizer", optimizer_class(name)

@@ -98,7 +98,7 @@ def complete(target: Callable[..., Any], given: Mapping[str, Any], prefix: str) 
         ConfigError: unknown key, missing key or wrong type; one line that names `prefix.key`.
     """
     model = _model(target)
-    valid = validate(model, given, prefix, beside=("name",))
+    valid = validate(model, given, prefix, beside=() if "." in prefix else ("name",))
     values = {name: getattr(valid, name) for name in model.model_fields}
     for name in given:
         if not _writable(values[name]) and values[name] != model.model_fields[name].default:

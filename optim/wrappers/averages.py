@@ -90,8 +90,11 @@ class LAWA(_Average):
 
     def after(self, p: Tensor, old: Tensor | None, own: Own, at: At) -> None:
         if at.update % self.every == 0:
-            place = at.update // self.every % self.last
-            own[f"copy_{place}"] = wide(p).clone()
+            name = f"copy_{at.update // self.every % self.last}"
+            if name in own:
+                own[name].copy_(p)
+            else:
+                own[name] = wide(p).clone()
 
     def evaluated(self, own: Own) -> Tensor | None:
         """The mean of the copies, in one order for any order in which they were taken."""

@@ -7,7 +7,7 @@ parameter's own dict, so that ranks may share the parameters among them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from configs.validation import ConfigError
 from optim.core.base import Optimizer
 
+_PIECE = 1 << 18  # elements
 BASE_LR = "base_lr"  # key of a group: its rate when the optimizer was built
 Own = dict[str, Any]  # what a wrapper keeps for one parameter: tensors and numbers
 
@@ -89,6 +90,13 @@ class Wrapper:
 def wide(p: Tensor) -> Tensor:
     """`p` in at least float32, in which wrappers calculate: itself, or a copy."""
     return p.detach().to(torch.promote_types(p.dtype, torch.float32))
+
+
+def pieces(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Views of a megabyte or so, so that what is calculated in between stays in the cache."""
+    if not all(map(Tensor.is_contiguous, tensors)):
+        return [tensors]
+    return zip(*(t.view(-1).split(_PIECE) for t in tensors), strict=True)
 
 
 def updates_of(key: str, value: int | float, total_steps: int | None) -> int:

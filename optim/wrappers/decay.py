@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optim.core.base import Optimizer
-from optim.wrappers.base import At, Own, Wrapper, wide
+from optim.wrappers.base import At, Own, Wrapper, pieces, wide
 
 
 class Decay(Wrapper):
@@ -34,7 +34,7 @@ class Decay(Wrapper):
     update is lost in rounding it counts as 0, and the weight decays.
     Tuning: cautious: the optimizer's own weight_decay, or up to twice of it. "lr_squared": as with
     AdamW, or larger. "schedule": weight_decay times lr of AdamW, so 1e-4 in place of 0.1.
-    State: none; cautious: a copy of the weights during a step.
+    State: none; cautious: memory for a copy of the weights, which is no state.
     """
 
     def __init__(
@@ -67,9 +67,11 @@ class Decay(Wrapper):
         if not self.cautious or old is None or not (amount := self._amount(at)):
             return
         weights = wide(p)
-        update = old - weights
-        decayed = old.masked_fill(update.mul_(old) < 0, 0.0)
-        p.copy_(torch.sub(weights, decayed, alpha=amount))
+        for w, new in pieces(old, weights):
+            agrees = torch.sub(w, new).mul_(w).ge_(0.0)  # 1 or 0
+            new.sub_(agrees.mul_(w), alpha=amount)
+        if weights.dtype != p.dtype:
+            p.copy_(weights)
 
     def _amount(self, at: At) -> float:
         rates = {"lr": at.lr, "lr_squared": at.lr * at.lr_factor, "schedule": at.lr_factor}

@@ -47,10 +47,10 @@ class EMANesterov(Wrapper):
         if old is not None and not own:
             own.update(weights=old.clone(), velocity=torch.zeros_like(old))
         w, b = own["weights"], own["velocity"]
-        b.lerp_(weights - w, 1 - self.gamma)
+        b.mul_(self.gamma).sub_(w.sub_(weights), alpha=1 - self.gamma)
         w.copy_(weights)
         if at.update >= self.start and (self.stop is None or at.update < self.stop):
-            p.copy_(torch.add(w, b, alpha=self.beta * at.lr_factor))
+            p.add_(b, alpha=self.beta * at.lr_factor)
 
     def evaluated(self, own: Own) -> Tensor | None:
         return own.get("weights")

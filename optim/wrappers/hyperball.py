@@ -30,7 +30,7 @@ class Hyperball(Wrapper):
     Tuning: MuonH and AdamH: lr 0.018, linear to 0 over the whole run; the optimizer's own rate for
     embeddings and vectors then is a `lr_ratio` of their roles. weight_decay of hidden matrices must
     be 0, or that of the wrapper "decay" with cautious = true, which turns the direction of u.
-    State: a number per matrix; a copy of the matrices during a step.
+    State: a number per matrix; memory for a copy of the matrices, which is no state.
     """
 
     def __init__(self, total_steps: int | None, *, split_qkv: bool = True) -> None:
@@ -65,12 +65,11 @@ class Hyperball(Wrapper):
             return
         norms = own["norms"].unbind()
         for place, w, new, r in zip(self._matrices(p, at.name), before, after, norms, strict=True):
-            u = w - new
-            size = torch.linalg.matrix_norm(u)
-            u *= r / torch.where(size > 0, size, 1)
-            moved = torch.sub(w, u, alpha=at.lr)
+            minus_u = new.sub_(w)  # in place: a new tensor of this size costs more than the rest
+            size = torch.linalg.matrix_norm(minus_u)
+            moved = minus_u.mul_(at.lr * r / torch.where(size > 0, size, 1)).add_(w)
             length = torch.linalg.matrix_norm(moved)
-            place.copy_(moved * (r / torch.where(length > 0, length, 1)))
+            place.copy_(moved.mul_(r / torch.where(length > 0, length, 1)))
 
     def _matrices(self, t: Tensor, name: str) -> tuple[Tensor, ...]:
         fused = name.removesuffix(".weight").rpartition(".")[2] == "c_attn"

@@ -59,7 +59,7 @@ class OuterNesterov(Wrapper):
         if at.update % self.every:
             return
         slow, u = own["slow"], own["velocity"]
-        d = slow - wide(p)
-        u.mul_(self.momentum).add_(d, alpha=self.lr)
-        slow.sub_(u, alpha=self.momentum).sub_(d, alpha=self.lr)
+        minus_d = wide(p).sub_(slow)
+        u.mul_(self.momentum).sub_(minus_d, alpha=self.lr)
+        slow.sub_(u, alpha=self.momentum).add_(minus_d, alpha=self.lr)
         p.copy_(slow)

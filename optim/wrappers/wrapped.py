@@ -33,6 +33,7 @@ class Wrapped(Around):
         super().__init__(inner)
         self.parts = dict(parts)
         self.own: dict[Tensor, dict[str, Own]] = {}  # by parameter and wrapper
+        self.scratch: dict[Tensor, Tensor] = {}  # old weights; kept, since new memory costs time
         for group in self.param_groups:
             group.update({BASE_LR: group["lr"], _UPDATES: 0})
         for part in self.parts.values():
@@ -63,10 +64,11 @@ class Wrapped(Around):
         entries = [(p, at) for p, at in self._entries() if p.grad is not None]
         self._check(entries)
         old = {
-            p: wide(p).clone()
+            p: self.scratch[p].copy_(p) if p in self.scratch else wide(p).clone()
             for p, at in entries
             if any(part.needs_old(p, self._own(p, key), at) for key, part in self.parts.items())
         }
+        self.scratch = old
         for p, at in entries:
             for part in self.parts.values():
                 part.before(p, at)
@@ -78,7 +80,6 @@ class Wrapped(Around):
                 part.after(p, old.get(p), own, at)
                 if own:
                     self.own.setdefault(p, {})[key] = own
-            old.pop(p, None)
         for group in self.param_groups:
             group[_UPDATES] += 1
         return loss

@@ -7,6 +7,7 @@ import pytest
 
 from optim import OPTIMIZERS, SCHEDULES, listing
 from optim.__main__ import main
+from optim.wrappers import WRAPPERS
 from tests.jobs import ROOT
 
 
@@ -14,7 +15,7 @@ def test_list_shows_every_optimizer_with_what_it_costs_and_every_schedule(capsys
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(f"\n{name} " in out for name in OPTIMIZERS)
-    assert all(f"\n  {name} " in out for name in SCHEDULES)
+    assert all(f"\n  {name} " in out for name in (*SCHEDULES, *WRAPPERS))
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line}
     assert lines["adamw"] == ("adamw Loshchilov & Hutter 2017, arXiv:1711.05101 8 28 - 0.001 adamw")
 
@@ -74,9 +75,11 @@ def test_show_prints_the_documentation_the_defaults_and_the_preset(capsys):
     assert "\nPreset: configs/optimizer/lion.toml" in out
     assert main(["show", "wsd"]) == 0
     assert "schedule.decay_type = 1-sqrt" in capsys.readouterr().out
+    assert main(["show", "ema"]) == 0
+    assert "\n  optimizer.wrap.ema.decay = 0.999\n" in capsys.readouterr().out
     assert main(["show", "lyon"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: no optimizer or schedule 'lyon'; did you mean 'lion'?")
+    assert error.startswith("error: no optimizer, schedule or wrapper 'lyon'; did you mean")
     assert error.count("\n") == 1
 
 
