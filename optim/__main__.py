@@ -110,6 +110,8 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{name}\n{'=' * len(name)}\n{text}\n\nDefaults:")
     for key, (_, default) in schema(target).items():
         print(f"  {kind}.{key} = {'(must be given)' if default is ... else _text(default)}")
+    if name in WRAPPERS:
+        return  # it has no preset, and acts on every role
     presets = (name,) if name in SCHEDULES else listing.presets().get(name, ())
     for preset in presets:
         print(f"Preset: configs/{kind}/{preset}.toml")
