@@ -12,7 +12,7 @@ from torch import Tensor
 from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule
-from optim.core.orthogonal import MatmulDtype, Method, iterations, orthogonalised
+from optim.core.orthogonal import Method, ProductDtype, iterations, orthogonalised
 
 
 class Muon(MatrixRule):
@@ -60,7 +60,7 @@ class Muon(MatrixRule):
         orthogonalisation: Method = "newton_schulz",
         ns_steps: Count | None = None,
         gram: bool = False,
-        matmul_dtype: MatmulDtype = "auto",
+        matmul_dtype: ProductDtype = "auto",
         normalise_rows: bool = False,
         renormalise: bool = False,
         scale: Literal["original", "match_rms_adamw"] = "match_rms_adamw",

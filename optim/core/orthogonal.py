@@ -29,7 +29,7 @@ from configs.validation import ConfigError
 from optim.core.batch import Tensors
 
 Method = Literal["newton_schulz", "polar_express", "turbo", "polar"]
-MatmulDtype = Literal["auto", "float32", "bfloat16"]
+ProductDtype = Literal["auto", "float32", "tf32", "bfloat16"]
 
 SMALLEST_NORM = 1e-7
 _SAFETY = 1.02  # of polar_express: its polynomials were made for s up to 1 / 1.02
@@ -85,7 +85,7 @@ def orthogonalised(
     steps: int | None = None,
     *,
     gram: bool = False,
-    dtype: MatmulDtype = "auto",
+    dtype: ProductDtype = "auto",
     normalise_rows: bool = False,
     renormalise: bool = False,
 ) -> Tensors:
@@ -119,7 +119,7 @@ def orthogonal(
     steps: int | None = None,
     *,
     gram: bool = False,
-    dtype: MatmulDtype = "auto",
+    dtype: ProductDtype = "auto",
 ) -> Tensor:
     """Move the singular values of each matrix of `x` (batch, m, n) to about 1.
 
@@ -129,13 +129,13 @@ def orthogonal(
     iterations, in float16; here after every two, so that bfloat16 is as exact as without.
 
     dtype: of the products. "auto" is bfloat16 on a GPU, several times as fast and precise enough,
-    and at least float32 elsewhere.
+    and at least float32 elsewhere. "tf32" is float32 whose factors a GPU may round.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     norm = torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)
     x = x / (norm * _SAFETY if method == "polar_express" else norm)
     if dtype != "auto":
-        x = x.to(getattr(torch, dtype))
+        x = x.to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     elif x.is_cuda and x.dtype == torch.float32:
         x = x.bfloat16()
     tall = x.size(-2) > x.size(-1)

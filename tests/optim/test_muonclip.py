@@ -68,8 +68,7 @@ def test_scales_the_rows_of_the_heads_above_tau_and_their_biases():
     for named, optimizer in ((clipped, one), (free, two)):
         for name, p in named.items():
             p.grad = oracles.gradient(0, name, p)
-        if optimizer is one:
-            optimizer.update_logits({ATTENTION: LOGITS})
+        optimizer.update_logits({ATTENTION: LOGITS} if optimizer is one else {})
         optimizer.step()
     head = WIDTH // HEADS
     for name in ("c_attn.weight", "c_attn.bias"):
@@ -85,6 +84,7 @@ def test_logits_serve_one_step():
     named, optimizer = attention(tau=1.0)
     other, free = attention()
     optimizer.update_logits({ATTENTION: LOGITS})
+    free.update_logits({})
     for step in range(2):
         for name in named:
             named[name].grad = oracles.gradient(step, name, named[name])

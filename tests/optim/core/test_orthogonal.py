@@ -143,6 +143,7 @@ def test_the_type_of_the_products_is_that_asked_for():
     assert torch.equal(*half)
     assert 1e-4 < (half[0].double() - one(x)).norm() / one(x).norm() < 5e-2
     assert one(x, dtype="float32").dtype == one(x.bfloat16()).dtype == torch.float32
+    assert torch.equal(one(x, dtype="tf32"), one(x, dtype="float32"))
     assert one(x).dtype == torch.float64
 
 
