@@ -272,7 +272,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
     facts["optimizer_ranks"] = state.optimizer.ranks
-    hashes = data_hashes(run.loader, run.held_out) if process.rank == 0 else {}
+    hashes = data_hashes(run.loader, run.held_out)
     if process.rank == 0:
         if step == 0:
             hashes["weights"] = checkpoints.weights_hash(state.model)

@@ -111,15 +111,16 @@ def _preside(port: int, seconds: float, nodes: int) -> None:
             line.settimeout(5)
             try:
                 it = json.loads(line.makefile().readline())
-            except (OSError, ValueError):  # not one of our nodes
+                host, number, count = it["host"], int(it["rank"]), int(it["nodes"])
+            except (OSError, ValueError, TypeError, KeyError):  # not one of our nodes
                 line.close()
                 continue
             lines.append(line)
-            if it["nodes"] != nodes:
-                problem = f"{it['host']} was started with NNODES={it['nodes']}, {here} with {nodes}"
-            elif it["rank"] in came:
-                problem = f"{it['host']} and {came[it['rank']]} both have NODE_RANK={it['rank']}"
-            came[it["rank"]] = it["host"]
+            if count != nodes:
+                problem = f"{host} was started with NNODES={count}, {here} with {nodes}"
+            elif number in came:
+                problem = f"{host} and {came[number]} both have NODE_RANK={number}"
+            came[number] = host
     for line in lines:
         with line:
             line.sendall(json.dumps(problem).encode() + b"\n")

@@ -67,17 +67,32 @@ def record_launch(
 ) -> None:
     """Record the `hashes` of what this launch starts with, as `RunLog.begin`, and where it runs.
 
-    A line says so if a run is resumed by other code.
+    Only rank 0's are recorded. A line says so if a run is resumed by other code.
 
     Raises:
-        RunError: the batches are not those that the run began with; on all ranks.
+        RunError: the data are not the same on all ranks, or are not those that the run began
+            with; on all ranks.
     """
+    process.agree(_other_data(process, hashes))
     _on_rank_0(
         process,
         lambda: log.begin(hashes, environment() | {"world_size": process.world_size, **facts}),
     )
     if process.rank == 0 and (line := changed_code(log.facts["launches"], facts["start_step"])):
         print(line, flush=True)
+
+
+def _other_data(process: Process, hashes: Mapping[str, str]) -> str | None:
+    """What differs between this rank's data and rank 0's."""
+    for name, first in process.broadcast(dict(hashes)).items():
+        if name != "weights" and hashes.get(name) != first:
+            what = "the first batches" if name == "batches" else f"the {name} text"
+            mine = hashes.get(name, "none")[:8]
+            return (
+                f"{process.host} (rank {process.rank}) has other data in data.dir than rank 0:"
+                f" the hash of {what} is {mine}, not {first[:8]}; copy the same shards to all nodes"
+            )
+    return None
 
 
 def save_checkpoint(process: Process, config: Config, log: runlog.Log, state: Any) -> None:

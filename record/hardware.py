@@ -122,7 +122,8 @@ def environment() -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "numpy", "wandb")},
+        # torch's own string names the build, as 2.13.0+cpu; its metadata may not
+        "versions": {n: version(n) for n in ("numpy", "wandb")} | {"torch": str(torch.__version__)},
         "cuda": torch.version.cuda,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "devices_on_host": torch.cuda.device_count() if cuda else 0,

@@ -128,23 +128,35 @@ class RunLog:
         return self.metrics.tell()
 
     def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
-        """Record what this launch starts with.
+        """Record what this launch starts with; the first launch's hashes stay.
 
-        hashes: of the first "batches", and of the initial "weights" where the run starts at step 0.
+        hashes: of the first "batches", of the texts of "val" and "test", and of the initial
+        "weights" where the run starts at step 0.
         environment: what it runs on.
 
         Raises:
-            RecordError: the first batches are not those of the first launch.
+            RecordError: the data or the initial weights are not those of the first launch.
         """
-        recorded, current = self.facts.get("hashes", {}), hashes["batches"]
-        if (first := recorded.get("batches", current)) != current:
-            raise RecordError(
-                f"the data in data.dir is not what this run began with: the hash of its first "
-                f"batches is {current[:8]}, not {first[:8]}; bring the old tokens back, or remove "
-                f"{self.directory} to start again"
-            )
+        recorded = self.facts.get("hashes", {})
+        for name, current in hashes.items():
+            if (first := recorded.get(name, current)) != current:
+                raise RecordError(self._differs(name, current[:8], first[:8]))
         self.facts["launches"][-1]["at_start"] = machine_now()
-        self.record(hashes={**recorded, **hashes}, environment=dict(environment))
+        self.record(hashes={**hashes, **recorded}, environment=dict(environment))
+
+    def _differs(self, name: str, current: str, first: str) -> str:
+        if name == "weights":
+            return (
+                f"the initial weights are not those with which this run began: their hash is"
+                f" {current}, not {first}; bring back the versions of code and torch that"
+                f" record.json names, or remove {self.directory} to start again"
+            )
+        what = "first batches" if name == "batches" else f"{name} text"
+        return (
+            f"the data in data.dir is not what this run began with: the hash of its {what} is"
+            f" {current}, not {first}; bring the old tokens back, or remove {self.directory} to"
+            " start again"
+        )
 
     def record(self, **facts: Any) -> None:
         """Merge facts into record.json, whole values by name; the file is replaced atomically.

@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import pytest
+import torch
 
 from record import hardware
 from record.hardware import environment, git_state, peak_flops
@@ -58,7 +59,7 @@ def test_environment_is_plain_json_and_says_what_ran_where(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     facts = environment()
     assert json.loads(json.dumps(facts)) == facts
-    assert facts["versions"]["torch"]
+    assert facts["versions"]["torch"] == str(torch.__version__), "with its build"
     assert facts["device"]
     assert facts["cpu"]
     assert facts["torchrun"]["WORLD_SIZE"] == "8"

@@ -304,6 +304,24 @@ def test_a_resumed_launch_keeps_the_hash_of_the_weights_and_refuses_other_batche
     assert [x["environment"]["threads"] for x in record["launches"]] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("val", r"the hash of its val text is xxxxxxxx, not vvvvvvvv; bring the old tokens back"),
+        ("test", r"the hash of its test text is xxxxxxxx, not tttttttt; bring the old tokens back"),
+        ("weights", r"initial weights are not .* hash is xxxxxxxx, not wwwwwwww; bring back"),
+    ],
+)
+def test_a_resumed_launch_refuses_other_texts_and_other_initial_weights(tmp_path, name, message):
+    first = {key: key[0] * 64 for key in ("batches", "val", "test", "weights")}
+    with open_log(tmp_path) as log:
+        log.begin(first, {})
+        with pytest.raises(RecordError, match=message) as caught:
+            log.begin({**first, name: "x" * 64}, {})
+        assert "\n" not in str(caught.value)
+    assert read_record(tmp_path)["hashes"] == first
+
+
 def test_a_resumed_launch_without_its_record_goes_on(tmp_path):
     """Somebody removed record.json: the hash of the initial weights is lost, the run is not."""
     open_log(tmp_path).metrics.close()
