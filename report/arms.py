@@ -114,9 +114,14 @@ def _differing(settings: Sequence[Settings]) -> list[str]:
 
 
 def _at(settings: Settings, key: str) -> Any:
-    """The value of a key; a role without a ratio has 1."""
-    default = 1.0 if ".roles." in key and key.endswith(".lr_ratio") else None
-    return settings.get(key, default)
+    """The value of a key; a role has the ratio 1 and the run's schedule, unless it has its own."""
+    if key not in settings and ".roles." in key:
+        table, _, role, name = key.split(".", 3)
+        if name == "lr_ratio":
+            return 1.0
+        if table == "schedule" and f"{table}.roles.{role}.name" not in settings:
+            return settings.get(f"{table}.{name}")
+    return settings.get(key)
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

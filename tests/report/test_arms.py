@@ -182,4 +182,4 @@ def test_a_key_of_a_role_is_named_by_its_role_and_no_ratio_is_a_ratio_of_1():
     runs = [loose(), *(loose(optimizer__roles=role("embedding", r)) for r in (1.0, 2.0))]
     assert names(*runs) == ["adamw embedding.lr_ratio=1.0"] * 2 + ["adamw embedding.lr_ratio=2.0"]
     linear = loose(schedule__roles={"hidden": {"name": "linear"}})
-    assert names(loose(), linear) == ["adamw hidden=none", "adamw hidden=linear"]
+    assert names(loose(), linear) == ["adamw hidden=cosine", "adamw hidden=linear"]

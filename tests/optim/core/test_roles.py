@@ -190,3 +190,14 @@ def test_a_schedule_by_role_that_works_against_the_method_is_told(parameters, gr
         optimizer = optimizer_of(config, groups(parameters()))
         warning = schedule_conflict(optimizer, schedule_of(config))
         assert bool(role) == bool(warning and "schedule 'linear' decays it too" in warning)
+
+
+@pytest.mark.parametrize(("name", "key"), [("soap", "adamw_lr_ratio"), ("mars", "vector_betas")])
+def test_the_optimizer_of_an_earlier_version_can_be_built(name, key, parameters, groups):
+    """Then `--init` reads the weights of such a run; SOAP did not split c_attn."""
+    config = resolved("--optimizer.name", name)
+    kept = {k: v for k, v in config.optimizer.model_dump().items() if k != "split_qkv"}
+    earlier = type(config.optimizer)(**kept, **{key: 0.5})
+    earlier = config.model_copy(update={"optimizer": earlier})
+    assert dict(optimizer_of(earlier, groups(parameters())).kinds())["hidden"] != "qkv"
+    assert key in one_line(resolve, earlier)
