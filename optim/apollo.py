@@ -84,7 +84,7 @@ class APOLLO(MatrixRule):
             r = m.size(-1) if tall else m.size(-2)
             projection = random_matrix(r, min(p.shape[-2:]), h["seed"], epoch, m.dtype, m.device)
             projection = projection / math.sqrt(r)
-            low = g @ projection.mT if tall else projection @ g
+            low = g @ projection.mT if tall else projection.expand(len(g), -1, -1) @ g
             m.lerp_(low, 1 - beta1)
             v.mul_(beta2).addcmul_(low, low, value=1 - beta2)
             u = m / (v.sqrt() + h["eps"])
@@ -95,8 +95,12 @@ class APOLLO(MatrixRule):
             limit = torch.where(before > 0, growth.clamp(min=1), 1.0)
             before.copy_(norm / limit)
             factor = s * (step_size / limit)[..., None, None]
-            p.sub_((g * factor).to(p.dtype)).mul_(c["decay"])
+            if p.dtype == g.dtype:
+                p.mul_(c["decay"]).addcmul_(g, factor, value=-c["decay"])
+            else:
+                p.sub_((g * factor).to(p.dtype)).mul_(c["decay"])
 
 
 def _norm(x: Tensor, dim: int | tuple[int, int]) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    """As torch.linalg.vector_norm, which takes ten times as long over columns on a CPU."""
+    return x.square().sum(dim, keepdim=True).sqrt()
