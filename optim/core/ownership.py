@@ -257,6 +257,8 @@ def rehearse(name: str, build: Callable[[list[Any]], Optimizer], groups: Sequenc
     try:
         with torch.device("cpu"):
             problem = _coupling(build, groups)
+    except ConfigError:  # it cannot be built at all, which is said in its own words
+        raise
     except Exception as error:  # others' code; it may need a closure, or every gradient
         problem = f"it fails without some of the gradients ({type(error).__name__}: {error})"
     if problem:
