@@ -93,3 +93,22 @@ def test_a_count_of_steps_may_be_a_tensor_in_a_loaded_state(name, parameters, gr
     replay(optimizer, through, first=3, last=5)
     replay(again, resumed, first=3, last=5)
     assert all(torch.equal(through[key], resumed[key]) for key in through)
+
+
+@every_row
+def test_a_deep_copy_goes_on_to_the_same_bits_and_a_closure_gives_its_loss(
+    name, parameters, groups, replay
+):
+    named = parameters()
+    optimizer = build_optimizer(name, groups(named))
+    replay(optimizer, named, last=3)
+    copied, again = copy.deepcopy((named, optimizer))
+    replay(optimizer, named, first=3, last=5)
+    replay(again, copied, first=3, last=5)
+    assert all(torch.equal(named[key], copied[key]) for key in named)
+
+    def closure():
+        assert torch.is_grad_enabled()
+        return torch.tensor(2.5)
+
+    assert again.step(closure).item() == 2.5
