@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import optim
-from configs import Batch, Config, ConfigError, Model, load, origins, usage
+from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
 from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
 from launch import session
 from launch.process import Process, print_once, run_main
@@ -115,11 +115,15 @@ class GPT(nn.Module):
         return model
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """(B, T) token ids -> (B, T, vocab_size)."""
+        """(B, T) token ids -> (B, T, vocab_size); compiled, padded columns of -inf follow."""
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.size(1), device=tokens.device))
         for block in self.h:
             x = block(x)
-        return F.linear(self.ln_f(x), self.wte.weight)[..., : self.shape.vocab_size]
+        logits = F.linear(self.ln_f(x), self.wte.weight)
+        if torch.compiler.is_compiling():  # a mask joins the loss's kernel, a slice is a copy
+            padded = torch.arange(len(self.wte.weight), device=x.device) >= self.shape.vocab_size
+            return logits.masked_fill(padded, -math.inf)
+        return logits[..., : self.shape.vocab_size]
 
     def forward(self, tokens: Tensor, targets: Tensor, by_sequence: bool = False) -> Tensor:
         """(B, T) token ids and the ids that follow them -> mean cross-entropy, nats per token.
@@ -145,16 +149,6 @@ class GPT(nn.Module):
             groups[role]["params"].append(p)
             groups[role]["names"].append(name)
         return list(groups.values())
-
-    def num_parameters(self) -> int:
-        """Parameters without the padded rows: 124,439,808 for GPT-2 124M."""
-        padding = self.wte.num_embeddings - self.shape.vocab_size
-        return sum(p.numel() for p in self.parameters()) - padding * self.shape.n_embd
-
-    def flops_per_token(self) -> int:
-        """Forward and backward: 6 N + 12 layers x width x context; N without the positions."""
-        n = self.num_parameters() - self.wpe.weight.numel()
-        return 6 * n + 12 * self.shape.n_layer * self.shape.n_embd * self.shape.block_size
 
 
 # ------------------------------------------------------------------------------------ evaluation
@@ -276,7 +270,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     if process.rank == 0:
         if step == 0:
             hashes["weights"] = checkpoints.weights_hash(state.model)
-        n, epochs = state.model.num_parameters(), run.loader.epoch(config.train.total_steps)
+        n, epochs = size.parameters(config.model), run.loader.epoch(config.train.total_steps)
         model = f"{n:,} parameters, {state.dtype}, on {process.device_name}"
         lines = model, str(run.batch), epochs, tokens
         print(screen.opening(config, run.origins, step, *lines), flush=True)
@@ -389,7 +383,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
             curves = optim.curves(optimizer, run.schedule)  # of what all ranks keep
             if prints:
                 speed = settings.batch_tokens / step_seconds
-                flops = speed * model.flops_per_token() / process.world_size
+                flops = speed * size.flops_per_token(config.model) / process.world_size
                 values = {
                     "train/loss": train_loss,
                     "train/grad_norm": grad_norm,
@@ -425,12 +419,12 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
 
 def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> None:
     """Rank 0 writes the summary and prints the closing lines; RunError where it cannot."""
-    n, optimizer = state.model.num_parameters(), state.optimizer
+    n, optimizer = size.parameters(run.config.model), state.optimizer
     held = run.process.each(optim.optimizer_state_bytes(optimizer))
     facts = {
         "run": run.config.run_name,
         "parameters": n,
-        "flops_per_token": state.model.flops_per_token(),
+        "flops_per_token": size.flops_per_token(run.config.model),
         "optimizer_state_bytes": held,  # by rank
         "optimizer_state_bytes_per_parameter": sum(held) * optimizer.ranks / len(held) / n,
         **run.schedule.facts(),

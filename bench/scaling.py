@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from configs import load
+from configs.size import flops_per_token
 from train_gpt2 import GPT
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +87,7 @@ def size(name: str) -> Size:
         model = GPT(shape)
     last = sum(p.numel() for p in (model.wte.weight, model.wpe.weight))
     every = sum(p.numel() for p in model.parameters())
-    return Size(name, 4 * every, model.flops_per_token(), 4 * last)
+    return Size(name, 4 * every, flops_per_token(shape), 4 * last)
 
 
 def sent(gradient_bytes: float, ranks: int) -> float:

@@ -1,4 +1,4 @@
-"""How large a run is: its parameters, and the memory that one rank needs, by counting.
+"""How large a run is, by counting: its parameters, its FLOPs and the memory that one rank needs.
 
 Counted from the shape of the model, so it needs no model, no torch and no GPU. The formulas are
 those of train_gpt2.py's GPT; tests compare them with what torch keeps for the backward pass.
@@ -16,10 +16,16 @@ UNIT = 64  # rows of the embedding are padded to a multiple of it
 
 
 def parameters(shape: Model) -> int:
-    """Parameters of the model: 124,439,808 for GPT-2 124M."""
+    """Parameters of the model, without padded rows: 124,439,808 for GPT-2 124M."""
     c, layers = shape.n_embd, shape.n_layer
     block = 12 * c * c + 13 * c
     return (shape.vocab_size + shape.block_size) * c + layers * block + 2 * c
+
+
+def flops_per_token(shape: Model) -> int:
+    """Forward and backward: 6 N + 12 layers x width x context; N without the positions."""
+    n = parameters(shape) - shape.block_size * shape.n_embd
+    return 6 * n + 12 * shape.n_layer * shape.n_embd * shape.block_size
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from configs import Model, load
+from configs import Model, load, size
 from configs.loading import PRESETS
 from record.checkpoints import weights_hash
 from train_gpt2 import GPT
@@ -28,7 +28,10 @@ def test_presets_have_gpt2s_parameter_counts(preset, parameters):
     overlay = [str(PRESETS / "model" / f"{preset}.toml")] if preset else []
     config = load([str(PRESETS / "gpt2_124m.toml"), *overlay])
     with torch.device("meta"):
-        assert GPT(config.model).num_parameters() == parameters
+        model = GPT(config.model)
+    padding = len(model.wte.weight) - config.model.vocab_size
+    own = sum(p.numel() for p in model.parameters()) - padding * config.model.n_embd
+    assert size.parameters(config.model) == own == parameters
 
 
 def test_logits_equal_hugging_faces_gpt2_given_its_weights():
@@ -113,10 +116,8 @@ def test_groups_hold_every_parameter_once_by_role_and_vectors_do_not_decay():
 
 
 def test_flops_per_token_are_those_of_the_definition():
-    with torch.device("meta"):
-        model = GPT(load([]).model)
     n = 124_439_808 - 1024 * 768
-    assert model.flops_per_token() == 6 * n + 12 * 12 * 768 * 1024
+    assert size.flops_per_token(load([]).model) == 6 * n + 12 * 12 * 768 * 1024
 
 
 def test_no_position_sees_a_later_one():
@@ -147,3 +148,20 @@ def test_weights_are_drawn_in_the_order_of_their_names_and_padding_draws_none():
             std = 0.02 / math.sqrt(6) if name.endswith("c_proj.weight") else 0.02
             expected = torch.empty(rows.shape).normal_(0, std, generator=generator)
             assert torch.equal(rows, expected), name
+
+
+@pytest.mark.parametrize("labels", ["given", "drawn"])
+def test_compiled_it_masks_the_padded_columns_and_is_the_same_function(labels):
+    model = GPT.initialised(SMALL, 1)
+    tokens = torch.randint(97, (4, 24), generator=torch.Generator().manual_seed(1))
+    targets = tokens if labels == "given" else torch.linspace(0, 1, 96).view(4, 24)
+    results = []
+    for compiled in (model, torch.compile(model, backend="aot_eager", dynamic=False)):
+        loss = compiled(tokens, targets)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+        assert not model.wte.weight.grad[97:].any()
+        model.zero_grad()
+    for plain, masked in zip(*results, strict=True):
+        torch.testing.assert_close(masked, plain, rtol=1e-5, atol=1e-7)
+    torch._dynamo.reset()

@@ -12,7 +12,7 @@ from torch._inductor.decomposition import select_decomp_table
 
 from configs import Model, load
 from configs.loading import PRESETS
-from configs.size import GIB, memory, parameters
+from configs.size import GIB, memory
 from tests.jobs import ROOT
 from train_gpt2 import GPT
 
@@ -121,7 +121,5 @@ def test_micro_batches_of_presets_fit_80_gb(size):
     """An H100 of 80 GB has 79.1 GiB, of which CUDA and kernels take about two."""
     files = [PRESETS / "gpt2_124m.toml", PRESETS / "model" / f"{size}.toml"]
     config = load([str(file) for file in files if file.is_file()])
-    with torch.device("meta"):
-        assert parameters(config.model) == GPT(config.model).num_parameters()
     counted = memory(config.model, config.train.micro_batch_size, 8, bfloat16=True, compiled=True)
     assert counted.total < 0.95 * 77 * GIB
