@@ -185,7 +185,8 @@ class Config(Strict):
     data_seed: int = Field(1, ge=0, lt=2**63, description="of the order of data")
     init: str | None = Field(
         None,
-        description="weights to start from: run:FOLDER[@STEP] of another run; else those of seed",
+        description="weights to start from: run:FOLDER[@STEP] of another run, hf:FOLDER (or name on"
+        " the hub) of published ones; else those of seed",
     )
     init_optimizer: bool | None = Field(
         None, description="start also with the state of that run's optimizer"
@@ -204,8 +205,11 @@ class Config(Strict):
     @field_validator("init")
     @classmethod
     def _init_is_a_run(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch("run:.+", value):
-            raise ValueError("should be run:FOLDER or run:FOLDER@STEP, FOLDER that of another run")
+        if value is not None and not re.fullmatch("(run|hf):.+", value):
+            raise ValueError(
+                "should be run:FOLDER or run:FOLDER@STEP, FOLDER that of another run, or hf:FOLDER"
+                " with published weights"
+            )
         return value
 
     @field_validator("init_optimizer")

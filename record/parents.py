@@ -1,8 +1,9 @@
-"""A run that starts from the weights of another run: `--init run:FOLDER` or `run:FOLDER@STEP`.
+"""A run that starts from weights that exist: `--init run:FOLDER`, `run:FOLDER@STEP`, `hf:FOLDER`.
 
 The child is a new run, with its own name, schedule, clock and step 0. Its configuration names the
 parent's checkpoint by step and content, `run:FOLDER@STEP#HASH`: other weights make another run, and
-a parent that has moved on or has been moved makes none.
+a parent that has moved on or has been moved makes none. Published weights, `hf:FOLDER#HASH`, are
+those of a folder in Hugging Face's form, or of a name on its hub (record/huggingface.py).
 """
 
 from __future__ import annotations
@@ -14,25 +15,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from configs import Config, ConfigError
+from configs import Config, ConfigError, Model
 from configs.validation import validate
-from record import checkpoints
+from record import checkpoints, huggingface
 from record.checkpoints import Checkpoint
 from record.runlog import RecordError
 from storage import is_locked
 
 SOURCE = re.compile(r"run:(?P<folder>.+?)(@(?P<step>\d+)(#(?P<hash>[0-9a-f]{16}))?)?")
+PUBLISHED = re.compile(r"hf:(?P<source>.+?)(#(?P<hash>[0-9a-f]{16}))?")
 
 
 def resolved(config: Config) -> Config:
-    """The same configuration with `init` naming one checkpoint by its step and its content.
+    """The same configuration with `init` naming one checkpoint, or published weights, by content.
 
     Raises:
-        ConfigError: there is no such checkpoint, or which one is meant is not clear; one line.
+        ConfigError: there are no such weights, or which are meant is not clear; one line.
     """
     source = _parsed(config)
     if source is None or source["hash"]:
         return config
+    if "source" in source:
+        found_here = huggingface.folder_of(source["source"]).absolute()
+        named = f"hf:{found_here}#{huggingface.content(found_here)}"
+        return config.model_copy(update={"init": named})
     folder = Path(source["folder"]).absolute()
     given = f"init = '{config.init}'"
     found = checkpoints.found(folder / "checkpoints")
@@ -52,10 +58,10 @@ def resolved(config: Config) -> Config:
 
 
 def _parsed(config: Config) -> dict[str, Any] | None:
-    """Folder, step and hash of `init`; None without it."""
+    """Folder, step and hash of `init`, or source and hash if published; None without it."""
     if config.init is None:
         return None
-    source = SOURCE.fullmatch(config.init)
+    source = SOURCE.fullmatch(config.init) or PUBLISHED.fullmatch(config.init)
     assert source, "the schema has checked it"
     return source.groupdict()
 
@@ -73,6 +79,8 @@ def of(config: Config) -> Checkpoint | None:
     source = _parsed(config)
     if source is None or checkpoints.found(config.directory / "checkpoints"):
         return None
+    if "source" in source:
+        return _published(config, Path(source["source"]), source["hash"])
     folder, step, content = source["folder"], int(source["step"]), source["hash"]
     path = Path(folder) / "checkpoints" / f"step-{step:08d}-{content}.pt"
     if not path.is_file():
@@ -88,12 +96,34 @@ def of(config: Config) -> Checkpoint | None:
     return saved
 
 
-def _check(config: Config, parent: Config, folder: str) -> None:
-    """Raise ConfigError unless a run of `config` can begin where `parent` stands."""
-    shapes = config.model.model_dump(), parent.model.model_dump()
+def _published(config: Config, folder: Path, content: str) -> Checkpoint:
+    """Weights in Hugging Face's form, as a checkpoint of no run: without configuration and state.
+
+    Raises:
+        ConfigError: they are gone, have changed or do not fit this run; one line.
+    """
+    if config.init_optimizer:
+        raise ConfigError(
+            "init_optimizer = true: published weights come without a state; remove it"
+        )
+    if huggingface.content(huggingface.folder_of(str(folder))) != content:
+        raise ConfigError(f"init: the weights in {folder} have changed since; start another run")
+    _check_shape(config.model, huggingface.shape_of(folder), folder)
+    weights = huggingface.read(folder)
+    return Checkpoint("", "", checkpoints.Progress(), weights, {})
+
+
+def _check_shape(own: Model, theirs: Model, folder: str | Path) -> None:
+    """Raise ConfigError unless the shapes are equal."""
+    shapes = own.model_dump(), theirs.model_dump()
     if other := [key for key, value in shapes[0].items() if shapes[1][key] != value]:
         differ = ", ".join(f"model.{k} = {shapes[0][k]}, not {shapes[1][k]}" for k in other)
         raise ConfigError(f"init: {folder} has another model than this run ({differ})")
+
+
+def _check(config: Config, parent: Config, folder: str) -> None:
+    """Raise ConfigError unless a run of `config` can begin where `parent` stands."""
+    _check_shape(config.model, parent.model, folder)
     names = config.optimizer.name, parent.optimizer.name
     if config.init_optimizer and names[0] != names[1]:
         raise ConfigError(
@@ -127,7 +157,7 @@ def put_weights(
     """
     if saved is None:
         return
-    if config.init_optimizer:
+    if config.init_optimizer or not saved.run:
         model.load_state_dict(saved.model)
     else:
         put_evaluated_weights(saved, model, optimizer_of)
@@ -162,6 +192,8 @@ def put_state(config: Config, saved: Checkpoint | None, optimizer: Any) -> None:
 def facts(config: Config) -> dict[str, Any] | None:
     """What record.json says of the parent; None without one."""
     source = _parsed(config)
+    if source and "source" in source:
+        return {"published": source["source"], "content": source["hash"]}
     return source and {
         "run": Path(source["folder"]).name,
         "step": int(source["step"]),
@@ -175,5 +207,7 @@ def words(config: Config) -> str:
     parent = facts(config)
     if not parent:
         return ""
+    if "published" in parent:
+        return f", from the weights in {parent['published']}"
     state = " and its optimizer's state" if parent["optimizer_state"] else ""
     return f", from the weights of {parent['run']} at step {parent['step']}{state}"

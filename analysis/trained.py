@@ -1,0 +1,97 @@
+"""The model of a run, with the weights that it evaluated, or of a folder in Hugging Face's form."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import optim
+from configs import ConfigError
+from data.vocabulary import Tokenizer, tokenizer_named
+from record import checkpoints, huggingface, parents
+from storage import read_json
+from train_gpt2 import GPT
+
+_TOKENIZERS = {50257: "gpt2", 257: "bytes"}  # by vocab_size, where no meta.json says
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, in evaluation mode, and where it comes from."""
+
+    model: GPT
+    source: str  # for people and records
+    data_dir: Path | None  # of the run; None for published weights
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of its data.
+
+        Raises:
+            ConfigError: which one it was is not known; one line.
+            DataError: its vocabulary cannot be loaded.
+        """
+        size = self.model.shape.vocab_size
+        meta = (read_json(self.data_dir / "meta.json") if self.data_dir else None) or {}
+        name = meta.get("tokenizer", _TOKENIZERS.get(size))
+        if name is None:
+            raise ConfigError(
+                f"{self.source} has a vocabulary of {size}, which is neither GPT-2's (50257) nor"
+                " bytes (257), and its data folder does not name a tokenizer: no text without one"
+            )
+        tokenizer = tokenizer_named(name)
+        if tokenizer.vocab_size != size:
+            raise ConfigError(
+                f"{self.source} has a vocabulary of {size}, but its tokens were made by '{name}',"
+                f" with {tokenizer.vocab_size}; no text without the right tokenizer"
+            )
+        return tokenizer
+
+
+def trained(source: str, device: str = "auto") -> Trained:
+    """The model at `source`: a run's folder, that and @STEP, or a folder or name of published ones.
+
+    Raises:
+        ConfigError: there is no model, or none of this step; one line.
+        RecordError: no checkpoint of the run is whole.
+    """
+    folder, _, step = source.partition("@")
+    if not (Path(folder) / "checkpoints").is_dir():
+        return _published(source, device)
+    found = checkpoints.found(Path(folder) / "checkpoints")
+    if step and not re.fullmatch(r"\d+", step):
+        raise ConfigError(f"'{source}': after @ should be the step of a checkpoint")
+    if step:
+        found = [path for path in found if checkpoints.step_of(path) == int(step)]
+    if not found:
+        steps = [checkpoints.step_of(p) for p in checkpoints.found(Path(folder) / "checkpoints")]
+        has = ", ".join(f"@{s}" for s in sorted(steps)) or "none"
+        raise ConfigError(f"'{source}' has no such checkpoint; it has {has}")
+    path = found[0] if step else checkpoints.newest_whole(Path(folder) / "checkpoints")
+    assert path, "there is one"
+    saved = checkpoints.load(path)
+    config = parents.configuration(saved)
+    model = GPT.initialised(config.model, config.seed)
+    parents.put_evaluated_weights(saved, model, optim.optimizer_of)
+    at = f"{folder} at step {saved.progress.step}"
+    return Trained(model.to(_device(device)).eval(), at, Path(config.data.dir))
+
+
+def _published(source: str, device: str) -> Trained:
+    if (Path(source) / "config.toml").is_file():
+        raise ConfigError(f"{source} is a run without checkpoints; let it train to one first")
+    folder = huggingface.folder_of(source)
+    model = GPT.initialised(huggingface.shape_of(folder), 0)
+    model.load_state_dict(huggingface.read(folder))
+    return Trained(model.to(_device(device)).eval(), str(folder), None)
+
+
+def _device(name: str) -> torch.device:
+    """The device of this name; auto: CUDA if present."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {name}: no GPU is visible; use --device cpu")
+    return torch.device(name)
