@@ -15,6 +15,7 @@ from pathlib import Path
 
 from analysis.trained import trained
 from configs import ConfigError
+from configs.size import parameters
 from launch.process import run_main
 from record import huggingface
 from record.runlog import RecordError
@@ -39,7 +40,7 @@ def command(argv: list[str]) -> int:
         )
     except OSError as error:
         raise ConfigError(f"cannot write {options.folder}: {error}") from None
-    print(f"{options.folder}: {model.num_parameters():,} parameters, from {source.source}")
+    print(f"{options.folder}: {parameters(model.shape):,} parameters, from {source.source}")
     return 0
 
 

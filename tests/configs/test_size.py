@@ -86,7 +86,7 @@ def test_a_block_keeps_what_is_counted(bfloat16, compiled):
 
 
 PEAK = """
-import resource, sys, torch
+import re, sys, torch
 from train_gpt2 import GPT
 from tests.configs.test_size import shape
 model = GPT.initialised(shape(4, vocab_size=2048), 1)
@@ -98,12 +98,16 @@ def step(batch):
     loss.backward()
     optimizer.step()
 step(1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+before = memory("VmRSS")
 step(int(sys.argv[2]))
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(memory("VmHWM") - before)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_peak_of_a_real_step_is_what_is_counted(dtype):
     """Measured by the operating system, over a step with one sequence."""
@@ -113,7 +117,7 @@ def test_the_peak_of_a_real_step_is_what_is_counted(dtype):
         memory(shape(4, 2048), b, 8, bfloat16=dtype == "bfloat16", compiled=False).total
         for b in (batch, 1)
     )
-    assert int(output) == pytest.approx(many - one, rel=0.15)
+    assert int(output) == pytest.approx(many - one, rel=0.12)
 
 
 @pytest.mark.parametrize("size", ["gpt2_124m", "gpt2_350m", "gpt2_774m", "gpt2_1558m"])
