@@ -10,7 +10,7 @@ from torch import Tensor
 from optim.core.batch import Batch, Params, Values
 from optim.core.eigenbasis import first_basis, rotated, rotated_back
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative, Positive
-from optim.core.matrix import MatrixRule
+from optim.core.matrix import MatmulDtype, MatrixRule
 
 
 class KLSOAP(MatrixRule):
@@ -69,6 +69,7 @@ class KLSOAP(MatrixRule):
         initial_eigenvalue: Positive = 0.1,
         max_inverse_root: Positive = 4000.0,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "tf32",
     ) -> None:
         super().__init__(params, locals())
 

@@ -43,9 +43,10 @@ class MuonClip(MatrixRule):
     """
 
     buffers = ("momentum_buffer",)
+    whole = ("clip_every",)
     not_of_matrices = ("betas", "eps")
     _logits: Mapping[str, Tensor] | None = None  # for the next step
-    _last: Mapping[str, Tensor] | None = None  # those of the last step, for the curves
+    _last: Mapping[str, Tensor] | None = None  # the last ones there were, for the curves
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class MuonClip(MatrixRule):
                     q, k, _ = p.view(3, len(logits), -1)
                     q.mul_((gamma ** h["alpha"]).to(p.dtype)[:, None])
                     k.mul_((gamma ** (1 - h["alpha"])).to(p.dtype)[:, None])
-        self._last, self._logits = self._logits, None
+        self._last, self._logits = self._logits or self._last, None
 
     def diagnostics(self) -> dict[str, float]:
         """The largest logit of the last update that was watched."""

@@ -15,6 +15,10 @@ from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative, Positive, PositiveRatio
 from optim.core.matrix import (
+    FLOPS_PER_ELEMENT,
+    MatmulDtype,
+    check_matrix_state,
+    float32_products,
     is_hidden,
     mixed_seed,
     single_matrices,
@@ -82,6 +86,7 @@ class PSGDKron(UpdateRule):
         probability_decay: NonNegative = 0.001,
         min_probability: PositiveRatio = 0.03,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__(params, locals())
@@ -102,25 +107,41 @@ class PSGDKron(UpdateRule):
         """The momentum, and a factor for each side; that of the right is empty for a vector."""
         return stacked_state(_first_state, p, h)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but checks the shapes of the state (see `check_matrix_state`)."""
+        super().load_state_dict(state_dict)
+        check_matrix_state(self)
+
+    def update_cost(self, p: Tensor, h: Values) -> float:
+        """By the products of u: two for each triangular factor. Fits cost more, but are rare."""
+        parts = p.chunk(3) if h["kind"] == "qkv" else [p]
+        sides = _as_matrices(parts[0][None]).shape[1:] if p.ndim > 1 else ()
+        triangular = sum(n for n in sides if 1 < n <= h["max_triangular"])
+        return p.numel() * (1 + 4 * triangular / FLOPS_PER_ELEMENT)
+
     def advance(self, batches: list[Batch]) -> None:
         """Tensors of equal shape together."""
         for batch in single_matrices(batches):
-            h, step, c = batch.h, batch.step, self.coefficients(batch.h, batch.step)
-            fits = step in fitting_steps(
-                1 << max(step.bit_length(), 10),
-                h["flat_start"],
-                h["probability_decay"],
-                h["min_probability"],
-            )
-            for p, g, state in batch.stacks():
-                m = state["momentum_buffer"]
-                m.lerp_(g.to(m.dtype), 1 - h["beta1"])
-                d = _as_matrices(m) / (1 - h["beta1"] ** step)
-                if fits:
-                    v = probe(d.shape[1:], h["seed"], step, d.dtype, d.device)
-                    d = _fitted(d, v, state["left"], state["right"], h["precond_lr"])
-                u = _whitened(d, state["left"], state["right"]).view_as(p)
-                p.mul_(c["decay"]).sub_((c["lr"] * u).to(p.dtype))
+            with float32_products(batch.h["matmul_dtype"], batch.params[0].device.type):
+                self._step(batch)
+
+    def _step(self, batch: Batch) -> None:
+        h, step, c = batch.h, batch.step, self.coefficients(batch.h, batch.step)
+        fits = step in fitting_steps(
+            1 << max(step.bit_length(), 10),
+            h["flat_start"],
+            h["probability_decay"],
+            h["min_probability"],
+        )
+        for p, g, state in batch.stacks():
+            m = state["momentum_buffer"]
+            m.lerp_(g.to(m.dtype), 1 - h["beta1"])
+            d = _as_matrices(m) / (1 - h["beta1"] ** step)
+            if fits:
+                v = probe(d.shape[1:], h["seed"], step, d.dtype, d.device)
+                d = _fitted(d, v, state["left"], state["right"], h["precond_lr"])
+            u = _whitened(d, state["left"], state["right"]).view_as(p)
+            p.mul_(c["decay"]).sub_((c["lr"] * u).to(p.dtype))
 
 
 def probe(

@@ -10,7 +10,7 @@ from torch import Tensor
 from optim.core.batch import Batch, Params, Values
 from optim.core.eigenbasis import first_basis, rotated, rotated_back, turn
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative, Positive
-from optim.core.matrix import MatrixRule
+from optim.core.matrix import MatmulDtype, MatrixRule
 from optim.core.orthogonal import Method, orthogonal
 from optim.muon import scale_factor
 
@@ -63,6 +63,7 @@ class SOAPMuon(MatrixRule):
         scale: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
         precondition_frequency: Count = 10,
         split_qkv: bool = True,
+        matmul_dtype: MatmulDtype = "tf32",
         weight_decay: NonNegative = 0.1,
         betas: Betas = (0.9, 0.95),
         eps: Positive = 1e-8,

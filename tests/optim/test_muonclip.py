@@ -8,7 +8,7 @@ import torch
 from pytorch_optimizer.optimizer.muon import base as reference
 
 import train_gpt2
-from configs import Model
+from configs import ConfigError, Model
 from optim import build_optimizer, watched_logits
 from tests.optim import oracles_matrix as oracles
 
@@ -100,6 +100,21 @@ def test_logits_serve_one_step():
 def test_every_k_updates():
     _, optimizer = attention(clip_every=3)
     assert [step for step in range(8) if optimizer.logits_due(step)] == [0, 3, 6]
+
+
+def test_a_role_has_no_clip_every_of_its_own():
+    with pytest.raises(ConfigError, match="cannot have its own clip_every"):
+        attention(roles={"hidden": {"clip_every": 2}})
+
+
+def test_the_curve_holds_the_last_logits_between_two_clips():
+    named, optimizer = attention(clip_every=2)
+    for step, given in enumerate(({ATTENTION: LOGITS}, {})):
+        for name, p in named.items():
+            p.grad = oracles.gradient(step, name, p)
+        optimizer.update_logits(given)
+        optimizer.step()
+        assert optimizer.diagnostics() == {"largest_logit": 3.0}
 
 
 def test_says_once_that_it_was_given_no_logits(recwarn):

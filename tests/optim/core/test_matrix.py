@@ -118,14 +118,17 @@ def test_a_stack_is_no_larger_than_may_be(monkeypatch):
     assert all(p.eq(i).all() for i, p in enumerate(batch.params))
 
 
-@pytest.mark.parametrize("name", ["soap", "shampoo", "galore", "apollo", "dion"])
+FLOAT32_PRODUCTS = ["soap", "shampoo", "galore", "apollo", "dion", "kl_soap", "soap_muon"]
+
+
+@pytest.mark.parametrize("name", [*FLOAT32_PRODUCTS, "psgd_kron"])
 def test_products_do_not_depend_on_how_torch_is_set(name, monkeypatch):
     optimizer = build_optimizer(name, [torch.nn.Parameter(torch.ones(6, 4))])
     optimizer.param_groups[0]["params"][0].grad = torch.ones(6, 4)
     seen = []
     monkeypatch.setattr(
         type(optimizer),
-        "matrix_step",
+        "_step" if name == "psgd_kron" else "matrix_step",
         lambda *_: seen.append(torch.get_float32_matmul_precision()),
     )
     before = torch.get_float32_matmul_precision()
@@ -232,7 +235,7 @@ def test_a_fused_matrix_is_updated_as_three(name):
     assert not torch.allclose(whole["c_attn"], together, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*METHODS, "scion"])
+@pytest.mark.parametrize("name", [*METHODS, "scion", "psgd_kron"])
 def test_state_of_another_split_is_refused_or_the_same(name):
     """State with one row for each row of the matrix is the same either way, all other is not."""
     fused, one, *rest = halves(name, torch.float32, split=False)

@@ -157,9 +157,13 @@ def test_a_class_from_elsewhere_is_shared_where_its_parameters_stand_alone(tiny,
     assert not {*optimizer.state} & optimizer.row.elsewhere
 
 
+SHARED_BY_AUTO = [(name, 2) for name in ("muon", "soap", "scion", "psgd_kron")]
+SHARED_BY_AUTO += [("adamw", 1), ("sophia_g", 1)]
+
+
 def test_auto_shares_the_work_of_matrix_methods_alone_and_changes_no_identity(tiny):
     wide = ["--model.n_embd", "128"]
-    for name, expected in (("muon", 2), ("soap", 2), ("scion", 2), ("adamw", 1), ("sophia_g", 1)):
+    for name, expected in SHARED_BY_AUTO:
         config = resolve(load([*tiny, *wide, "--optimizer.name", name]))
         with torch.device("meta"):
             groups = GPT(config.model).parameter_groups()
