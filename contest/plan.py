@@ -226,11 +226,11 @@ def check_data(plan: Plan) -> None:
 
 def _check_run(arm: Arm, config: Config, nproc: int) -> None:
     """Whether the parts of a run's configuration fit each other."""
-    import optim  # imports torch
+    from optim.by_role import rehearsed  # imports torch
 
     try:
         schedule_factors(config)
-        optim.counted_in_updates(config)
+        rehearsed(config)
         Batch.divide(config, nproc)
     except ConfigError as error:
         raise ConfigError(f"arm '{arm.name}': {error}") from None

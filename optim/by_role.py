@@ -17,7 +17,6 @@ _NAMES = {
     "embedding": ["wte.weight", "wpe.weight"],
     "vector": ["h.0.attn.c_attn.bias", "ln_f.weight"],
 }
-_SIDE = 48  # 3 times this for c_attn: divisible by all usual numbers of heads
 
 
 def lines(config: Config) -> list[str]:
@@ -27,7 +26,7 @@ def lines(config: Config) -> list[str]:
         ConfigError: the optimizer or the schedule refuses the configuration; one line.
     """
     inside = config.optimizer.model_copy(update={"wrap": {}})
-    optimizer = optimizer_of(config.model_copy(update={"optimizer": inside}), _groups())
+    optimizer = rehearsed(config.model_copy(update={"optimizer": inside}))
     schedule, rows = schedule_of(config), []
     for group in optimizer.param_groups:
         role, own = group["role"], schedule.of(group["role"])
@@ -44,12 +43,21 @@ def lines(config: Config) -> list[str]:
     return rows
 
 
-def _groups() -> list[dict[str, Any]]:
+def rehearsed(config: Config) -> Optimizer:
+    """The optimizer of a resolved configuration over stand-ins, which take no memory.
+
+    Raises:
+        ConfigError: the optimizer, or what is wrapped around it, refuses its values; one line.
+    """
+    return optimizer_of(config, _groups(config.model.n_embd))
+
+
+def _groups(width: int) -> list[dict[str, Any]]:
     groups = []
     for role, names in _NAMES.items():
-        shapes = [(_SIDE,) if role == "vector" else (_SIDE, _SIDE) for _ in names]
+        shapes = [(width,) if role == "vector" else (width, width) for _ in names]
         if role == "hidden":
-            shapes[0] = (3 * _SIDE, _SIDE)
+            shapes[0] = (3 * width, width)
         params = [torch.nn.Parameter(torch.zeros(shape, device="meta")) for shape in shapes]
         group = {"role": role, "names": names, "params": params}
         groups.append({**group, "weight_decay": 0.0} if role == "vector" else group)

@@ -160,6 +160,8 @@ def construct(
     groups = [_copy(group) for group in param_groups]
     try:
         return cls([_copy(group) for group in groups], **values)
+    except ConfigError:  # it says what is wrong in its own words
+        raise
     except Exception as error:
         refused = error
     if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values

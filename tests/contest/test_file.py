@@ -114,6 +114,19 @@ MISTAKES = {
     "bad value in the grid": (TWO, TUNED | {"tune": {"optimizer.lr": [1e-3, "big"]}}, "big"),
     "unequal seeds": ({"a": {}, "b": {"seeds": [3]}}, {}, "arm 'b' has 1 seeds of its own"),
     "schedule too long": ({"a": {"schedule.warmup_steps": 500}}, {}, "longer than the run"),
+    "more polynomials than there are": (
+        {
+            "a": {"optimizer.name": "muon", "optimizer.orthogonalisation": "turbo"}
+            | {"optimizer.ns_steps": 9}
+        },
+        {},
+        "arm 'a': optimizer.ns_steps = 9: 'turbo' has 5 polynomials",
+    ),
+    "a wrapper that the optimizer refuses": (
+        {"a": {"optimizer.name": "muown", "optimizer.wrap.hyperball.split_qkv": True}},
+        {},
+        "arm 'a': optimizer.wrap.hyperball: Muown keeps its own account",
+    ),
     "batch does not divide": ({"a": {"train.batch_tokens": 1000}}, {}, "arm 'a': train.batch"),
     "name of a folder": (TWO, {"name": "../up"}, "names a folder"),
     "range": (
