@@ -92,7 +92,7 @@ class Optimizer(torch.optim.Optimizer):
     @classmethod
     def acts_on(cls, role: str, key: str) -> bool:
         """Whether hyperparameter `key` acts on the parameters of `role`, by their group's value."""
-        return key not in cls.whole
+        return key not in cls.whole and (key != "split_qkv" or role == "hidden")
 
     def train_mode(self) -> None:
         """Put the weights where gradients are taken (schedule-free methods, averaging)."""

@@ -6,6 +6,7 @@ import pytest
 import pytorch_optimizer
 import torch
 
+from configs import ConfigError
 from optim import build_optimizer
 from optim.psgd_kron import fitting_steps, probe
 from tests.optim import oracles_matrix, oracles_whitening
@@ -80,6 +81,13 @@ def test_equals_the_package(monkeypatch):
             p.grad = oracles_matrix.gradient(step, name, p)
         package.step()
     assert oracles_matrix.distance(ours, {k: p.detach() for k, p in theirs.items()}) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["psgd_kron", "scion"])
+def test_only_hidden_matrices_can_have_a_split_of_their_own(name):
+    group = {"params": [torch.nn.Parameter(torch.ones(6, 2))], "role": "embedding"}
+    with pytest.raises(ConfigError, match="cannot have its own split_qkv for this role"):
+        build_optimizer(name, [group], roles={"embedding": {"split_qkv": False}})
 
 
 def fitted(gradients, **hyperparameters):
