@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import optim
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
 from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
-from launch import session
+from launch import attention, session
 from launch.process import Process, print_once, run_main
 from record import checkpoints, hardware, parents, runlog, screen
 from record.metrics import StreamMetrics
@@ -266,12 +266,13 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
     facts["optimizer_ranks"] = state.optimizer.ranks
+    facts["attention"] = attention.taken(config.model, state.dtype, process.device)
     hashes = data_hashes(run.loader, run.held_out)
     if process.rank == 0:
         if step == 0:
             hashes["weights"] = checkpoints.weights_hash(state.model)
         n, epochs = size.parameters(config.model), run.loader.epoch(config.train.total_steps)
-        model = f"{n:,} parameters, {state.dtype}, on {process.device_name}"
+        model = f"{n:,} parameters, {state.dtype}, {facts['attention']}, on {process.device_name}"
         lines = model, str(run.batch), epochs, tokens
         print(screen.opening(config, run.origins, step, *lines), flush=True)
         if conflict := optim.schedule_conflict(state.optimizer, run.schedule):

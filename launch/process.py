@@ -21,6 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from configs import Config, ConfigError
+from launch import attention
 from launch.heartbeat import Heartbeat
 from launch.meeting import RunError, facts, meet, store_address
 from launch.signals import end_with_parent, stop_requests
@@ -194,7 +195,7 @@ class Process:
         """
         self.join(config)
         try:
-            with stop_requests() as signals:
+            with attention.preferred(self.device), stop_requests() as signals:
                 yield signals
         except RunError:  # on all ranks
             self.leave()

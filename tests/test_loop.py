@@ -10,6 +10,7 @@ import torch
 import train_gpt2
 from configs import load
 from data import Loader, Prefetcher, open_split
+from launch import session
 from record import checkpoints, screen
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import only_run
@@ -94,13 +95,13 @@ def test_checkpoints_are_written_when_due_and_at_the_end(tiny, tmp_path, every, 
 
 def test_a_run_that_begins_at_a_checkpoint_does_not_write_it_again(tiny, tmp_path, monkeypatch):
     assert interrupted(tiny, at=7) == 0  # it stops after one update more; 8 is due, too
-    saved, save = [], train_gpt2.save
+    saved, save = [], session.save_checkpoint
 
-    def counted(run, state, log):
-        saved.append(state.progress.step)
-        save(run, state, log)
+    def counted(process, config, log, progress, *parts):
+        saved.append(progress.step)
+        save(process, config, log, progress, *parts)
 
-    monkeypatch.setattr(train_gpt2, "save", counted)
+    monkeypatch.setattr(session, "save_checkpoint", counted)
     assert main(tiny) == 0
     assert saved == [12]
 
@@ -134,7 +135,7 @@ def test_the_record_says_what_each_launch_runs_on(tiny, tmp_path, capsys):
         first[1:3]
         == second[1:3]
         == [
-            "model     34,688 parameters, float32, on cpu",
+            "model     34,688 parameters, float32, flash_attention, on cpu",
             "batch     512 tokens = 1 ranks x 4 micro-batches x 4 sequences x 32",
         ]
     )
