@@ -97,9 +97,9 @@ def test_a_run_that_begins_at_a_checkpoint_does_not_write_it_again(tiny, tmp_pat
     assert interrupted(tiny, at=7) == 0  # it stops after one update more; 8 is due, too
     saved, save = [], session.save_checkpoint
 
-    def counted(process, config, log, progress, *parts):
-        saved.append(progress.step)
-        save(process, config, log, progress, *parts)
+    def counted(process, config, log, state):
+        saved.append(state.progress.step)
+        save(process, config, log, state)
 
     monkeypatch.setattr(session, "save_checkpoint", counted)
     assert main(tiny) == 0
