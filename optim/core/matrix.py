@@ -34,6 +34,7 @@ MatmulDtype = Literal["float32", "tf32"]
 # A processor multiplies matrices with so many FLOPs in the time in which it moves the 28 bytes of
 # an element-wise update: 400 for 200 GFLOP/s beside 14 GB/s, more on a GPU.
 FLOPS_PER_ELEMENT = 400
+_OF_ADAMW = ("kind", "lr", "betas", "eps", "weight_decay")
 
 
 class MatrixRule(UpdateRule):
@@ -109,8 +110,9 @@ class MatrixRule(UpdateRule):
     def advance(self, batches: list[Batch]) -> None:
         """AdamW's step, or the method's own."""
         for batch in batches:
-            if batch.h["kind"] == "adamw":
-                self.run(self.update, batch, adamw.coefficients(batch.h, batch.step))
+            if batch.h["kind"] == "adamw":  # only what it reads: constants of the compiled form
+                own = replace(batch, h={key: batch.h[key] for key in _OF_ADAMW})
+                self.run(self.update, own, adamw.coefficients(batch.h, batch.step))
         for batch in single_matrices(b for b in batches if b.h["kind"] != "adamw"):
             with float32_products(batch.h.get("matmul_dtype"), batch.params[0].device.type):
                 self.matrix_step(batch, self.coefficients(batch.h, batch.step))

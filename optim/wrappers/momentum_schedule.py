@@ -8,6 +8,7 @@ from typing import Any
 from configs.validation import ConfigError
 from optim.core.base import Optimizer, UpdateRule
 from optim.core.hyperparameters import Beta, Steps
+from optim.core.matrix import MatrixRule
 from optim.wrappers.base import At, Wrapper, updates_of
 
 
@@ -27,6 +28,7 @@ class MomentumSchedule(Wrapper):
     Differs: a correction of Adam's bias takes the momentum of the update.
     Tuning: as above. An optimizer of ours that is compiled has its momentum as a constant in the
     code; with a schedule it is not compiled, and an element-wise step takes several times as long.
+    AdamW inside a method for matrices with "momentum" is compiled still: its betas stay.
     State: none.
     """
 
@@ -65,7 +67,8 @@ class MomentumSchedule(Wrapper):
         return None
 
     def attach(self, row: Optimizer) -> None:
-        if isinstance(row, UpdateRule) and "momentum" not in row.defaults:
+        constant = isinstance(row, MatrixRule) and "momentum" in row.defaults  # AdamW's betas
+        if isinstance(row, UpdateRule) and not constant:
             row.compile = False
 
     def seen(self, at: At) -> dict[str, Any]:

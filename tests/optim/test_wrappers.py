@@ -541,20 +541,42 @@ def test_scheduled_momentum_is_what_the_row_uses(name, key):
     assert torch.allclose(ours, p, rtol=1e-12)
 
 
-def test_a_compiled_row_with_changing_momentum_is_not_compiled(monkeypatch):
+@pytest.mark.parametrize("name", ["lion", "signum", "sgd_sai", "lars", "scion", "soap"])
+def test_a_compiled_row_with_changing_momentum_is_not_compiled(name, monkeypatch):
     """Its momentum is a constant of the code: every update would compile again."""
+    assert not _compiled_updates(name, {"start": 0.5, "warmup_steps": 4}, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["muon", "dion", "muonclip"])
+def test_adamw_beside_a_changing_momentum_is_compiled_once(name, monkeypatch):
+    calls = _compiled_updates(name, {"start": 0.5, "warmup_steps": 4}, monkeypatch)
+    assert len(calls) > 1
+    assert len(set(calls)) == 1
+
+
+def _compiled_updates(name, values, monkeypatch):
+    """Constants of what is compiled for a warm-up and three updates."""
     calls = []
-    p = torch.nn.Parameter(torch.zeros(300, 300))
-    row = build_optimizer("lion", [p])
-    row.compile = True
-    table = {"momentum_schedule": {"warmup_steps": 4, "cooldown_steps": 0}}
-    monkeypatch.setattr("optim.core.one_pass.compiled_update", lambda *a: calls.append(a))
-    optimizer = wrapped(row, table)
-    optimizer.warm_up()
-    p.grad = torch.ones_like(p)
-    optimizer.step()
+    monkeypatch.setattr(
+        "optim.core.one_pass.compiled_update",
+        lambda update, constants, *a: calls.append(constants) or (lambda *b: False),
+    )
+    params = [torch.nn.Parameter(torch.ones(200, 200)) for _ in range(2)]
+    roles = [("hidden", "h.0.mlp.c_fc.weight"), ("embedding", "wte.weight")]
+    row = build_optimizer(
+        name,
+        [{"params": [p], "role": r, "names": [n]} for p, (r, n) in zip(params, roles, strict=True)],
+        **({"momentum": 0.9} if name == "sgd_sai" else {}),
+    )
     assert isinstance(row, UpdateRule)
-    assert not calls
+    row.compile = True
+    optimizer = wrapped(row, {"momentum_schedule": {"cooldown_steps": 0, **values}})
+    optimizer.warm_up()
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    return calls
 
 
 # ------------------------------------------------------------------------------------ refused
