@@ -164,11 +164,16 @@ def put_weights(
 
 
 def put_evaluated_weights(saved: Checkpoint, model: Any, optimizer_of: Callable[..., Any]) -> None:
-    """Give `model` the weights that an evaluation of the saved run used at this step."""
+    """Give `model` the weights that an evaluation of the saved run used at this step.
+
+    The optimizer's state is read only if an evaluation uses other weights than training: that of
+    an earlier version of a method may not fit any more.
+    """
     model.load_state_dict(saved.model)
     optimizer = optimizer_of(configuration(saved), model.parameter_groups())
-    optimizer.load_state_dict(saved.optimizer)
-    optimizer.eval_mode()
+    if optimizer.averages_weights:
+        optimizer.load_state_dict(saved.optimizer)
+        optimizer.eval_mode()
 
 
 def put_state(config: Config, saved: Checkpoint | None, optimizer: Any) -> None:

@@ -46,6 +46,11 @@ class Around(Optimizer):
         self.inner.check_gradients = value
 
     @property
+    def averages_weights(self) -> bool:  # type: ignore[override]
+        """Whether eval_mode puts other weights in place."""
+        return self.inner.averages_weights
+
+    @property
     def row(self) -> Optimizer:
         """The innermost optimizer."""
         return self.inner.row if isinstance(self.inner, Around) else self.inner
@@ -97,6 +102,9 @@ class Around(Optimizer):
 
     def update_costs(self) -> list[float]:
         return self.inner.update_costs()
+
+    def by_rank(self, x: Tensor) -> Tensor:
+        return self.inner.by_rank(x)
 
     def diagnostics(self) -> dict[str, float]:
         return self.inner.diagnostics()

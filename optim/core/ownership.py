@@ -185,7 +185,7 @@ class Owned(Around):
         self._send_if_swapped()
 
     def _send_if_swapped(self) -> None:
-        if self.row.averages_weights or isinstance(self.inner, Around):
+        if self.averages_weights:
             self._send()
 
     def diagnostics(self) -> dict[str, float]:

@@ -29,6 +29,8 @@ class Wrapped(Around):
     The state of a wrapper stands in the state of the parameter, under "<wrapper>.<name>".
     """
 
+    averages_weights = True  # type: ignore[assignment]  # some wrappers do
+
     def __init__(self, inner: Optimizer, parts: Mapping[str, Wrapper]) -> None:
         super().__init__(inner)
         self.parts = dict(parts)

@@ -128,6 +128,15 @@ def test_evaluated_weights_are_those_of_the_last_evaluation_whatever_the_run_beg
     assert abs(of_trained - evaluated) > 1e-4
 
 
+def test_weights_are_read_where_the_state_of_an_earlier_version_does_not_fit(shards, trained):
+    """Only weights that are averages need the state, here without any group."""
+    _, saved, model, _ = child_of(shards, trained["adamw"])
+    saved.optimizer = {"state": {}, "param_groups": []}
+    parents.put_evaluated_weights(saved, model, optim.optimizer_of)
+    for name, p in model.named_parameters():
+        assert torch.equal(p, saved.model[name])
+
+
 def test_name_of_the_child_depends_on_the_weights_and_not_on_where_they_lie(
     shards, trained, tmp_path
 ):
