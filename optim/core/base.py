@@ -52,9 +52,11 @@ class Optimizer(torch.optim.Optimizer):
 
         As in torch, a group of an earlier version gets the hyperparameters that it lacks.
         """
-        super().__setstate__(state)
+        own = dict(self.__dict__.get("defaults", state.get("defaults", {})))
+        super().__setstate__(state)  # adds a default that not every class has
+        self.defaults = own
         for group in self.param_groups:
-            for key, value in self.defaults.items():
+            for key, value in own.items():
                 group.setdefault(key, value)
         if _before_step not in self._optimizer_step_pre_hooks.values():
             self.register_step_pre_hook(_before_step)

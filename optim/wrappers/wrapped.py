@@ -29,7 +29,7 @@ class Wrapped(Around):
     The state of a wrapper stands in the state of the parameter, under "<wrapper>.<name>".
     """
 
-    averages_weights = True  # type: ignore[assignment]  # some wrappers do
+    averages_weights = True  # some wrappers do
 
     def __init__(self, inner: Optimizer, parts: Mapping[str, Wrapper]) -> None:
         super().__init__(inner)
