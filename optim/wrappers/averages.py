@@ -130,6 +130,8 @@ class Tail(_Average):
         self.start = updates_of("tail.start", start, total_steps)
 
     def after(self, p: Tensor, old: Tensor | None, own: Own, at: At) -> None:
+        if at.update <= self.start + 1:
+            own.clear()  # the average of another run, whose state goes on in this one
         if at.update <= self.start:
             return
         own["count"] = own.get("count", 0) + 1

@@ -482,6 +482,18 @@ def test_tail_is_the_mean_from_its_start():
     assert torch.allclose(found["tail"], torch.stack(history[6:]).mean(0), rtol=1e-13)
 
 
+def test_a_tail_of_a_run_with_the_state_of_another_has_its_own_weights_alone():
+    p = torch.nn.Parameter(torch.zeros(2))
+    optimizer = wrapped(build_optimizer("sgd", [p], lr=1.0), {"tail": {"start": 1}}, 3)
+    for updates in range(6):
+        if updates == 3:
+            optimizer.param_groups[0]["updates"] = 0  # as record.parents does
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    optimizer.average_mode("tail")
+    assert p.tolist() == [-5.5, -5.5]  # the mean of -5 and -6
+
+
 def test_averages_are_of_the_weights_without_look_ahead():
     table = {"tail": {"start": 8}, "ema_nesterov": {"start": 0}}
     history, found = averages(table)
