@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from configs.validation import ConfigError
 from optim.core.base import Optimizer
 from optim.core.hyperparameters import Beta, Count, PositiveSteps, Steps
 from optim.wrappers.base import At, Own, Wrapper, updates_of, wide
@@ -128,6 +129,11 @@ class Tail(_Average):
     ) -> None:
         super().__init__(judged)
         self.start = updates_of("tail.start", start, total_steps)
+        if total_steps is not None and self.start >= total_steps:
+            raise ConfigError(
+                f"optimizer.wrap.tail.start = {start} is the end of the run of {total_steps}"
+                " updates, so that no average would begin; give an earlier start"
+            )
 
     def after(self, p: Tensor, old: Tensor | None, own: Own, at: At) -> None:
         if at.update <= self.start + 1:

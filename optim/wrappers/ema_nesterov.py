@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from configs.validation import ConfigError
 from optim.core.hyperparameters import Beta, NonNegative, Steps
 from optim.wrappers.base import At, Own, Wrapper, updates_of, wide
 
@@ -38,6 +39,11 @@ class EMANesterov(Wrapper):
         self.beta, self.gamma = beta, gamma
         self.start = updates_of("ema_nesterov.start", start, total_steps)
         self.stop = None if stop is None else updates_of("ema_nesterov.stop", stop, total_steps)
+        if self.stop is not None and self.stop <= self.start:
+            raise ConfigError(
+                f"optimizer.wrap.ema_nesterov: stop = {stop} is not after start = {start}, so that"
+                " it would never look ahead; give a later stop, or an earlier start"
+            )
 
     def needs_old(self, p: Tensor, own: Own, at: At) -> bool:
         return not own

@@ -602,6 +602,8 @@ def _compiled_updates(name, values, monkeypatch):
         ("adamw", {"ema": True}, r"^optimizer.wrap.ema = True: should be a table"),
         ("adamw", {"ema": {"beta": 1}}, r"^unknown key 'optimizer.wrap.ema.beta'"),
         ("adamw", {"ema": {"decay": 1.0}}, r"^optimizer.wrap.ema.decay = 1.0: should be less"),
+        ("adamw", {"tail": {"start": 8}}, r"^optimizer.wrap.tail.start = 8 is the end of the run"),
+        ("adamw", {"ema_nesterov": {"start": 4, "stop": 4}}, r"stop = 4 is not after start = 4"),
         ("adamw", {"tail": {"start": 9}}, r"^optimizer.wrap.tail.start = 9 is more than the 8"),
         ("adamw", {"outer_nesterov": {"every": 9}}, r"every = 9 is more than the 8 updates"),
         (
