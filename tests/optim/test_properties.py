@@ -15,7 +15,7 @@ NO_EPS = {"eps": 1e-300}
     [
         ("nadamw", NO_EPS),
         ("adopt", NO_EPS),
-        ("ademamix", NO_EPS),
+        ("ademamix", {**NO_EPS, "warmup_steps": 20}),
         ("cautious_adamw", NO_EPS),
         ("adam_mini", NO_EPS),
         ("lamb", NO_EPS),

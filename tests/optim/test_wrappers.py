@@ -50,13 +50,13 @@ REFUSED = {  # combinations that make no sense; every other one must work
     "momentum_schedule": FREE | NO_MOMENTUM,
     "decay": MIRRORS | NO_DECAY | {"prodigy"},
     "cautious decay": MIRRORS | NO_DECAY | {"prodigy"},
-    "hyperball": MIRRORS | {"prodigy"},
+    "hyperball": MIRRORS | {"prodigy", "muonclip"},
     "outer_nesterov": MIRRORS,
     "ema": FREE,
     "lawa": FREE,
     "tail": FREE,
     "ema_nesterov": MIRRORS,
-    "all": MIRRORS | NO_MOMENTUM | NO_DECAY | {"prodigy"},
+    "all": MIRRORS | NO_MOMENTUM | NO_DECAY | {"prodigy", "muonclip"},
 }
 COMBINATIONS = [(row, table) for table in TABLES for row in ROWS]
 
