@@ -88,8 +88,9 @@ def test_a_block_keeps_what_is_counted(bfloat16, compiled):
 PEAK = """
 import re, sys, torch
 from train_gpt2 import GPT
-from tests.configs.test_size import shape
-model = GPT.initialised(shape(4, vocab_size=2048), 1)
+from configs import Model
+shape = Model(vocab_size=2048, block_size=64, n_layer=4, n_head=4, n_embd=128)
+model = GPT.initialised(shape, 1)
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 def step(batch):
     tokens = torch.zeros(batch, 64, dtype=torch.int64)
