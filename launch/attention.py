@@ -9,16 +9,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs import Model
 
-# cuDNN's kernel takes 0.4 to 0.6 of the time of FlashAttention 2 on an H100, and 1.2 of it on an
-# A100 (github.com/huggingface/transformers/issues/48163).
-_HOPPER = (9, 0)
+# cuDNN's kernel takes 0.4 to 0.6 of the time of FlashAttention 2 on Hopper, 1.2 of it on an A100
+# (github.com/huggingface/transformers/pull/48163); on a B200 it is the faster one as well
+# (github.com/pytorch/torchtitan/pull/1196), on workstation cards of that generation (12.0) not.
+_CUDNN_FIRST = ((9, 0), (10, 0))
 _FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
 
 def kernels(capability: tuple[int, int]) -> list[SDPBackend]:
     """Backends for a GPU of this compute capability, the best first; the last one always works."""
-    fused = sorted(_FUSED, key=lambda x: capability >= _HOPPER and x != SDPBackend.CUDNN_ATTENTION)
-    return [*fused, SDPBackend.MATH]
+    order = [*_FUSED, SDPBackend.MATH]
+    if capability in _CUDNN_FIRST:
+        order.sort(key=lambda backend: backend != SDPBackend.CUDNN_ATTENTION)
+    return order
 
 
 def preferred(device: torch.device) -> AbstractContextManager[None]:
@@ -32,8 +35,8 @@ def preferred(device: torch.device) -> AbstractContextManager[None]:
 def taken(shape: Model, dtype: str, device: torch.device) -> str:
     """The backend that attention takes here, such as "cudnn_attention".
 
-    Some builds of torch lose one without a word (github.com/pytorch/pytorch/issues/162073), so a
-    run asks, and records the answer.
+    Left alone, torch takes a slower one on an H100 (github.com/pytorch/pytorch/issues/142132), and
+    says nothing of its choice; so a run asks, and records the answer.
     """
     sizes = 1, shape.n_head, shape.block_size, shape.n_embd // shape.n_head
     q = torch.empty(sizes, dtype=getattr(torch, dtype), device=device, requires_grad=True)

@@ -41,9 +41,9 @@ class MatrixRule(UpdateRule):
     """An optimizer of hidden matrices, with AdamW inside for all other parameters.
 
     A subclass writes `__init__`, `matrix_step` and, as `buffers` or `matrix_state`, its state. Its
-    hyperparameters include "weight_decay", "split_qkv", "matmul_dtype" if its float32 products may
-    be in TF32 on a GPU, and "betas" and "eps" for AdamW; those
-    that matrices do not use are in `not_of_matrices`.
+    hyperparameters include "weight_decay", "split_qkv", "betas" and "eps" for AdamW, and
+    "matmul_dtype" if its float32 products may be in TF32 on a GPU; those that matrices do not use
+    are in `not_of_matrices`.
 
     Raises:
         ValueError: none of the parameters is a hidden matrix.
@@ -196,15 +196,8 @@ def check_matrix_state(optimizer: UpdateRule) -> None:
         made = optimizer.init_state(torch.empty_like(p, device="meta"), h)
         for key, tensor in made.items():
             found, wanted = state[key].shape, tensor.shape
-            if (
-                h["kind"] == "qkv"
-                and tensor.ndim > 1
-                and found
-                == (
-                    3 * wanted[1],
-                    *wanted[2:],
-                )
-            ):
+            below = (3 * wanted[1], *wanted[2:]) if tensor.ndim > 1 else None
+            if h["kind"] == "qkv" and found == below:
                 state[key] = state[key].view(wanted)
             elif found != wanted:
                 raise ValueError(

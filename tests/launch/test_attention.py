@@ -13,9 +13,15 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(
     ("capability", "first"),
-    [((8, 0), "FLASH"), ((8, 9), "FLASH"), ((9, 0), "CUDNN"), ((10, 0), "CUDNN")],
+    [
+        ((8, 0), "FLASH"),
+        ((8, 9), "FLASH"),
+        ((9, 0), "CUDNN"),
+        ((10, 0), "CUDNN"),
+        ((12, 0), "FLASH"),
+    ],
 )
-def test_cudnn_comes_first_from_hopper_on_and_the_plain_kernel_last(capability, first):
+def test_cudnn_comes_first_where_it_is_faster_and_the_plain_kernel_last(capability, first):
     order = kernels(capability)
     assert order[0].name == f"{first}_ATTENTION"
     assert order[-1] is SDPBackend.MATH

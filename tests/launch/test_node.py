@@ -21,7 +21,7 @@ with stop_requests() as received:
     pathlib.Path(sys.argv[1], os.environ["RANK"]).touch()
     while not received:
         time.sleep(0.01)
-    time.sleep(0.5)  # a checkpoint takes its time, too: the launcher's second signal comes meanwhile
+    time.sleep(0.5)  # as a checkpoint takes; the launcher's second signal comes meanwhile
     print(f"stopped by {{received[0]}}")
 """
 
