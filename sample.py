@@ -99,12 +99,18 @@ def command(argv: list[str]) -> int:
     )
     parser.add_argument("model", help="a run's folder, FOLDER@STEP, or weights as transformers has")
     parser.add_argument("--prompt", default="", help="the text to continue, or FILE:PATH")
-    parser.add_argument("--samples", type=int, default=1, help="how many (1)")
-    parser.add_argument("--tokens", type=int, default=200, help="of each sample at most (200)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: likeliest token (0.8)")
-    parser.add_argument("--top-k", type=int, default=200, help="likeliest tokens drawn from (200)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first sample (1)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--samples", type=int, default=1, help="how many (%(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, default=200, help="of each sample at most (%(default)s)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, help="0: likeliest token (%(default)s)"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=200, help="likeliest tokens drawn from (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first sample (%(default)s)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args(argv)
     if options.temperature < 0 or options.top_k < 1 or min(options.samples, options.tokens) < 1:
         raise ConfigError("temperature should be 0 or more; top-k, samples and tokens at least 1")

@@ -91,7 +91,8 @@ class GPT(nn.Module):
     def __init__(self, shape: Model) -> None:
         super().__init__()
         self.shape = shape
-        self.wte = nn.Embedding(math.ceil(shape.vocab_size / 64) * 64, shape.n_embd)
+        rows = math.ceil(shape.vocab_size / size.UNIT) * size.UNIT
+        self.wte = nn.Embedding(rows, shape.n_embd)
         self.wpe = nn.Embedding(shape.block_size, shape.n_embd)
         self.h = nn.ModuleList(Block(shape) for _ in range(shape.n_layer))
         self.ln_f = nn.LayerNorm(shape.n_embd)

@@ -57,16 +57,18 @@ def trained(source: str, device: str = "auto") -> Trained:
         ConfigError: there is no model, or none of this step; one line.
         RecordError: no checkpoint of the run is whole.
     """
-    folder, _, step = source.partition("@")
+    folder, at, step = source.rpartition("@")
+    if not at or Path(source).is_dir():
+        folder, step = source, ""
     if not (Path(folder) / "checkpoints").is_dir():
         return _published(source, device)
-    found = checkpoints.found(Path(folder) / "checkpoints")
+    found = whole = checkpoints.found(Path(folder) / "checkpoints")
     if step and not re.fullmatch(r"\d+", step):
         raise ConfigError(f"'{source}': after @ should be the step of a checkpoint")
     if step:
         found = [path for path in found if checkpoints.step_of(path) == int(step)]
     if not found:
-        steps = [checkpoints.step_of(p) for p in checkpoints.found(Path(folder) / "checkpoints")]
+        steps = [checkpoints.step_of(path) for path in whole]
         has = ", ".join(f"@{s}" for s in sorted(steps)) or "none"
         raise ConfigError(f"'{source}' has no such checkpoint; it has {has}")
     path = found[0] if step else checkpoints.newest_whole(Path(folder) / "checkpoints")
@@ -75,8 +77,8 @@ def trained(source: str, device: str = "auto") -> Trained:
     config = parents.configuration(saved)
     model = GPT.initialised(config.model, config.seed)
     parents.put_evaluated_weights(saved, model, optim.optimizer_of)
-    at = f"{folder} at step {saved.progress.step}"
-    return Trained(model.to(_device(device)).eval(), at, Path(config.data.dir))
+    where = f"{folder} at step {saved.progress.step}"
+    return Trained(model.to(_device(device)).eval(), where, Path(config.data.dir))
 
 
 def _published(source: str, device: str) -> Trained:

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.scaling import LINKS, ROOT, hierarchical, milliseconds, table
+from bench.scaling import LINKS, PEAKS, ROOT, hierarchical, milliseconds, table
 from configs import load
 from optim import build_optimizer, optimizer_state_bytes
 from optim.core.base import Optimizer
@@ -31,7 +31,7 @@ from train_gpt2 import GPT
 
 RANKS = (1, 2, 4, 8, 64)
 NAMES = ("adamw", "muon", "soap", "shampoo")
-MATMUL = 0.4 * 989.4e12  # FLOP/s of an H100 in bfloat16, at 40 % of its peak
+MATMUL = 0.4 * PEAKS["H100/H200"]  # FLOP/s in bfloat16, at 40 % of the peak
 MEMORY = 0.8 * 3.35e12  # bytes/s of an H100
 ADAMW_BYTES = 28  # that an element-wise update moves for a parameter
 STEPS = 11

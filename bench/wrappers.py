@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         wrap = {label.partition(",")[0]: table}
         decay = 0.0 if label == "hyperball" else 0.1
         plain, wrapped = (
-            build_optimizer(options.name, groups, lr=1e-9, weight_decay=decay, wrap=wrap)
-            for wrap in ({}, wrap)
+            build_optimizer(options.name, groups, lr=1e-9, weight_decay=decay, wrap=each)
+            for each in ({}, wrap)
         )
         seconds: dict[str, list[float]] = {"plain": [], "wrapped": []}
         for step in range(options.steps + 2):

@@ -217,7 +217,7 @@ def _construct(
     total_steps: int | None,
 ) -> Optimizer:
     cls = foreign.with_hooks(optimizer_class(name))
-    groups = with_roles(param_groups, values["lr"], roles)
+    groups = with_roles(param_groups, values.get("lr"), roles)
     return wrapped(foreign.construct(name, cls, groups, dict(values)), wrap, total_steps)
 
 

@@ -36,9 +36,9 @@ class Dion(MatrixRule):
     it is equal on all ranks; matrices of equal shape share it.
     Tuning: lr as muon's with scale "original", about 0.01 to 0.02. With rank_fraction 1 it is close
     to Muon; published runs take 1/2 to 1/4 without much loss at this size.
-    State: momentum_buffer and Q: 4 (1 + r / max(m, n)) bytes per parameter of an m x n matrix
-    (1 + r / m without transpose); exp_avg,
-    exp_avg_sq: 8 bytes of the others (6.0 for GPT-2 124M with rank_fraction 0.5).
+    State: momentum_buffer and Q: 4 (1 + r / max(m, n)) bytes per parameter of an m x n matrix, or
+    4 (1 + r / m) without `transpose`; exp_avg, exp_avg_sq: 8 bytes of the others (6.0 for GPT-2
+    124M with rank_fraction 0.5).
     """
 
     buffers = ("momentum_buffer",)

@@ -29,9 +29,9 @@ class MARS(UpdateRule):
 
     Parameters that are not matrices: AdamW.
     Differs: the authors' lr_1d and betas_1d are settings of the role "vector": lr_ratio, betas. The
-    authors'' code keeps the last gradient by reference, so that zeroing gradients in place
-    undoes the correction; here it is a copy. The exact variant, which also takes the gradient of
-    the new batch at the old weights, is not here: it doubles the cost of a step.
+    authors' code keeps the last gradient by reference, so that zeroing gradients in place undoes
+    the correction; here it is a copy. The exact variant, which also takes the gradient of the new
+    batch at the old weights, is not here: it doubles the cost of a step.
     Tuning: the authors train GPT-2 124M at ten times AdamW's lr, 6e-3, with gamma 0.025 and decay
     0.01. g_last is the last gradient after clipping. The embedding counts as a matrix.
     State: exp_avg, exp_avg_sq, last_grad: 12 bytes per parameter of a matrix, 8 of another.

@@ -43,6 +43,7 @@ class MuonClip(MatrixRule):
     """
 
     buffers = ("momentum_buffer",)
+    bounds_norms = True
     whole = ("clip_every",)
     not_of_matrices = ("betas", "eps")
     _logits: Mapping[str, Tensor] | None = None  # for the next step

@@ -15,9 +15,10 @@ from typing import Any
 
 from configs import ConfigError, Model
 from configs.size import UNIT
+from storage import read_json
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-PREFIX = "transformer."
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_PREFIX = "transformer."
 _TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 _SHAPE = {  # theirs: ours
     "vocab_size": "vocab_size",
@@ -44,7 +45,7 @@ def folder_of(source: str) -> Path:
     here = Path(source)
     if not here.is_dir():
         here = _downloaded(source)
-    if not (here / CONFIG).is_file() or not (list(here.glob("*.safetensors"))):
+    if not (here / CONFIG).is_file() or not any(here.glob("*.safetensors")):
         raise ConfigError(
             f"{here} holds no {CONFIG} with {WEIGHTS}; give a folder that"
             " transformers' save_pretrained or export.py has written"
@@ -81,14 +82,14 @@ def shape_of(folder: Path) -> Model:
     Raises:
         ConfigError: it is no GPT-2, or one that differs in more than its shape; one line.
     """
-    given = json.loads((folder / CONFIG).read_text())
+    given = read_json(folder / CONFIG) or {}
     if given.get("model_type") != "gpt2":
         raise ConfigError(f"{folder} holds a model of type '{given.get('model_type')}', not gpt2")
-    inner = given.get("n_inner")
+    if missing := [key for key in _SHAPE if key not in given]:
+        raise ConfigError(f"{folder / CONFIG} has no {', '.join(missing)}")
     fixed = _FIXED | {"n_inner": (None, 4 * given["n_embd"])}
     for key, valid in fixed.items():
-        value = inner if key == "n_inner" else given.get(key)
-        if value not in valid:
+        if (value := given.get(key)) not in valid:
             raise ConfigError(f"{folder}: {key} = {value}, but GPT-2 here has {valid[-1]}")
     return Model(**{ours: given[theirs] for theirs, ours in _SHAPE.items()})
 
@@ -97,15 +98,19 @@ def read(folder: Path) -> dict[str, Any]:
     """The weights in a folder, float32, by our names: a state_dict of train_gpt2.GPT.
 
     Raises:
-        ConfigError: a tensor is missing or has another shape; one line.
+        ConfigError: a file cannot be read, or a tensor is missing or has another shape; one line.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     shape, theirs = shape_of(folder), {}
     for path in sorted(folder.glob("*.safetensors")):
-        theirs.update(load_file(path))
-    theirs = {name.removeprefix(PREFIX): value for name, value in theirs.items()}
+        try:
+            theirs.update(load_file(path))
+        except SafetensorError as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from None
+    theirs = {name.removeprefix(_PREFIX): value for name, value in theirs.items()}
     state = {}
     for name, sizes in _sizes(shape):
         if name not in theirs:
@@ -129,6 +134,7 @@ def write(folder: Path, shape: Model, state: Mapping[str, Any], note: Mapping[st
     Raises:
         OSError: the folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     theirs = {}
@@ -136,14 +142,17 @@ def write(folder: Path, shape: Model, state: Mapping[str, Any], note: Mapping[st
         value = state[name].float().cpu()
         value = value[: shape.vocab_size] if name == "wte.weight" else value
         value = value.mT if name.endswith(_TRANSPOSED) else value
-        theirs[PREFIX + name] = value.contiguous()
+        theirs[_PREFIX + name] = value.contiguous()
     table = {theirs: getattr(shape, ours) for theirs, ours in _SHAPE.items()}
     fixed = {key: valid[1] for key, valid in _FIXED.items()}
     head = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "torch_dtype": "float32"}
     end = shape.vocab_size - 1  # the end of a text is the last id, also in vocabularies of ours
     ends = {"bos_token_id": end, "eos_token_id": end}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(theirs, folder / WEIGHTS, {"format": "pt"})
+    try:
+        save_file(theirs, folder / WEIGHTS, {"format": "pt"})
+    except SafetensorError as error:  # which is no OSError, also where the disk is full
+        raise OSError(str(error)) from None
     text = json.dumps({**head, **table, **fixed, **ends, **note}, indent=2)
     (folder / CONFIG).write_text(text + "\n")
 

@@ -7,6 +7,7 @@ import torch
 import export
 import sample
 from analysis.trained import trained
+from configs import Model
 from data.vocabulary import Bytes
 from record import checkpoints, huggingface
 from record.runlog import read_metrics
@@ -55,9 +56,8 @@ def test_the_same_seed_is_the_same_text_and_temperature_0_needs_none(runs, capsy
 
 def test_tokens_are_drawn_from_the_likeliest_as_often_as_the_model_says():
     """One token after a fixed context, many seeds, against the probabilities."""
-    model = GPT.initialised(huggingface.Model(vocab_size=8, block_size=4, n_layer=1, n_head=1,
+    model = GPT.initialised(Model(vocab_size=8, block_size=4, n_layer=1, n_head=1,
                                               n_embd=8), 1)  # fmt: skip
-    torch.nn.init.normal_(model.wte.weight[:8].data)
     model.wte.weight.data[:8].normal_(generator=torch.Generator().manual_seed(4))
     context = torch.tensor([1, 2, 3, 4, 5])  # longer than the model's context
     drawn = [next(sample.continued(model, context, 1, 0.7, 3, seed)) for seed in range(2000)]
@@ -117,7 +117,7 @@ def test_a_mistake_is_one_line(runs, shards, tmp_path, capsys, words, said):
     assert said in line
 
 
-def test_a_torn_checkpoint_is_passed_over(runs, tmp_path, capsys):
+def test_a_torn_checkpoint_is_passed_over(runs, tmp_path):
     copy = tmp_path / "run"
     (copy / "checkpoints").mkdir(parents=True)
     for path in checkpoints.found(runs["adamw"] / "checkpoints"):
@@ -125,3 +125,16 @@ def test_a_torn_checkpoint_is_passed_over(runs, tmp_path, capsys):
         torn = checkpoints.step_of(path) == 12
         (copy / "checkpoints" / path.name).write_bytes(content[:-1] if torn else content)
     assert trained(str(copy), "cpu").source.endswith("at step 6")
+
+
+def test_a_damaged_file_of_weights_is_one_line(tmp_path, capsys):
+    shape = Model(vocab_size=257, block_size=8, n_layer=1, n_head=1, n_embd=8)
+    huggingface.write(tmp_path, shape, GPT.initialised(shape, 1).state_dict(), {})
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    assert sample.main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.safetensors cannot be read" in line
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 8}')
+    assert sample.main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no vocab_size, n_positions, n_layer, n_head" in line

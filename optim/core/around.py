@@ -112,12 +112,6 @@ class Around(Optimizer):
     def warm_up(self) -> None:
         self.inner.warm_up()
 
-    def train(self) -> None:
-        self.train_mode()
-
-    def eval(self) -> None:
-        self.eval_mode()
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's: the check before a step is the inner optimizer's."""
         torch.optim.Optimizer.__setstate__(self, state)

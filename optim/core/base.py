@@ -38,6 +38,7 @@ class Optimizer(torch.optim.Optimizer):
     check_gradients: bool = True
     whole: tuple[str, ...] = ()  # hyperparameters that cannot differ from one role to another
     keeps_weights = False  # whether its state mirrors the weights: nothing else may move them
+    bounds_norms = False  # whether it shrinks weights on purpose: their norms must be free
     averages_weights = False  # whether eval_mode puts other weights in place, such as an average
     ranks = 1  # that share its state and its work
     elsewhere: frozenset[Tensor] = frozenset()  # parameters that other ranks update

@@ -138,7 +138,7 @@ def in_updates(
         if total_steps is not None and (updates := placed(value, total_steps)) > total_steps:
             raise ConfigError(
                 f"{prefix}.{name} = {value} is longer than the run of {total_steps} updates;"
-                f" give fewer, or a fraction of the run such as 1.0"
+                " give fewer, or a fraction of the run such as 1.0"
             )
         result[name] = value if total_steps is None else updates
     return result

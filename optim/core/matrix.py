@@ -29,6 +29,7 @@ from torch import Tensor
 from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, Values
+from optim.core.orthogonal import iterations
 
 MatmulDtype = Literal["float32", "tf32"]
 # A processor multiplies matrices with so many FLOPs in the time in which it moves the 28 bytes of
@@ -73,10 +74,10 @@ class MatrixRule(UpdateRule):
 
     @classmethod
     def acts_on(cls, role: str, key: str) -> bool:
-        """AdamW uses three hyperparameters; matrices use all that are not for AdamW alone."""
+        """AdamW uses four hyperparameters; matrices use all that are not for AdamW alone."""
         if role == "hidden":
             return key not in (*cls.whole, *cls.not_of_matrices)
-        return key in ("lr", "betas", "eps", "weight_decay") and key not in cls.whole
+        return key in _OF_ADAMW and key not in cls.whole
 
     def update_cost(self, p: Tensor, h: Values) -> float:
         """That of the method for a matrix, and its elements for AdamW."""
@@ -275,7 +276,8 @@ def matrix_cost(p: Tensor, h: Values) -> float:
     short, flops = min(m, n), 0
     orthogonal = {"ns_steps", "orthogonalisation"} & h.keys()
     if orthogonal:
-        steps = h.get("ns_steps") or (12 if h.get("orthogonalisation") == "polar" else 5)
+        method = h.get("orthogonalisation", "newton_schulz")
+        steps = len(iterations(method, h.get("ns_steps")))
         flops += steps * (4 * m * n * short + 2 * short**3)
     if "rank" in h or "rank_fraction" in h:
         rank = h["rank"] if "rank" in h else math.ceil(h["rank_fraction"] * short)

@@ -27,12 +27,15 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from configs.validation import ConfigError
 from optim.core.around import Around
 from optim.core.base import Optimizer
+from optim.core.foreign import line
 
 LARGE = 1 << 18  # elements; smaller tensors of one owner are sent as one
 PAYS_FROM = 4.0  # times the cost of an element-wise update
 
 
-def shared(optimizer: Optimizer, setting: Literal["auto"] | bool, rank: int, ranks: int) -> Any:
+def shared(
+    optimizer: Optimizer, setting: Literal["auto"] | bool, rank: int, ranks: int
+) -> Optimizer:
     """`optimizer` with its work shared by `ranks`, of which this is `rank`; or as it is.
 
     "auto" shares it if its updates cost at least PAYS_FROM times as much as element-wise ones, as
@@ -222,7 +225,7 @@ class Owned(Around):
         ]
         every: list[Any] | None = [None] * self.ranks if self.rank == 0 else None
         dist.gather_object((mine, grown), every)
-        device = next(iter(_parameters(self))).device
+        device = _parameters(self)[0].device
         if every is None:
             for key in sorted(mine, key=keys.index):
                 for tensor in tensors[key]:
@@ -260,11 +263,11 @@ def rehearse(name: str, build: Callable[[list[Any]], Optimizer], groups: Sequenc
     except ConfigError:  # it cannot be built at all, which is said in its own words
         raise
     except Exception as error:  # others' code; it may need a closure, or every gradient
-        problem = f"it fails without some of the gradients ({type(error).__name__}: {error})"
+        problem = f"it fails without some of the gradients ({line(error)})"
     if problem:
         raise ConfigError(
             f"train.shard_optimizer = true: ranks cannot share the work of '{name}', since"
-            f" {problem.splitlines()[0]}; set it to false, and every rank does all of the work"
+            f" {problem}; set it to false, and every rank does all of the work"
         )
 
 

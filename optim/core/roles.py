@@ -25,8 +25,8 @@ Roles = Mapping[str, Mapping[str, Any]]  # by role: "lr_ratio" and hyperparamete
 
 MOVED = {  # hyperparameters of earlier versions
     **{
-        f"adamw_{old}": f"optimizer.roles.embedding.{new} and optimizer.roles.vector.{new}"
-        for old, new in (("lr_ratio", "lr_ratio"), ("betas", "betas"), ("eps", "eps"))
+        f"adamw_{key}": f"optimizer.roles.embedding.{key} and optimizer.roles.vector.{key}"
+        for key in ("lr_ratio", "betas", "eps")
     },
     "vector_lr_ratio": "optimizer.roles.vector.lr_ratio",
     "vector_betas": "optimizer.roles.vector.betas",
@@ -104,13 +104,13 @@ def resolve_roles(
     return resolved
 
 
-def with_roles(param_groups: Iterable[Any], lr: float, roles: Roles) -> list[Any]:
+def with_roles(param_groups: Iterable[Any], lr: float | None, roles: Roles) -> list[Any]:
     """The groups, each with the settings of its "role" as keys of its own; `roles` is resolved.
 
     A setting by role stands above the group's own; `lr` is the rate of groups that have none.
 
     Raises:
-        ConfigError: no group has the role; one line.
+        ConfigError: no group has the role, or there is no rate to scale; one line.
     """
     groups = list(param_groups)
     check_present("optimizer", roles, groups)
@@ -118,8 +118,10 @@ def with_roles(param_groups: Iterable[Any], lr: float, roles: Roles) -> list[Any
     for group in groups:
         if isinstance(group, dict) and group.get("role") in roles:
             own = dict(roles[group["role"]])
-            rate = group.get("lr", lr) * own.pop("lr_ratio")
-            group = {**group, **own, "lr": rate}
+            rate, ratio = group.get("lr", lr), own.pop("lr_ratio")
+            if rate is None:
+                raise ConfigError(f"optimizer.roles.{group['role']}: give optimizer.lr beside it")
+            group = {**group, **own, "lr": rate * ratio}
         result.append(group)
     return result
 

@@ -91,7 +91,9 @@ def _refuse(row: Optimizer, parts: Mapping[str, Wrapper]) -> None:
             reason = "keeps its own account of the weights, so that nothing else may move them"
         if reason:
             row_name = type(row).__name__
-            raise ConfigError(f"optimizer.wrap.{name}: {row_name} {reason}; or remove the wrapper")
+            raise ConfigError(
+                f"optimizer.wrap.{name}: {row_name} {reason}; without the wrapper it runs"
+            )
     judged = [name for name, part in parts.items() if part.averages and part.judged]
     if len(judged) > 1:
         both = " and ".join(f"optimizer.wrap.{name}.judged" for name in judged)

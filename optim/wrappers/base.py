@@ -93,8 +93,8 @@ def wide(p: Tensor) -> Tensor:
 
 
 def pieces(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Views of a megabyte or so, so that what is calculated in between stays in the cache."""
-    if not all(map(Tensor.is_contiguous, tensors)):
+    """On a CPU views of a megabyte, so that what is calculated in between stays in the cache."""
+    if tensors[0].device.type != "cpu" or not all(map(Tensor.is_contiguous, tensors)):
         return [tensors]
     return zip(*(t.view(-1).split(_PIECE) for t in tensors), strict=True)
 

@@ -32,7 +32,7 @@ class Decay(Wrapper):
     weight_decay by role decides what is decayed. The peak is optimizer.lr (times the lr_ratio of
     the role), which the schedule need not reach. u is found as a difference of weights, so where an
     update is lost in rounding it counts as 0, and the weight decays.
-    Tuning: cautious: the optimizer's own weight_decay, or up to twice of it. "lr_squared": as with
+    Tuning: cautious: the optimizer's own weight_decay, or up to twice that. "lr_squared": as with
     AdamW, or larger. "schedule": weight_decay times lr of AdamW, so 1e-4 in place of 0.1.
     State: none; cautious: memory for a copy of the weights, which is no state.
     """

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from optim.core.base import Optimizer
 from optim.core.matrix import is_hidden
-from optim.muonclip import MuonClip
 from optim.wrappers.base import At, Own, Wrapper, wide
 from optim.wrappers.decay import Decay, estimates_its_step
 
@@ -44,7 +43,7 @@ class Hyperball(Wrapper):
             return "has no hidden matrix, which is all that it acts on"
         if estimates_its_step(row):
             return "estimates a step size, which cancels here"
-        if isinstance(row, MuonClip):
+        if row.bounds_norms:
             return "shrinks queries and keys to bound their logits, which fixed norms would undo"
         decay = others.get("decay")
         cautious = isinstance(decay, Decay) and decay.cautious

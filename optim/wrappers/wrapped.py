@@ -29,8 +29,6 @@ class Wrapped(Around):
     The state of a wrapper stands in the state of the parameter, under "<wrapper>.<name>".
     """
 
-    averages_weights = True  # some wrappers do
-
     def __init__(self, inner: Optimizer, parts: Mapping[str, Wrapper]) -> None:
         super().__init__(inner)
         self.parts = dict(parts)
@@ -40,6 +38,12 @@ class Wrapped(Around):
             group.update({BASE_LR: group["lr"], _UPDATES: 0})
         for part in self.parts.values():
             part.attach(inner)
+
+    @property
+    def averages_weights(self) -> bool:  # type: ignore[override]
+        """Whether eval_mode or average_mode can put other weights in place."""
+        others = (type(part).evaluated is not Wrapper.evaluated for part in self.parts.values())
+        return self.inner.averages_weights or any(others)
 
     @property
     def state(self) -> defaultdict[Tensor, Any]:  # type: ignore[override]

@@ -72,8 +72,8 @@ def test_rows_of_zeros_begin_to_move():
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_state_without_lengths_would_not_resume():
-    """row_length and direction_length cannot be read off the weights: the checkpoint has them."""
+def test_a_checkpoint_has_one_length_and_its_moments_for_each_row():
+    """direction_length cannot be read off the weights."""
     named = oracles.named_parameters(shapes={"c_fc": (12, 8)})
     optimizer = built(named["c_fc"])
     oracles.replay(optimizer, named, steps=6)

@@ -64,8 +64,8 @@ def test_our_model_has_the_same_logits_there(tmp_path):
 
 
 def run(shards, runs, folder, *flags):
-    shape = [f"--model.{key}={value}" for key, value in SHAPE.model_dump().items()]
-    shape = [word for flag in shape for word in flag.split("=")]
+    values = SHAPE.model_dump().items()
+    shape = [word for key, x in values for word in (f"--model.{key}", str(x))]
     length = ["--model.vocab_size", "257", "--eval.tokens", "192", "--train.batch_tokens", "192"]
     return main([*command(shards, runs), *shape, *length, "--init", f"hf:{folder}", *flags])
 

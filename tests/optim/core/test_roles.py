@@ -201,3 +201,18 @@ def test_the_optimizer_of_an_earlier_version_can_be_built(name, key, parameters,
     earlier = config.model_copy(update={"optimizer": earlier})
     assert dict(optimizer_of(earlier, groups(parameters())).kinds())["hidden"] != "qkv"
     assert key in one_line(resolve, earlier)
+
+
+class RateFree(torch.optim.SGD):
+    """Finds its own rate unless one is given."""
+
+    def __init__(self, params, lr: float | None = None):
+        super().__init__(params, lr=0.5 if lr is None else lr)
+
+
+def test_a_class_without_a_default_rate_is_built_and_has_nothing_to_scale(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "rate_free", RateFree)
+    group = {"params": [torch.nn.Parameter(torch.ones(2, 2))], "role": "hidden"}
+    assert build_optimizer("rate_free", [group]).param_groups[0]["lr"] == 0.5
+    with pytest.raises(ConfigError, match=r"give optimizer\.lr beside it"):
+        build_optimizer("rate_free", [group], roles={"hidden": {"lr_ratio": 2.0}})
