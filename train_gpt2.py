@@ -323,6 +323,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
     prints, start_step, parameters = process.rank == 0, progress.step, list(model.parameters())
     peak = hardware.peak_flops(process.device_name, state.dtype)
     arm = f"{config.optimizer.name} and {config.schedule.name}"
+    inside = optim.Inside(config.diagnose.every, optimizer, run.batch, process)
     bar = screen.Screen(settings.total_steps, start_step, config.log.print_every, prints)
     with bar, run.loader.batches(start_step, pin_memory=process.device.type == "cuda") as batches:
         for step in range(start_step, settings.total_steps + 1):
@@ -353,7 +354,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                 backward(run, state, rows, uniform.to(process.device))
                 optimizer.update_curvature(settings.batch_tokens)
                 optimizer.zero_grad(set_to_none=True)
-            with optim.watched_logits(optimizer, model, step, process.max):
+            with optim.watched_logits(optimizer, model, step, process.max), inside.gradients(step):
                 loss = backward(run, state, rows)
 
             # ---- 4. clip
@@ -371,11 +372,12 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                 group["lr"] = group["initial_lr"] * run.schedule(step, group["role"])
 
             # ---- 6. update
-            optimizer_began = time.perf_counter()
-            if finite:
-                optimizer.step()
-                process.synchronize()
-            optimizer_seconds = time.perf_counter() - optimizer_began
+            with inside.update(grad_norm, applied=finite):
+                optimizer_began = time.perf_counter()
+                if finite:
+                    optimizer.step()
+                    process.synchronize()
+                optimizer_seconds = time.perf_counter() - optimizer_began
             optimizer.zero_grad(set_to_none=True)
             step_seconds = time.perf_counter() - began
 
@@ -401,7 +403,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                     "memory/peak_gib": hardware.peak_memory_gib(process.device),
                     **curves,
                 }
-                log.log(step, values)
+                log.log(step, values, inside.found)
                 bar.stepped(step, values)
             if not finite:
                 what = f"loss {train_loss}, gradient norm {grad_norm} at step {step}"

@@ -114,6 +114,14 @@ class Launch(Strict):
     )
 
 
+class Diagnose(Strict):
+    """Measurements inside an update. They change no result, so they are outside the identity."""
+
+    every: int | None = Field(
+        None, gt=0, description="updates between measurements of every tensor; default: none"
+    )
+
+
 class Log(Strict):
     """Output. It does not change results, so it is not part of the run's identity."""
 
@@ -199,6 +207,7 @@ class Config(Strict):
     eval: Eval
     checkpoint: Checkpoint = Checkpoint()  # type: ignore[call-arg]
     launch: Launch = Launch()  # type: ignore[call-arg]
+    diagnose: Diagnose = Diagnose()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
     versions: dict[str, str] = Field({}, description="set by the program: source of dotted names")
 
@@ -248,9 +257,11 @@ class Config(Strict):
         return self.model_copy(update=tables)
 
     def table(self) -> dict[str, Any]:
-        """Nested plain values, without the keys that are None, which TOML cannot express."""
-        unused = set() if self.versions else {"versions"}  # runs of our own names have no such key
-        return self.model_dump(exclude_none=True, exclude=unused)
+        """Nested plain values, without the keys that are None, which TOML cannot express.
+
+        Nor has it empty tables: runs of our own names have no [versions].
+        """
+        return {key: v for key, v in self.model_dump(exclude_none=True).items() if v != {}}
 
     def toml(self) -> str:
         """The configuration as a TOML file that `load` reads back to the same run."""
@@ -259,7 +270,7 @@ class Config(Strict):
     @property
     def identity(self) -> str:
         """8 hex digits: a hash of everything that can change the result."""
-        outside = ("log", "checkpoint", "launch")
+        outside = ("log", "checkpoint", "launch", "diagnose")
         table = {k: v for k, v in self.table().items() if k not in outside}
         del table["train"]["shard_optimizer"]
         if self.init:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from data import coinflip, fineweb, inspection, stdlib, text
+from data import coinflip, fineweb, inspection, show, stdlib, text
 from data.console import Parser
 from data.shards import DataError
 
@@ -18,6 +18,7 @@ COMMANDS: dict[str, ModuleType] = {
     "stdlib": stdlib,
     "coinflip": coinflip,
     "inspect": inspection,
+    "show": show,
 }
 
 

@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,11 @@ class Windows:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def place(self, index: int) -> tuple[Path, int]:
+        """The file that holds a window, and the number of its first token there."""
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return self.tokens.paths[shard], (index - int(self._starts[shard])) * self.block_size
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The windows `indices` (integers, shape (rows,)) as uint16 (rows, block_size + 1)."""
@@ -108,6 +114,13 @@ class Loader:
         return Prefetcher(self.rank_batch, start_step, pin_memory=pin_memory)
 
     def _rows(self, step: int, start: int, stop: int) -> np.ndarray:
+        return self.windows.take(self._indices(step, start, stop))
+
+    def window_ids(self, step: int) -> np.ndarray:
+        """The numbers of the windows of `global_batch(step)`, (batch_size,)."""
+        return self._indices(step, 0, self.batch_size)
+
+    def _indices(self, step: int, start: int, stop: int) -> np.ndarray:
         if step < 0:
             raise DataError(f"step is {step}; steps count from 0")
         n = len(self.windows)
@@ -118,7 +131,7 @@ class Loader:
         for epoch in np.unique(epochs):  # one, or two where the batch straddles an epoch's end
             here = epochs == epoch
             indices[here] = permute(places[here], n, seed=self.data_seed, epoch=int(epoch))
-        return self.windows.take(indices)
+        return indices
 
 
 class Prefetcher:

@@ -31,6 +31,7 @@ from optim.cautious import CautiousAdamW, CautiousLion
 from optim.core import foreign, ownership
 from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete, in_updates
+from optim.core.inside import Inside
 from optim.core.logits import note_logits, watched_logits
 from optim.core.roles import (
     Roles,
@@ -71,6 +72,7 @@ from optim.wrappers import resolve_wrap, wrapped
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "Inside",
     "Schedule",
     "build_optimizer",
     "build_schedule",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,6 +56,13 @@ class ADOPT(UpdateRule):
             return {**c, "decay": 1.0, "inverse_clip": 1.0, "weight": 0.0}
         clip = (step - 1) ** 0.25
         return {**c, "inverse_clip": 1 / clip, "weight": clip * (1 - h["betas"][0])}
+
+    def held_back(self, p: Tensor, state: Mapping[str, Any], h: Values) -> Tensor | None:
+        """Where n is clipped; nowhere at t = 1, which moves nothing."""
+        assert p.grad is not None
+        n = p.grad / state["exp_avg_sq"].sqrt().clamp(min=h["eps"])
+        limit = (state["step"] - 1) ** 0.25
+        return n.abs() > limit if limit else torch.zeros_like(n, dtype=torch.bool)
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:

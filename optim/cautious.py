@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from optim.core import adamw
 from optim.core.base import UpdateRule
@@ -46,6 +50,13 @@ class CautiousAdamW(UpdateRule):
 
     def coefficients(self, h: Values, step: int) -> Values:
         return adamw.coefficients(h, step)
+
+    def held_back(self, p: Tensor, state: Mapping[str, Any], h: Values) -> Tensor | None:
+        """Where k is 0."""
+        assert p.grad is not None
+        beta1, _ = h["betas"]
+        m = torch.add(state["exp_avg"] * beta1, p.grad, alpha=1 - beta1)
+        return _agreement([m], [p.grad])[0] == 0
 
     @staticmethod
     def measure(
@@ -101,6 +112,12 @@ class CautiousLion(UpdateRule):
         weight_decay: NonNegative = 0.0,
     ) -> None:
         super().__init__(params, locals())
+
+    def held_back(self, p: Tensor, state: Mapping[str, Any], h: Values) -> Tensor | None:
+        """Where k is 0."""
+        assert p.grad is not None
+        u = torch.lerp(state["exp_avg"], p.grad, 1 - h["betas"][0])
+        return _agreement([u.sign()], [p.grad])[0] == 0
 
     @staticmethod
     def measure(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
@@ -117,6 +120,12 @@ class SophiaG(UpdateRule):
             return {}
         skipped = float(self.param_groups[0].get("estimates_skipped", 0))
         return {"unclipped": unclipped / every, "estimates_skipped": skipped}
+
+    def held_back(self, p: Tensor, state: Mapping[str, Any], h: Values) -> Tensor | None:
+        """Where m / (rho * h + eps) is clipped."""
+        assert p.grad is not None
+        m = torch.lerp(state["exp_avg"], p.grad, 1 - h["betas"][0])
+        return m.abs() >= state["hessian"] * h["rho"] + h["eps"]
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:

@@ -5,6 +5,7 @@ docs/record.md describes every file and field. In short, the run's directory hol
     config.toml      the resolved configuration, as the trainer read it
     record.json      facts: hashes, the list of launches with their environments, the W&B run
     metrics.jsonl    one JSON object per line: {"step": s, name: value, ...}; the source of truth
+    diagnose.jsonl   what updates showed of every tensor, with [diagnose] (record/inside.py)
     sequences.npz    the final loss of each held-out sequence (record/sequences.py)
     summary.json     how the latest launch ended, and the numbers of the run; absent while it runs
     checkpoints/     what resuming needs (record/checkpoints.py)
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, get_args
 
 import storage
+from record.inside import InsideFile
 from record.machine import machine_now
 from record.tensorboard import Curves
 from record.wandb_mirror import Mirror, WandbOptions
@@ -76,6 +78,7 @@ class RunLog:
         self.ended = False
         directory.mkdir(parents=True, exist_ok=True)
         self.metrics = _open_metrics(directory / METRICS, resume_offset)
+        self.inside = InsideFile(directory, lambda: _updates(directory))
         (directory / SUMMARY).unlink(missing_ok=True)  # of an earlier launch
         write_atomically(directory / CONFIG, config_toml)
         old = read_record(directory) or {}
@@ -93,8 +96,13 @@ class RunLog:
         self.record(wandb=self.mirror.facts)
         self.curves = _curves(directory) if tensorboard else None
 
-    def log(self, step: int, values: Mapping[str, Any]) -> None:
+    def log(
+        self, step: int, values: Mapping[str, Any], inside: Mapping[str, Any] | None = None
+    ) -> None:
         """Append one line for `step` and hand it to the operating system; then mirror it.
+
+        inside: what the update showed of every tensor, as optim.Inside found it; it goes to a file
+        of its own, and a few numbers of it into the line.
 
         A killed process loses no line that log() returned from; a lost machine may lose those
         after the last offset(). A line that cannot be written sets `failure`: the caller stops at
@@ -105,9 +113,10 @@ class RunLog:
         """
         if "step" in values:
             raise RecordError(f"metric name 'step' at step {step} is reserved; rename the metric")
-        line = encode({"step": step, **values}) + b"\n"
         try:
-            self.metrics.write(line)
+            if inside:
+                values = {**values, **self.inside.log(step, inside)}
+            self.metrics.write(encode({"step": step, **values}) + b"\n")
             self.metrics.flush()
         except OSError as error:
             self.failure = self.failure or error
@@ -125,6 +134,7 @@ class RunLog:
             raise OSError(f"cannot write {self.directory / METRICS}: {self.failure}")
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
+        self.inside.sync()
         return self.metrics.tell()
 
     def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
@@ -200,7 +210,8 @@ class RunLog:
         self._release()
 
     def _release(self) -> None:
-        """Close TensorBoard's file, and release the directory's lock."""
+        """Close what is still open, and release the directory's lock."""
+        self.inside.close()
         if self.curves:
             self.curves.close()
         if self.held:
@@ -230,7 +241,9 @@ class NoLog:
     def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
         """Nothing."""
 
-    def log(self, step: int, values: Mapping[str, Any]) -> None:
+    def log(
+        self, step: int, values: Mapping[str, Any], inside: Mapping[str, Any] | None = None
+    ) -> None:
         """Nothing."""
 
     def offset(self) -> int:
@@ -288,6 +301,12 @@ def _open_metrics(path: Path, resume_offset: int | None) -> IO[bytes]:
     raise RecordError(
         f"{path} {trouble}; restore the file, or delete {path.parent} to start the run again"
     )
+
+
+def _updates(directory: Path) -> int:
+    """Updates that metrics.jsonl holds."""
+    steps = [line["step"] for line in read_metrics(directory) if "train/loss" in line]
+    return steps[-1] + 1 if steps else 0
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

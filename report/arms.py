@@ -25,6 +25,7 @@ SAME_RESULT = (
     "data_seed",
     "log.",
     "checkpoint.",
+    "diagnose.",
     "launch.",
     "train.total_steps",
     "train.micro_batch_size",

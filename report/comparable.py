@@ -29,6 +29,7 @@ FREE = (
     "schedule.",
     "log.",
     "checkpoint.",
+    "diagnose.",
     "seed",
     "data_seed",
     "train.micro_batch_size",

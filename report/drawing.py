@@ -28,6 +28,7 @@ BINS = 60
 HEIGHT, TOP, BOTTOM, RIGHT = 360, 12, 48, 16  # px, of a figure and its margins
 LABEL, GAP, CHARACTER = 11, 13, 6.4  # px: font, from label to label, mean width of a letter
 LONGEST = 20  # characters of a label
+PANELS = 4  # beside each other
 MOST_LABELS = 20  # in the height of a figure
 
 
@@ -105,6 +106,53 @@ def new(**layout: Any) -> Any:
     return plot
 
 
+def panels(count: int, height: int) -> Any:
+    """An empty figure of `count` panels, up to PANELS beside each other; height: of a row, px."""
+    from plotly.subplots import make_subplots
+
+    rows, columns = place(count - 1)["row"], min(PANELS, count)
+    room = {"horizontal_spacing": 0.09, "vertical_spacing": min(0.2, 60 / (rows * height))}
+    plot = make_subplots(rows, columns, **room)
+    plot.update_layout(new().layout)
+    plot.update_layout(height=rows * height + 40)
+    plot.update_yaxes(automargin=True)
+    return plot
+
+
+def place(number: int) -> dict[str, int]:
+    """Row and column of panel `number`, from 0."""
+    return {"row": 1 + number // PANELS, "col": 1 + number % PANELS}
+
+
+def heat(
+    plot: Any,
+    style: Style,
+    number: int,
+    *,
+    titles: tuple[str, str],
+    x: Sequence[Any],
+    y: Sequence[Any],
+    z: Floats,
+    hover: str,
+    text: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """An arm's heat map in panel `number`. titles: of its axes. text: of each cell."""
+    cells = {"text": text, "texttemplate": "%{text}"} if text else {}
+    plot.add_heatmap(
+        x=x,
+        y=y,
+        z=[[None if math.isnan(v) else v for v in row] for row in z.tolist()],
+        coloraxis="coloraxis",
+        meta={"arm": style.arm},
+        hoverongaps=False,
+        hovertemplate=style.hover(hover),
+        **place(number),
+        **cells,
+    )
+    plot.update_xaxes(title_text=titles[0], **place(number))
+    plot.update_yaxes(title_text=titles[1], **place(number))
+
+
 def one_line_per_arm(plot: Any, arms: int) -> None:
     """Height and room for `arms` lines below each other."""
     plot.update_layout(height=90 + 34 * max(2, arms), yaxis={"range": [-0.6, arms - 0.4]})
@@ -113,6 +161,11 @@ def one_line_per_arm(plot: Any, arms: int) -> None:
 def zero_line(plot: Any, x: float) -> None:
     """The vertical line of "no difference"."""
     plot.add_vline(x=x, line={"color": BASELINE_COLOUR, "width": 1.5})
+
+
+def level(plot: Any, y: float) -> None:
+    """A dotted horizontal line."""
+    plot.add_hline(y=y, line={"color": BASELINE_COLOUR, "width": 1, "dash": "dot"})
 
 
 def dots(

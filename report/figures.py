@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from report import drawing, series, step_figures
-from report.drawing import BASELINE_COLOUR, Figure, Style, styles
+from report import drawing, inside_figures, series, step_figures
+from report.drawing import Figure, Style, styles
 from report.formats import axis_words, loss, metric_words, short
+from report.grid_figures import grid_maps
 from report.judgement import Judgement
 from report.leaderboard import Row
 from report.series import Points
@@ -38,6 +39,8 @@ def figures(study: Study, judgement: Judgement) -> list[Figure]:
         _speedups(judgement, look),
         *(_curve(each, study, look) for each in OTHER_CURVES),
         _sensitivity(study, judgement, look),
+        grid_maps(study, look),
+        *inside_figures.heat_maps(study, look),
         step_figures.step_times(study, look),
         step_figures.bootstrap_means(study, look),
         step_figures.step_differences(study, look),
@@ -205,6 +208,42 @@ OTHER_CURVES = (
         "Percent of the updates so far whose loss or gradient norm is an outlier.",
         folded=True,
     ),
+    _Curve(
+        "inside/gain_hidden",
+        "gain",
+        "Local gain of hidden matrices",
+        "norm of update / (lr x norm of gradient)",
+        "By how much the optimizer scales the gradient: median over hidden matrices.",
+        log=True,
+        folded=True,
+    ),
+    _Curve(
+        "inside/update_ratio_hidden",
+        "update_ratio",
+        "Update over weight of hidden matrices",
+        "norm of update / norm of weights",
+        "Median over hidden matrices; by a rule of thumb 1e-3 is healthy.",
+        log=True,
+        folded=True,
+    ),
+    _Curve(
+        "inside/cosine_hidden",
+        "cosine",
+        "Cosine of update and gradient",
+        "cosine of update and minus gradient",
+        "Median over hidden matrices: 1 is down the gradient of this batch.",
+        folded=True,
+    ),
+    _Curve(
+        "inside/noise_scale",
+        "noise_scale",
+        "Gradient noise scale",
+        "tokens",
+        "Simple noise scale (McCandlish et al. 2018), ratio of moving averages: batches far below "
+        "it average noise, far above it they save few updates. Dotted: the runs' batch.",
+        log=True,
+        folded=True,
+    ),
 )
 
 
@@ -225,6 +264,9 @@ def _curve(curve: _Curve, study: Study, look: Look) -> Figure | None:
         drawing.curve(plot, look[arm], points, low if curve.band else None)
         bottoms.append(low.min())
     tops = [points.mean[len(points.mean) // 20] for points in shown.values()] if curve.cut else []
+    if curve.column == "inside/noise_scale":
+        for tokens in inside_figures.batches(study):
+            drawing.level(plot, tokens)
     note, said = _steps(plot, shown, look, tops, bottoms, curve)
     flat = max(points.high.max() for points in shown.values()) <= min(bottoms)
     return Figure(curve.id, curve.title, note, said, plot, curve.folded or bool(flat))
@@ -245,8 +287,7 @@ def _val_loss(study: Study, judgement: Judgement, look: Look) -> Figure | None:
     bottoms = [points.low.min() for points in shown.values()]
     note, said = _steps(plot, shown, look, tops, bottoms, VAL_LOSS)
     if judgement.target is not None:
-        line = {"color": BASELINE_COLOUR, "width": 1, "dash": "dot"}
-        plot.add_hline(y=judgement.target, line=line)
+        drawing.level(plot, judgement.target)
         note += f" Dotted: the target, {loss(judgement.target)}."
     return Figure(VAL_LOSS.id, VAL_LOSS.title, note, said, plot)
 

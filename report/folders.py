@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from record import runlog, sequences
+from record import inside, runlog, sequences
 from record.contest import PlanFile, PlannedRun, contest_and_role
 from record.metrics import is_outdated, summarize
 from report.run import Columns, Run, Status, check_lines, columns, default_arm, value_at
@@ -49,6 +49,7 @@ def read_run(place: Place) -> Run:
     train, val = columns(records, problems)
     group, role = contest_and_role(str(value_at(config, "log.group") or ""))
     planned = place.planned
+    role = planned.role if planned else role
     seed, data_seed = (_seed(key, planned, config, problems) for key in ("seed", "data_seed"))
     status = _status(folder, summary, facts, problems)
     if status != "missing":
@@ -60,7 +61,7 @@ def read_run(place: Place) -> Run:
         name=folder.name,
         source=str(folder),
         arm=planned.arm if planned else _arm(config, folder),
-        role=planned.role if planned else role,
+        role=role,
         contest=place.contest or group or None,
         seed=seed,
         data_seed=data_seed,
@@ -74,6 +75,7 @@ def read_run(place: Place) -> Run:
         problems=tuple(problems),
         length=planned.length if planned else None,
         planned=planned is not None,
+        inside=inside.read(folder) if role == "report" else None,
         sequences=losses,
     )
 

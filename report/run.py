@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from record.contest import Role
+from record.inside import Measured
 from record.metrics import climb_limit
 
 Status = Literal["finished", "stopped", "diverged", "running", "failed", "missing"]
@@ -36,6 +37,7 @@ class Run:
     train: columns of the lines with train/loss, by their full names, plus "step"; NaN where null.
     val: columns of the lines with val/loss: "step", "val/loss", "time/eval_seconds".
     summary: record.metrics.summarize, and what the trainer added (docs/record.md).
+    inside: what updates showed of every tensor (record/inside.py); None unless measured.
     sequences: the final loss of each held-out sequence, by split (record/sequences.py).
     length: updates, where its arm was trained at several lengths; None otherwise.
     planned: whether a contest's plan lists it, and so names its arm.
@@ -60,6 +62,7 @@ class Run:
     length: int | None = None
     planned: bool = False
     shared: str | None = None
+    inside: Measured | None = None
     sequences: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property

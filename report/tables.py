@@ -24,6 +24,7 @@ from report.leaderboard import Row
 from report.provenance import plan_history, provenance, runs_table
 from report.sections import Cell, Line, Section, Table, arm_cell
 from report.seeds_and_text import seeds_and_text
+from report.spikes import spikes
 from report.statistics import RESAMPLES
 from report.study import Study
 from report.tuning import choice, ledger, tuning
@@ -58,6 +59,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         choice(study, judgement),
         costs(judgement),
         scores(judgement),
+        spikes(study),
         ledger(study),
         plan_history(study),
         runs_table(study),

@@ -40,7 +40,18 @@ CURVES = (
     ("Spikes, % of updates", "train/spike_score", (STEPS,)),
     ("Milliseconds per update", "time/step_ms", (STEPS,)),
 )
-LOGARITHMIC = ("train/grad_norm",)
+INSIDE = (  # of runs with diagnose.every
+    ("Local gain of hidden matrices", "inside/gain_hidden", (STEPS,)),
+    ("Update over weight of hidden matrices", "inside/update_ratio_hidden", (STEPS,)),
+    ("Cosine of update and minus gradient", "inside/cosine_hidden", (STEPS,)),
+    ("Gradient noise scale, tokens", "inside/noise_scale", (STEPS,)),
+)
+LOGARITHMIC = (
+    "train/grad_norm",
+    "inside/gain_hidden",
+    "inside/update_ratio_hidden",
+    "inside/noise_scale",
+)
 BARS = {
     "final_val_loss": "Final validation loss",
     "step_ms_median": "Median step, ms",
@@ -84,7 +95,7 @@ def _build(study: Study, judgement: Judgement, entity: str, project: str) -> Any
         wr.P(text=f"Made {made} by python -m report, whose report.md has more. Below is live."),
         wr.H2(text="Curves"),
         wr.P(text=" ".join(NOTE.split())),
-        wr.PanelGrid(runsets=_run_sets(study, entity, project, "report"), panels=_curves()),
+        wr.PanelGrid(runsets=_run_sets(study, entity, project, "report"), panels=_curves(study)),
     ]
     if keys := _tuned_keys(study):
         runs = _run_sets(study, entity, project, "tuning")
@@ -124,11 +135,12 @@ def _run_sets(study: Study, entity: str, project: str, role: Role) -> list[Any]:
     ]
 
 
-def _curves() -> list[Any]:
+def _curves(study: Study) -> list[Any]:
     """The panels of report.html that W&B can draw, and numbers of the summary as bars."""
     import wandb_workspaces.reports.v2 as wr
 
-    plots = [_curve(title, y, x, len(axes)) for title, y, axes in CURVES for x in axes]
+    shown = [*CURVES, *(row for row in INSIDE if any(row[1] in run.train for run in study.runs))]
+    plots = [_curve(title, y, x, len(axes)) for title, y, axes in shown for x in axes]
     bars = [
         wr.BarPlot(
             title=title,

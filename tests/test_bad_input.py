@@ -135,10 +135,10 @@ def test_second_process_on_the_same_run_is_refused(tiny, capsys, monkeypatch):
     log, real = runlog.RunLog.log, runlog.lock
     answers = []
 
-    def try_again(self, step, values):
+    def try_again(self, step, values, *inside):
         if not answers:
             answers.append(main(tiny))
-        log(self, step, values)
+        log(self, step, values, *inside)
 
     monkeypatch.setattr(runlog, "lock", lambda directory, wait_seconds: real(directory, 0))
     monkeypatch.setattr(runlog.RunLog, "log", try_again)

@@ -86,6 +86,7 @@ def test_ddp_is_gone_before_its_process_group(shards, tmp_path):
 
 def test_sharing_the_optimizers_work_changes_no_bit_of_a_run_nor_of_a_resumed_one(shards, tmp_path):
     muon = ["--optimizer.name", "muon", "--optimizer.lr", "1e-3"]
+    measured = []  # without changing a bit
     for setting in ("false", "true", "true"):
         runs = tmp_path / setting
         if runs.exists():  # as killed after the checkpoint of step 8
@@ -93,15 +94,22 @@ def test_sharing_the_optimizers_work_changes_no_bit_of_a_run_nor_of_a_resumed_on
             checkpoints.found(directory / "checkpoints")[0].unlink()
             (directory / "summary.json").unlink()
         given = [*command(shards, runs), *muon, "--train.shard_optimizer", setting]
+        given += ["--diagnose.every", "3"] if setting == "true" else []
         for rank in ranks(given, 2):
             finish(rank)
+        if setting == "true":
+            measured.append((only_run(runs) / "diagnose.jsonl").read_text())
         summary = read_summary(only_run(runs))
         whole = read_summary(only_run(tmp_path / "false"))["optimizer_state_bytes"][0]
         copies = 2 if setting == "false" else 1
         assert sum(summary["optimizer_state_bytes"]) == pytest.approx(copies * whole)
         each = whole / summary["parameters"]
         assert summary["optimizer_state_bytes_per_parameter"] == pytest.approx(each)
-        assert_same(result(tmp_path / "false"), result(runs))
+        lines, state = result(runs)
+        plain = [{k: v for k, v in x.items() if not k.startswith("inside/")} for x in lines]
+        assert_same(result(tmp_path / "false"), (plain, state))
+    assert measured[0] == measured[1]
+    assert len(measured[0].splitlines()) == 5  # the names, and updates 0, 3, 6 and 9
 
 
 @pytest.fixture(scope="module")

@@ -185,8 +185,8 @@ def interrupted(arguments, at):
     """Run in this process, which gets SIGTERM after update `at`; returns the exit code."""
     log = RunLog.log
 
-    def stop(self, step, values):
-        log(self, step, values)
+    def stop(self, step, values, *inside):
+        log(self, step, values, *inside)
         if step == at - 1 and "train/loss" in values:
             signal.raise_signal(signal.SIGTERM)
 

@@ -109,6 +109,9 @@ class Around(Optimizer):
     def diagnostics(self) -> dict[str, float]:
         return self.inner.diagnostics()
 
+    def withheld(self) -> dict[Tensor, Tensor] | None:
+        return self.inner.withheld()
+
     def warm_up(self) -> None:
         self.inner.warm_up()
 

@@ -156,6 +156,13 @@ class Optimizer(torch.optim.Optimizer):
         """Numbers worth a curve, by name, such as an estimated distance."""
         return {}
 
+    def withheld(self) -> dict[Tensor, Tensor] | None:
+        """Share of the coordinates of each parameter that the next step will clip or mask.
+
+        Called when the gradients are there. None: the rule does neither, or it is not known.
+        """
+        return None
+
     def warm_up(self) -> None:
         """Do now what the first step would do only once, such as compiling; changes no number."""
 
@@ -231,6 +238,13 @@ class UpdateRule(Optimizer):
         """
         raise NotImplementedError
 
+    def held_back(self, p: Tensor, state: Mapping[str, Any], h: Values) -> Tensor | None:
+        """Where the next update will clip or mask `p`, as booleans; None: the rule does neither.
+
+        state: of `p` before the update, with the number of that update, from 1, as "step".
+        """
+        return None
+
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """What sets `p` apart within its group; parameters of one kind are updated together.
 
@@ -283,6 +297,20 @@ class UpdateRule(Optimizer):
             group.update(values)
 
     # ---- subclasses do not override what follows
+
+    @torch.no_grad()
+    def withheld(self) -> dict[Tensor, Tensor] | None:
+        """By `held_back`."""
+        if type(self).held_back is UpdateRule.held_back:
+            return None
+        found = {}
+        for p, _, _, h in self._entries():
+            if p.grad is not None and p not in self.elsewhere:
+                state = self.state.get(p) or {"step": 0, **self.init_state(p, h)}
+                where = self.held_back(p, {**state, "step": state["step"] + 1}, h)
+                if where is not None:
+                    found[p] = where.float().mean()
+        return found
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -219,6 +219,11 @@ class Wrapped(Around):
         own = {k: v for part in self.parts.values() for k, v in part.diagnostics(at).items()}
         return {**self.inner.diagnostics(), **own}
 
+    def withheld(self) -> dict[Tensor, Tensor] | None:
+        """As the row's, with the momentum that the row will see."""
+        with self._seen():
+            return self.inner.withheld()
+
     def warm_up(self) -> None:
         """As the row's; what it compiles is what it will see."""
         with self._seen():

@@ -28,7 +28,7 @@
   };
 
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const ink = () => {
+  const ink = (axes) => {
     const line = colour("--line");
     const look = { gridcolor: line, zerolinecolor: line, linecolor: line };
     const layout = {
@@ -41,9 +41,8 @@
       "hoverlabel.bordercolor": line,
       "hoverlabel.font.color": colour("--ink"),
     };
-    for (const [key, value] of Object.entries(look)) {
-      layout[`xaxis.${key}`] = value;
-      layout[`yaxis.${key}`] = value;
+    for (const axis of axes.filter((name) => /^[xy]axis\d*$/.test(name))) {
+      for (const [key, value] of Object.entries(look)) layout[`${axis}.${key}`] = value;
     }
     return layout;
   };
@@ -85,7 +84,7 @@
     const config = { responsive: true, displayModeBar: false };
     await Plotly.newPlot(plot(figure), spec.data, spec.layout, config);
     figure.steps = plot(figure).data.map((trace) => trace.x);
-    await Plotly.relayout(plot(figure), ink());
+    await Plotly.relayout(plot(figure), ink(Object.keys(plot(figure).layout)));
     if (axis !== "steps") place(figure);
     if (hidden.size) show(figure);
     figure.dataset.drawn = "1";
@@ -136,7 +135,10 @@
     drawn().forEach(place);
   }));
 
-  const repaint = () => drawn().forEach((figure) => Plotly.relayout(plot(figure), ink()));
+  const repaint = () => drawn().forEach((figure) => {
+    const div = plot(figure);
+    Plotly.relayout(div, ink(Object.keys(div.layout)));
+  });
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
     root.dataset.theme = dark ? "light" : "dark";

@@ -57,6 +57,7 @@ def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 
     steps = 12 * kills
     length = ["--train.total_steps", str(steps), "--eval.every", "30", "--checkpoint.every", "2"]
     length += ["--model.n_embd", "64"]  # 1.5 MB a checkpoint
+    length += ["--diagnose.every", "3"]
     finish(job(command(shards, folder / "calm") + length, nproc))
     runs = folder / "killed"
     arguments = command(shards, runs) + length
@@ -79,6 +80,8 @@ def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 
         assert read_summary(only_run(runs)) is None, "it ended before it could be killed"
     finish(job(arguments, nproc))
     assert_same(result(folder / "calm"), result(runs))
+    calm, killed = (only_run(folder / name) / "diagnose.jsonl" for name in ("calm", "killed"))
+    assert calm.read_bytes() == killed.read_bytes()
     logged = [line["step"] for line in read_metrics(only_run(runs)) if "train/loss" in line]
     assert logged == list(range(steps))
     assert len(read_record(only_run(runs))["launches"]) == kills + 1
