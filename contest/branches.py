@@ -215,7 +215,8 @@ def _check(trunk: Config, config: Config, source: Path) -> None:
 
 def _shared_settings(config: Config) -> dict[str, Any]:
     """The settings that two runs with a common beginning must share."""
-    table = {k: v for k, v in config.table().items() if k not in ("schedule", "log", "checkpoint")}
+    apart = ("schedule", "log", "checkpoint", "diagnose")
+    table = {k: v for k, v in config.table().items() if k not in apart}
     table["train"] = {k: v for k, v in table["train"].items() if k != "total_steps"}
     return table | {"versions": config.versions.get(config.optimizer.name)}
 

@@ -84,7 +84,7 @@ def _rows(measured: Measured, column: str) -> tuple[list[str], list[float], NDAr
     table = np.full((len(places), len(pieces)), np.nan)
     for row, tensors in enumerate(places.values()):
         for k, piece in enumerate(pieces):
-            some = logs[np.ix_(piece, tensors)]
+            some = logs[piece][:, tensors]
             if np.isfinite(some).any():
                 table[row, k] = np.nanmedian(some)
     return list(places), [float(measured.steps[piece].mean()) for piece in pieces], table.round(3)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from configs import Batch
 from optim.core.base import Optimizer
@@ -71,16 +72,17 @@ class Inside:
     def gradients(self, step: int) -> Iterator[None]:
         """Around the passes backward of update `step`: note the norm of every micro-batch."""
         self.found = self.norms = None
-        hooks = []
-        if self.every and step % self.every == 0:
-            self.norms = []
-            # such a hook sees what one pass adds to .grad, before ranks exchange anything
-            hooks = [p.register_hook(self._note) for p in self._parameters]
+        hooks = self._watched() if self.every and step % self.every == 0 else []
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _watched(self) -> list[RemovableHandle]:
+        """Hooks that see what one pass adds to .grad, before ranks exchange anything."""
+        self.norms = []
+        return [p.register_hook(self._note) for p in self._parameters]
 
     def _note(self, grad: Tensor) -> None:
         assert self.norms is not None
@@ -93,14 +95,20 @@ class Inside:
         if self.norms is None or not applied:
             yield
             return
-        with torch.no_grad():
-            square, withheld = self._over_ranks(self.norms)
-            before = [_wide(p).clone() for p in self._parameters if self.process.rank == 0]
+        square, withheld = self._over_ranks(self.norms)
+        before = self._copied()
         yield
-        if self.process.rank == 0:
-            with torch.no_grad():
-                self.found = self._measured(before, withheld) | self._noise(norm, square.item())
+        if before:
+            self.found = self._measured(before, withheld, square, norm)
 
+    @torch.no_grad()
+    def _copied(self) -> list[Tensor]:
+        """The weights in at least float32, on rank 0."""
+        params = self._parameters if self.process.rank == 0 else []
+        wide = [torch.promote_types(p.dtype, torch.float32) for p in params]
+        return [p.detach().to(dtype, copy=True) for p, dtype in zip(params, wide, strict=True)]
+
+    @torch.no_grad()
     def _over_ranks(self, norms: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Sum of the squared norms of all micro-batches, and shares withheld, (tensors,) or (0,).
 
@@ -132,8 +140,14 @@ class Inside:
             }
         }
 
-    def _measured(self, updates: list[Tensor], withheld: Tensor) -> dict[str, Any]:
-        """The columns. updates: the weights before; they become the updates, with minus sign."""
+    @torch.no_grad()
+    def _measured(
+        self, updates: list[Tensor], withheld: Tensor, square: Tensor, norm: float
+    ) -> dict[str, Any]:
+        """All of `found`. updates: the weights before; they become minus the updates.
+
+        withheld, square: as `_over_ranks` gives them. norm: as `update` gets it.
+        """
         params = self._parameters
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
         weights = torch._foreach_norm(updates)
@@ -144,9 +158,9 @@ class Inside:
         rates = [float(group["lr"]) for group in groups]
         rows = [weights, torch._foreach_norm(updates), torch._foreach_norm(grads), dots]
         columns = [torch.stack([x.double() for x in row]) for row in rows]
-        columns += [*_percentiles(flat, rates).double()]
+        columns += [square.expand(len(params)), *_percentiles(flat, rates).double()]
         columns += [withheld] if len(withheld) else []
-        w, u, g, dot, *rest = torch.stack(columns).tolist()  # the one transfer
+        w, u, g, dot, squares, *rest = torch.stack(columns).tolist()  # the one transfer
         lists = {
             "gradient_norm": g,
             "weight_norm": w,
@@ -158,17 +172,13 @@ class Inside:
         named = [*(f"gain_p{p}" for p in PERCENTILES), "withheld"]
         names = [name for group in self.optimizer.param_groups for name in group["names"]]
         roles = [group["role"] for group in groups]
-        return {"tensors": names, "roles": roles, **lists, **dict(zip(named, rest, strict=False))}
+        lists |= dict(zip(named, rest, strict=False))
+        return {"tensors": names, "roles": roles, **lists, **self._noise(norm, squares[0])}
 
 
 def _over(a: float, b: float) -> float:
     """a / b; NaN where b is zero."""
     return a / b if b else math.nan
-
-
-def _wide(p: Tensor) -> Tensor:
-    """`p` in at least float32: itself, or a copy."""
-    return p.detach().to(torch.promote_types(p.dtype, torch.float32))
 
 
 def _percentiles(flat: list[tuple[Tensor, Tensor]], rates: list[float]) -> Tensor:
