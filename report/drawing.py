@@ -149,8 +149,9 @@ def heat(
         **place(number),
         **cells,
     )
-    plot.update_xaxes(title_text=titles[0], **place(number))
-    plot.update_yaxes(title_text=titles[1], **place(number))
+    kind = "category" if text else "-"  # plotly takes "0.1" for a number
+    plot.update_xaxes(title_text=titles[0], type=kind, **place(number))
+    plot.update_yaxes(title_text=titles[1], type=kind, **place(number))
 
 
 def one_line_per_arm(plot: Any, arms: int) -> None:

@@ -79,15 +79,17 @@ def test_an_update_that_is_not_applied_shows_nothing(tiny, tmp_path):
     assert not any(key.startswith("inside/") for key in last)
 
 
-def test_hooks_on_parameters_do_not_make_a_compiled_model_compile_again(
-    tiny, tmp_path, monkeypatch
-):
-    compiled = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda model, **options: compiled(model, backend="aot_eager", **options)
-    )
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
-    torch._dynamo.reset()
-    given = [*tiny, "--train.compile", "true", "--train.total_steps", "3", "--eval.tokens", "512"]
-    assert main([*given, "--diagnose.every", "2"]) == 0
-    assert (only_run(tmp_path / "runs") / inside.FILE).exists()
+def test_a_measured_update_does_not_compile_the_model_again(tiny, tmp_path, monkeypatch):
+    compiled, graphs = torch.compile, []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return torch._dynamo.backends.debugging.aot_eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", lambda *a, **kw: compiled(*a, backend=backend, **kw))
+    given = ["--train.compile", "true", "--train.total_steps", "3", "--train.micro_batch_size", "8"]
+    assert main([*tiny, *given, "--diagnose.every", "2"]) == 0
+    assert len(graphs) == 2  # to train and to evaluate
+    measured = inside.read(only_run(tmp_path / "runs"))
+    assert measured.steps.tolist() == [0, 2]
+    assert (measured.noise["trace"] > 0).all()

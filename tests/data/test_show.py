@@ -93,9 +93,8 @@ def test_data_that_have_changed_are_refused(trained, capsys, tmp_path):
     (folder / "config.toml").write_text(text.replace(str(trained.parent.parent), str(tmp_path)))
     assert shown(capsys, folder, 3)[0] == 0
     path = tokens / "tiny_train_000000.bin"
-    raw = bytearray(path.read_bytes())
-    raw[1024:] = raw[1024:][::-1]
-    path.write_bytes(raw.replace(b"\0", b"a"))
+    raw = path.read_bytes()  # a header of 1,024 bytes, then two bytes for each token
+    path.write_bytes(raw[:1024] + np.frombuffer(raw[1024:], "<u2")[::-1].tobytes())
     code, out, said = shown(capsys, folder, 3)
     assert (code, out, said.count("\n")) == (2, "", 1)
     assert "no longer holds what the run began with" in said

