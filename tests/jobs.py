@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -13,11 +14,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from record import checkpoints
 from tests.forked import ROOT, Forked
+
+if TYPE_CHECKING:
+    import pytest
 
 CLOCKS = ("time/", "tokens_per_second", "mfu", "memory/")  # all metrics that may differ
 SHARED = ROOT.parent / "shared"  # optional material; tests that want it skip without it
@@ -159,6 +164,20 @@ def end_of(directory: Path) -> tuple[list[dict], dict]:
 def result(runs: Path) -> tuple[list[dict], dict]:
     """`end_of` the only run in `runs`."""
     return end_of(only_run(runs))
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` has filled in the first worker that asks for it; the others wait."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 def assert_same(a: object, b: object, where: str = "result") -> None:

@@ -9,7 +9,7 @@ import torch
 from configs import ConfigError, load
 from optim import build_optimizer, optimizer_of, optimizer_state_bytes, resolve
 from optim.core.ownership import Owned, owners
-from tests.jobs import assert_same, finish, ranks
+from tests.jobs import assert_same, finish, once, ranks
 from tests.optim.core.ownership_job import built, cases, state, train
 from train_gpt2 import GPT
 
@@ -17,9 +17,8 @@ CASES = list(cases())
 STEPS = (0, 1, 3, 5, 6)  # one process to 1, two ranks to 3, four to 5, one process to 6
 
 
-@pytest.fixture(scope="module")
-def alone():
-    """By case and step: the state of an optimizer in one process, never interrupted."""
+def train_all(folder):
+    """Alone in one process, then on two and on four ranks from where fewer stopped."""
     found = {}
     for case in CASES:
         params, optimizer = built(case)
@@ -28,21 +27,31 @@ def alone():
             train(params, optimizer, first, last)
             found[case][last] = copy.deepcopy(state(params, optimizer))
             found[case][f"bytes at {last}"] = optimizer_state_bytes(optimizer)
-    return found
-
-
-@pytest.fixture(scope="module")
-def shared(alone, tmp_path_factory):
-    """By number of ranks: states after they went on from those of fewer ranks."""
-    folder, found = tmp_path_factory.mktemp("ownership"), {}
-    torch.save({case: alone[case][1] for case in CASES}, folder / "1")
+    torch.save(found, folder / "alone")
+    torch.save({case: found[case][1] for case in CASES}, folder / "1")
     for before, world_size, first, last in (("1", 2, 1, 3), ("2", 4, 3, 5)):
         files = [str(folder / before), str(folder / str(world_size))]
         arguments = ["tests.optim.core.ownership_job", *files, str(first), str(last)]
         for rank in ranks(arguments, world_size, program="-m"):
             finish(rank)
-        found[world_size] = torch.load(files[1])
-    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder in which `train_all` left its states."""
+    return once(tmp_path_factory, "ownership", train_all)
+
+
+@pytest.fixture(scope="module")
+def alone(trained):
+    """By case and step: the state of an optimizer in one process, never interrupted."""
+    return torch.load(trained / "alone")
+
+
+@pytest.fixture(scope="module")
+def shared(trained):
+    """By number of ranks: states after they went on from those of fewer ranks."""
+    return {world_size: torch.load(trained / str(world_size)) for world_size in (2, 4)}
 
 
 @pytest.mark.parametrize("case", CASES)
