@@ -11,7 +11,8 @@ The factor, in [0, 1], multiplies every parameter group's own base learning rate
 - Steps are an int (that many) or a float in [0, 1): a fraction of the run, which ends at the first
   step at or after it, as in transformers' `warmup_steps`. 1 is one step; 1.0 is refused.
 - The floor, `min_lr_ratio`, is a ratio of the peak, so that an lr sweep keeps the shape.
-- Defaults are fractions of the run, so that a shorter run has the same shape.
+- Defaults are fractions of the run, so that a shorter run has the same shape. That of the warm-up
+  is the same for every schedule that has one.
 
 The annotations validate each hyperparameter before a function is called. A check that needs two of
 them, or T, is inside the function.
@@ -41,6 +42,7 @@ from optim.core.hyperparameters import (
     placed,
 )
 
+WARMUP = 0.03748  # of the run: 715 of 19,073 updates, as in build-nanogpt's GPT-2 124M
 DecayType = Literal[
     "linear", "1-sqrt", "cosine", "mirror_cosine", "square", "exponential", "power", "1-power"
 ]
@@ -123,8 +125,8 @@ def _half_cosine(x: float) -> float:
 # ---------------------------------------------------------------- the schedules
 
 
-def constant(step: int, total_steps: int, *, warmup_steps: Steps = 0) -> float:
-    """1 throughout, after an optional warm-up.
+def constant(step: int, total_steps: int, *, warmup_steps: Steps = WARMUP) -> float:
+    """1 throughout, after the warm-up.
 
     Source: the control. It is also what schedule-free methods (Defazio et al., "The Road Less
     Scheduled", arXiv:2405.15682) run with, after a warm-up.
@@ -136,7 +138,7 @@ def step(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     step_size: PositiveSteps = 0.1,
     gamma: PositiveRatio = 0.1 ** (1 / 9),
 ) -> float:
@@ -162,7 +164,7 @@ def multistep(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     milestones: Milestones = (0.3, 0.6, 0.9),
     gamma: PositiveRatio = 0.1 ** (1 / 3),
 ) -> float:
@@ -186,7 +188,7 @@ def multistep(
 
 
 def linear(
-    step: int, total_steps: int, *, warmup_steps: Steps = 0.02, min_lr_ratio: Ratio = 0.0
+    step: int, total_steps: int, *, warmup_steps: Steps = WARMUP, min_lr_ratio: Ratio = 0.0
 ) -> float:
     """r + (1 - r)(1 - x), with x the progress from the end of the warm-up to the end of the run.
 
@@ -197,7 +199,7 @@ def linear(
     return _ramp(step, warmup) * _mix(min_lr_ratio, 1 - _progress(step, warmup, total_steps))
 
 
-def linear_to_zero(step: int, total_steps: int, *, warmup_steps: Steps = 0.02) -> float:
+def linear_to_zero(step: int, total_steps: int, *, warmup_steps: Steps = WARMUP) -> float:
     """1 - x: `linear` with a floor of 0, under the name that the literature gives it (D2Z).
 
     Source: Bergsma et al., "Straight to Zero", arXiv:2502.15938.
@@ -206,7 +208,7 @@ def linear_to_zero(step: int, total_steps: int, *, warmup_steps: Steps = 0.02) -
 
 
 def exponential(
-    step: int, total_steps: int, *, warmup_steps: Steps = 0.02, min_lr_ratio: PositiveRatio = 0.1
+    step: int, total_steps: int, *, warmup_steps: Steps = WARMUP, min_lr_ratio: PositiveRatio = 0.1
 ) -> float:
     """r ** x: the ratio of two successive factors is constant, whatever the length of the run.
 
@@ -217,7 +219,7 @@ def exponential(
 
 
 def cosine(
-    step: int, total_steps: int, *, warmup_steps: Steps = 0.02, min_lr_ratio: Ratio = 0.1
+    step: int, total_steps: int, *, warmup_steps: Steps = WARMUP, min_lr_ratio: Ratio = 0.1
 ) -> float:
     """r + (1 - r)(1 + cos(pi x)) / 2: one half wave.
 
@@ -232,7 +234,7 @@ def polynomial(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     power: Positive = 2.0,
     min_lr_ratio: Ratio = 0.1,
 ) -> float:
@@ -246,7 +248,7 @@ def polynomial(
 
 
 def rex(
-    step: int, total_steps: int, *, warmup_steps: Steps = 0.02, min_lr_ratio: Ratio = 0.0
+    step: int, total_steps: int, *, warmup_steps: Steps = WARMUP, min_lr_ratio: Ratio = 0.0
 ) -> float:
     """r + (1 - r)(1 - x) / (1 - x / 2): above linear throughout, steepest at the end.
 
@@ -284,7 +286,7 @@ def cosine_warm_restarts(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     cycles: Count = 3,
     cycle_mult: AtLeastOne = 2.0,
     first_cycle_steps: PositiveSteps | None = None,
@@ -358,7 +360,7 @@ def wsd(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     decay_steps: PositiveSteps = 0.2,
     decay_type: DecayType = "1-sqrt",
     power: Positive | None = None,
@@ -408,7 +410,7 @@ def power_cool(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     decay_steps: PositiveSteps = 0.8,
     beyond_steps: Steps = 0.08,
     power: Positive = 1.2,
@@ -432,7 +434,7 @@ def fast_slow(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.032,
+    warmup_steps: Steps = WARMUP,
     decay_steps: PositiveSteps = 0.936,
     slow_steps: PositiveSteps = 0.44,
     slow_lr_ratio: Ratio = 0.2,
@@ -460,7 +462,7 @@ def fast_slow(
 
 
 def inverse_sqrt(
-    step: int, total_steps: int, *, warmup_steps: PositiveSteps = 0.01, decay_steps: Steps = 0
+    step: int, total_steps: int, *, warmup_steps: PositiveSteps = WARMUP, decay_steps: Steps = 0
 ) -> float:
     """min((t + 1) / W, sqrt(W / (t + 1))), with an optional linear tail to 0.
 
@@ -473,13 +475,12 @@ def inverse_sqrt(
     )
 
 
-def noam(step: int, total_steps: int, *, warmup_steps: PositiveSteps = 0.04) -> float:
+def noam(step: int, total_steps: int, *, warmup_steps: PositiveSteps = WARMUP) -> float:
     """min((t + 1) / W, sqrt(W / (t + 1))): peak 1; `inverse_sqrt` without its tail.
 
     In the paper the learning rate is absolute, d_model ** -0.5 times min((t + 1) ** -0.5,
     (t + 1) * W ** -1.5). Its peak is scale * (d_model * W) ** -0.5, with a scale of 1 in the paper:
-    6.99e-4 for d_model 512 and W 4000. Here that peak is the optimizer's `lr`. The default is the
-    paper's 4000 steps of 100,000.
+    6.99e-4 for d_model 512 and W 4000, of 100,000. Here that peak is the optimizer's `lr`.
 
     Source: Vaswani et al., arXiv:1706.03762, equation 3.
     """
@@ -491,7 +492,7 @@ def cosine_inf(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     hold_steps: Steps = 0.2,
     min_lr_ratio: Ratio = 0.1,
 ) -> float:
@@ -508,7 +509,7 @@ def piecewise(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     knots: Knots = ((0.0, 1.0), (0.8, 1.0), (1.0, 0.0)),
     interpolation: Literal["constant", "linear", "cosine"] = "linear",
 ) -> float:
@@ -534,7 +535,7 @@ def power(
     step: int,
     total_steps: int,
     *,
-    warmup_steps: Steps = 0.02,
+    warmup_steps: Steps = WARMUP,
     hold_steps: Steps = 0,
     exponent: Positive = 0.51,
     decay_steps: Steps = 0.1,

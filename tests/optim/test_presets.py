@@ -94,6 +94,22 @@ def test_schedule_preset_resolves_at_any_length(path):
         build_schedule(name, total_steps, **hyperparameters)
 
 
+def test_one_warm_up_for_every_schedule_that_has_one_by_name_and_as_preset():
+    """So a bare `--schedule.name wsd` differs from the default run in the shape alone."""
+    schedules = {
+        preset.stem: table(preset, "schedule") for preset in CONFIGS.glob("schedule/*.toml")
+    }
+    schedules |= {name: (name, {}) for name in SCHEDULES if name not in ("one_cycle", "cyclic")}
+    default = tomllib.loads((CONFIGS / "gpt2_124m.toml").read_text())["schedule"]
+    schedules["gpt2_124m"] = default.pop("name"), default
+    rise = tuple((t + 1) / 715 for t in range(715))
+    for key, (name, hyperparameters) in schedules.items():
+        if name not in ("one_cycle", "cyclic"):
+            found = build_schedule(name, 19_073, **hyperparameters).factors
+            assert found[:715] == rise, key
+            assert found[715] > 0.95, key
+
+
 def test_the_cosine_preset_is_build_nanogpts():
     name, hyperparameters = table(CONFIGS / "schedule" / "cosine.toml", "schedule")
     schedule = build_schedule(name, 19_073, **hyperparameters)

@@ -114,7 +114,7 @@ EQUIVALENTS = [
     ("cyclic", {"cycles": 5, "mode": "triangular2"}, of_cyclic("triangular2")),
     ("cyclic", {"cycles": 5, "mode": "exp_range", "gamma": 0.97}, of_cyclic("exp_range", 0.97)),
     ("noam", {"warmup_steps": 20}, noam_of_the_paper),
-    ("constant", {}, lambda o: torch_schedules.ConstantLR(o, factor=1.0)),
+    ("constant", NO_WARMUP, lambda o: torch_schedules.ConstantLR(o, factor=1.0)),
 ]
 
 
@@ -160,8 +160,8 @@ LIMITS = {  # at and past the end, with default hyperparameters and T = 1000
     "wsd": 0,
     "power_cool": (80 / 880) ** 1.2,
     "fast_slow": 0,
-    "inverse_sqrt": math.sqrt(10 / 1001),
-    "noam": math.sqrt(40 / 1001),
+    "inverse_sqrt": math.sqrt(38 / 1001),
+    "noam": math.sqrt(38 / 1001),
     "power": 0,
     "cosine_inf": 0.1,
     "piecewise": 0,
@@ -356,7 +356,7 @@ def test_wsd_is_at_its_peak_where_the_decay_begins():
             ("wsd", {"decay_type": "linear", "min_lr_ratio": 0.1}),
         ),
         (
-            ("power_cool", {"decay_steps": 0.98, "beyond_steps": 0, "power": 2.0}),
+            ("power_cool", {"decay_steps": 0.96, "beyond_steps": 0, "power": 2.0}),
             ("polynomial", {"min_lr_ratio": 0.0}),
         ),
         (
@@ -368,7 +368,7 @@ def test_wsd_is_at_its_peak_where_the_decay_begins():
         ),
         (
             ("fast_slow", {"decay_steps": 0.5, "slow_steps": 0.5, "slow_lr_ratio": 1.0}),
-            ("wsd", {"warmup_steps": 0.032, "decay_steps": 0.5, "decay_type": "linear"}),
+            ("wsd", {"decay_steps": 0.5, "decay_type": "linear"}),
         ),
         (("cosine_warm_restarts", {"cycles": 1}), ("cosine", {"min_lr_ratio": 0.0})),
         (
@@ -459,7 +459,9 @@ def test_fast_slow_is_pull_request_351():
             return 1 + (0.2 - 1) * ((t - 200) / 1550) ** 0.6
         return 0.2 * (1 - (t - 1750) / 1375)
 
-    assert factors("fast_slow", 3125) == pytest.approx([theirs(t) for t in range(3125)], abs=1e-12)
+    assert factors("fast_slow", 3125, warmup_steps=100) == pytest.approx(
+        [theirs(t) for t in range(3125)], abs=1e-12
+    )
 
 
 # ---------------------------------------------------------------- defects of a 2024 study of ten
@@ -498,7 +500,7 @@ def test_cyclic_ends_low():
 
 
 def test_a_staircase_of_one_stair_is_an_error():
-    with pytest.raises(ConfigError, match=r"step_size = 50 is not shorter than the 49 steps after"):
+    with pytest.raises(ConfigError, match=r"step_size = 50 is not shorter than the 48 steps after"):
         build_schedule("step", 50, step_size=50)
 
 
@@ -530,8 +532,8 @@ def test_exponential_ends_at_its_floor_at_any_length():
             {"milestones": [30, 20]},
             r"milestones = \[30, 20\]: should increase, but 20",
         ),
-        ("multistep", {"milestones": [100]}, r"each should lie between the end of the warm-up, 2,"),
-        ("multistep", {"milestones": [1]}, r"each should lie between the end of the warm-up, 2,"),
+        ("multistep", {"milestones": [100]}, r"each should lie between the end of the warm-up, 4,"),
+        ("multistep", {"milestones": [1]}, r"each should lie between the end of the warm-up, 4,"),
         ("polynomial", {"power": 0}, r"schedule.power = 0: should be greater than 0"),
         ("one_cycle", {"pct_start": 1.0}, r"schedule.pct_start = 1.0: should be less than 1"),
         ("one_cycle", {"div_factor": 0.5}, r"div_factor = 0.5: should be greater than or equal"),
@@ -569,7 +571,7 @@ def test_exponential_ends_at_its_floor_at_any_length():
         (
             "cosine_warm_restarts",
             {"first_cycle_steps": 10},
-            r"the last cycle lasts from step 32 to",
+            r"the last cycle lasts from step 34 to",
         ),
         ("cosine_warm_restarts", {"first_cycle_steps": 50}, r"should contain the end of the run"),
         ("cosine_warm_restarts", {"cycles": 2000}, r"cannot be evaluated with .*'cycles': 2000"),
