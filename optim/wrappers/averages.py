@@ -90,6 +90,8 @@ class LAWA(_Average):
         self.last, self.every = last, max(1, updates_of("lawa.every", every, total_steps))
 
     def after(self, p: Tensor, old: Tensor | None, own: Own, at: At) -> None:
+        if at.update <= self.every:
+            own.clear()  # copies of another run, whose state goes on in this one
         if at.update % self.every == 0:
             name = f"copy_{at.update // self.every % self.last}"
             if name in own:

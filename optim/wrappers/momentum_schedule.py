@@ -24,7 +24,7 @@ class MomentumSchedule(Wrapper):
         m + (end - m) * (t - T + cooldown_steps) / cooldown_steps    in the last cooldown_steps
 
     A group with "momentum" has that one scheduled (in Muon only hidden matrices use it), any other
-    the first of its "betas".
+    the first of its "betas". A group whose momentum is 0 keeps it.
     Differs: a correction of Adam's bias takes the momentum of the update.
     Tuning: as above. An optimizer of ours that is compiled has its momentum as a constant in the
     code; with a schedule it is not compiled, and an element-wise step takes several times as long.
@@ -73,16 +73,17 @@ class MomentumSchedule(Wrapper):
 
     def seen(self, at: At) -> dict[str, Any]:
         group = at.group
+        if not _momentum(group):
+            return {}
         if "momentum" in group:
             return {"momentum": self._value(group["momentum"], at.update - 1)}
-        if "betas" in group:
-            first, *others = group["betas"]
-            return {"betas": (self._value(first, at.update - 1), *others)}
-        return {}
+        first, *others = group["betas"]
+        return {"betas": (self._value(first, at.update - 1), *others)}
 
     def diagnostics(self, at: At) -> dict[str, float]:
         """The momentum of the update, in the first group."""
-        return {"momentum": self._value(_momentum(at.group), at.update - 1)}
+        peak = _momentum(at.group)
+        return {"momentum": self._value(peak, at.update - 1) if peak else 0.0}
 
     def _value(self, peak: float, done: int) -> float:
         if self.fall and self.total is not None and done > self.total - self.fall:

@@ -135,14 +135,18 @@ class Wrapped(Around):
 
     def averages(self) -> tuple[str, ...]:
         """Other weights than those of eval_mode that are worth evaluating now, by name."""
-        updates = self.param_groups[0][_UPDATES]
-        begun = {k: x for k, x in self.parts.items() if x.averages and x.begun(updates)}
+        begun = self._begun()
         names = [RAW] * any(part.judged for part in begun.values())
         return (*names, *(key for key, part in begun.items() if not part.judged))
 
+    def _begun(self) -> dict[str, Wrapper]:
+        """The averages of which there is something to evaluate."""
+        updates = self.param_groups[0][_UPDATES]
+        return {k: x for k, x in self.parts.items() if x.averages and x.begun(updates)}
+
     def eval_mode(self) -> None:
-        """Put the judged weights in place: an average that is, else w of the last update."""
-        judged = [key for key, part in self.parts.items() if part.averages and part.judged]
+        """Put the judged weights in place: an average that has begun, or w of the last update."""
+        judged = [key for key, part in self._begun().items() if part.judged]
         self._switch(judged[0] if judged else RAW)
 
     def average_mode(self, name: str) -> None:
@@ -153,13 +157,10 @@ class Wrapped(Around):
     def _switch(self, name: str) -> None:
         self.train_mode()
         self.inner.eval_mode()
+        others = [key for key, part in self.parts.items() if not part.averages]
         for p, own in self.own.items():
-            new = None
-            if name != RAW and name in own:
-                new = self.parts[name].evaluated(own[name])
-            for key, part in self.parts.items() if new is None else ():
-                if not part.averages and new is None:
-                    new = part.evaluated(own.get(key, {}))
+            found = (self.parts[key].evaluated(own[key]) for key in (name, *others) if key in own)
+            new = next((weights for weights in found if weights is not None), None)
             if new is not None:
                 own[_TRAINED] = {"weights": p.detach().clone()}
                 p.copy_(new)

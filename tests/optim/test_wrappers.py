@@ -536,6 +536,42 @@ def test_momentum_rises_and_falls_as_worked_by_hand():
     assert seen == pytest.approx([0.85, 0.9, 0.95, 0.95, 0.95, 0.9, 0.85, 0.8])
 
 
+def test_a_group_without_momentum_gets_none_from_a_schedule():
+    with_it, without = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    groups = [{"params": [without], "momentum": 0.0}, {"params": [with_it]}]
+    row = build_optimizer("sgd", groups, lr=0.1, momentum=0.9)
+    optimizer = wrapped(row, {"momentum_schedule": {"warmup_steps": 2, "cooldown_steps": 0}}, 8)
+    for p in (with_it, without):
+        p.grad = torch.ones_like(p)
+    for _ in range(4):
+        optimizer.step()
+        assert optimizer.diagnostics()["momentum"] == 0, "of the first group"
+    assert torch.allclose(without, torch.full((3,), 1 - 4 * 0.1))
+    assert with_it[0] < without[0]
+
+
+def test_the_state_of_another_run_brings_no_copies_into_its_mean():
+    """As with init_optimizer, where the count of updates begins anew."""
+    table = {"lawa": {"last": 3, "every": 2, "judged": True}}
+    p = torch.nn.Parameter(torch.zeros(4, 4))
+    parent = wrapped(build_optimizer("sgd", [p], lr=1.0), table, 20)
+    for _ in range(8):
+        p.grad = torch.ones_like(p)
+        parent.step()
+    child = wrapped(build_optimizer("sgd", [p], lr=1.0), table, 20)
+    saved = parent.state_dict()
+    groups = [saved["param_groups"][0] | child.state_dict()["param_groups"][0]]
+    child.load_state_dict({**saved, "param_groups": groups})
+    seen = []
+    for _ in range(5):
+        child.eval_mode()
+        seen.append(p[0, 0].item())
+        child.train_mode()
+        p.grad = torch.ones_like(p)
+        child.step()
+    assert seen == [-8, -9, -10, -10, -11]  # its own weights, then copies of updates 2 and 4
+
+
 @pytest.mark.parametrize(("name", "key"), [("muon", "momentum"), ("nadamw", "betas")])
 def test_scheduled_momentum_is_what_the_row_uses(name, key):
     table = {"momentum_schedule": {"start": 0.5, "warmup_steps": 8, "cooldown_steps": 0}}
