@@ -26,6 +26,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def first_line(error: Exception) -> str:
+    """Type and first line of the message of an error of another's code."""
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Hint for a misspelt `word`: the nearest valid spelling, if any, and all valid ones."""
     valid = sorted(valid)

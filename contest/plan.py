@@ -11,12 +11,12 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs import Batch, Config, ConfigError
+from configs import Config, ConfigError
 from configs.loading import flat
 from contest import branches, tuning
 from contest.attempts import attempts
 from contest.file import Arm, Contest, Seeds
-from contest.job import Job, build, schedule_factors
+from contest.job import Job, build
 from record import history
 from record.contest import PendingRun, PlanFile, PlannedRun
 from storage import write_atomically
@@ -226,11 +226,9 @@ def check_data(plan: Plan) -> None:
 
 def _check_run(arm: Arm, config: Config, nproc: int) -> None:
     """Whether the parts of a run's configuration fit each other."""
-    from optim.by_role import rehearsed  # imports torch
+    from optim.by_role import check  # imports torch
 
     try:
-        schedule_factors(config)
-        rehearsed(config)
-        Batch.divide(config, nproc)
+        check(config, nproc)
     except ConfigError as error:
         raise ConfigError(f"arm '{arm.name}': {error}") from None

@@ -11,7 +11,6 @@ function in schedules.py and one row in SCHEDULES. The contract tests take them 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -43,7 +42,7 @@ from optim.core.roles import (
     schedule_conflict,
     with_roles,
 )
-from optim.core.schedule import Schedule
+from optim.core.schedule import Schedule, evaluated
 from optim.dion import Dion
 from optim.dion2 import Dion2
 from optim.galore import GaLore
@@ -262,7 +261,8 @@ def build_schedule(name: str, total_steps: int, **hyperparameters: Any) -> Sched
     """
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
         raise ConfigError(f"total_steps = {total_steps!r}: should be an integer of at least 1")
-    return _evaluate(name, total_steps, resolve_schedule(name, hyperparameters))
+    values = resolve_schedule(name, hyperparameters)
+    return evaluated(name, schedule_function(name), total_steps, values)
 
 
 def schedule_function(name: str) -> Callable[..., float]:
@@ -279,25 +279,6 @@ def schedule_function(name: str) -> Callable[..., float]:
         f"unknown schedule.name = '{name}'; {nearest(name, SCHEDULES)};"
         " another function is named by its dotted path, as my_lab.my_schedule"
     )
-
-
-def _evaluate(name: str, total_steps: int, values: Mapping[str, Any]) -> Schedule:
-    function = schedule_function(name)
-    try:
-        steps = range(total_steps + 1)
-        factors = tuple(float(function(step, total_steps, **values)) for step in steps)
-    except ConfigError:  # values that do not fit each other, or the run
-        raise
-    except Exception as error:  # a power too large for a float, or a mistake in others' code
-        raise ConfigError(
-            f"schedule '{name}' cannot be evaluated with {dict(values)}: {foreign.line(error)}"
-        ) from error
-    for step, factor in enumerate(factors):
-        if not (math.isfinite(factor) and 0 <= factor <= 1):
-            raise ConfigError(
-                f"schedule '{name}' gives factor {factor} at step {step}; it must lie in [0, 1]"
-            )
-    return Schedule(name, factors)
 
 
 # ---------------------------------------------------------------- of a configuration
@@ -398,6 +379,10 @@ def schedule_of(config: Config) -> Schedule:
     Raises:
         ConfigError: the hyperparameters do not fit the length of the run; one line.
     """
-    steps, table = config.train.total_steps, config.schedule
-    roles = {r: _evaluate(own.name, steps, own.hyperparameters) for r, own in table.roles.items()}
-    return replace(_evaluate(table.name, steps, table.hyperparameters), roles=roles)
+
+    def of(table: schema.Named) -> Schedule:
+        function, steps = schedule_function(table.name), config.train.total_steps
+        return evaluated(table.name, function, steps, table.hyperparameters)
+
+    roles = {role: of(own) for role, own in config.schedule.roles.items()}
+    return replace(of(config.schedule), roles=roles)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from configs import Config
+from configs import Batch, Config
 from configs.loading import flat
 from optim import optimizer_of, schedule_of
 from optim.core.base import Optimizer, UpdateRule
@@ -43,13 +43,27 @@ def lines(config: Config) -> list[str]:
     return rows
 
 
-def rehearsed(config: Config) -> Optimizer:
+def check(config: Config, ranks: int) -> None:
+    """Whether the parts of a resolved configuration fit each other; needs no data and no device.
+
+    ranks: that share a batch; 0 if nobody knows how many.
+
+    Raises:
+        ConfigError: they do not; one line.
+    """
+    schedule_of(config)
+    rehearsed(config, max(1, ranks))
+    if ranks:
+        Batch.divide(config, ranks)
+
+
+def rehearsed(config: Config, ranks: int = 1) -> Optimizer:
     """The optimizer of a resolved configuration over stand-ins, which take no memory.
 
     Raises:
         ConfigError: the optimizer, or what is wrapped around it, refuses its values; one line.
     """
-    return optimizer_of(config, _groups(config.model.n_embd))
+    return optimizer_of(config, _groups(config.model.n_embd), 0, ranks)
 
 
 def _groups(width: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from configs.validation import ConfigError, nearest
+from configs.validation import ConfigError, first_line, nearest
 from optim.core.base import Optimizer
 from optim.core.hyperparameters import schema
 
@@ -72,7 +72,7 @@ def version(path: str, key: str) -> str:
     except (TypeError, OSError) as error:
         raise ConfigError(
             f"{key} = '{path}': the record needs the version of its source file, which cannot be"
-            f" read ({line(error)}); define it in a .py file"
+            f" read ({first_line(error)}); define it in a .py file"
         ) from None
     return hashlib.sha256(source).hexdigest()[:8]
 
@@ -90,7 +90,7 @@ def imported(path: str, key: str, wanted: Callable[[Any], bool] = callable) -> A
         module = importlib.import_module(module_name)
     except Exception as error:  # an import runs the code of others
         raise ConfigError(
-            f"{key} = '{path}': cannot import '{module_name}' ({line(error)}); install"
+            f"{key} = '{path}': cannot import '{module_name}' ({first_line(error)}); install"
             " it, start from its folder, or put that on PYTHONPATH"
         ) from error
     if not hasattr(module, attribute):
@@ -103,11 +103,6 @@ def imported(path: str, key: str, wanted: Callable[[Any], bool] = callable) -> A
 
 def _is_optimizer(value: Any) -> bool:
     return inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
-
-
-def line(error: Exception) -> str:
-    """Type and first line of the message."""
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
 
 
 class _ForeignHooks(Optimizer):
@@ -165,7 +160,7 @@ def construct(
     except Exception as error:
         refused = error
     if not issubclass(cls, _ForeignHooks):  # ours accept extra keys, and may refuse their values
-        raise ConfigError(f"optimizer '{name}' cannot be built: {line(refused)}") from refused
+        raise ConfigError(f"optimizer '{name}' cannot be built: {first_line(refused)}") from refused
     known = {"params", *schema(cls)}
     bare = [_copy(group, known) for group in groups]
     try:
@@ -181,7 +176,7 @@ def construct(
         for built, given in zip(optimizer.param_groups, groups, strict=True):
             built.update({key: given[key] for key in given if key not in known})
         return optimizer
-    raise ConfigError(f"optimizer '{name}' cannot be built: {line(refused)}") from refused
+    raise ConfigError(f"optimizer '{name}' cannot be built: {first_line(refused)}") from refused
 
 
 def _copy(group: Any, keys: set[str] | None = None) -> Any:

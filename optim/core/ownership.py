@@ -24,10 +24,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-from configs.validation import ConfigError
+from configs.validation import ConfigError, first_line
 from optim.core.around import Around
 from optim.core.base import Optimizer
-from optim.core.foreign import line
 
 LARGE = 1 << 18  # elements; smaller tensors of one owner are sent as one
 PAYS_FROM = 4.0  # times the cost of an element-wise update
@@ -263,7 +262,7 @@ def rehearse(name: str, build: Callable[[list[Any]], Optimizer], groups: Sequenc
     except ConfigError:  # it cannot be built at all, which is said in its own words
         raise
     except Exception as error:  # others' code; it may need a closure, or every gradient
-        problem = f"it fails without some of the gradients ({line(error)})"
+        problem = f"it fails without some of the gradients ({first_line(error)})"
     if problem:
         raise ConfigError(
             f"train.shard_optimizer = true: ranks cannot share the work of '{name}', since"

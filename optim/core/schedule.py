@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
+
+from configs.validation import ConfigError, first_line
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,28 @@ class Schedule:
             named["_others"] = self
         mean = {f"mean_lr_factor{end}": own.mean_factor for end, own in named.items()}
         return mean | {f"last_lr_factor{end}": own.last_factor for end, own in named.items()}
+
+
+def evaluated(
+    name: str, function: Callable[..., float], total_steps: int, values: Mapping[str, Any]
+) -> Schedule:
+    """The schedule `name`: `function` with the hyperparameters `values` at each of its steps.
+
+    Raises:
+        ConfigError: it cannot be evaluated, or gives a factor outside [0, 1]; one line.
+    """
+    try:
+        steps = range(total_steps + 1)
+        factors = tuple(float(function(step, total_steps, **values)) for step in steps)
+    except ConfigError:  # values that do not fit each other, or the run
+        raise
+    except Exception as error:  # a power too large for a float, or a mistake in others' code
+        raise ConfigError(
+            f"schedule '{name}' cannot be evaluated with {dict(values)}: {first_line(error)}"
+        ) from error
+    for step, factor in enumerate(factors):
+        if not (math.isfinite(factor) and 0 <= factor <= 1):
+            raise ConfigError(
+                f"schedule '{name}' gives factor {factor} at step {step}; it must lie in [0, 1]"
+            )
+    return Schedule(name, factors)
