@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import optim
+import optim.by_role
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
 from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
 from launch import attention, session
-from launch.process import Process, print_once, run_main
+from launch.process import Process, Requests, print_once, run_main
 from record import checkpoints, hardware, parents, runlog, screen
 from record.metrics import StreamMetrics
 
@@ -203,7 +203,7 @@ class State:
 
 def prepare(config: Config, origins: dict[str, str]) -> Run:
     """Check all that can be checked before a GPU is touched (ConfigError, DataError)."""
-    process, shape = Process.from_environment(config.train.device), config.model
+    process, shape = Process.from_environment(config.train), config.model
     batch = Batch.divide(config, process.world_size)
     schedule = optim.schedule_of(config)
     with torch.device("meta"):
@@ -274,7 +274,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
             hashes["weights"] = checkpoints.weights_hash(state.model)
         n, epochs = size.parameters(config.model), run.loader.epoch(config.train.total_steps)
         model = f"{n:,} parameters, {state.dtype}, {facts['attention']}, on {process.device_name}"
-        lines = model, str(run.batch), epochs, tokens
+        lines = model + process.hint(config.train.dtype), str(run.batch), epochs, tokens
         print(screen.opening(config, run.origins, step, *lines), flush=True)
         if conflict := optim.schedule_conflict(state.optimizer, run.schedule):
             print(f"warning: {conflict}", flush=True)
@@ -316,7 +316,7 @@ def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
     return session.record_losses(process, run.config, log, step, losses, seconds)
 
 
-def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.Status:
+def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.Status:
     """The loop, in seven steps. `signals` grows when the run is asked to stop."""
     config, process, settings = run.config, run.process, run.config.train
     model, optimizer, progress = state.model, state.optimizer, state.progress
@@ -344,7 +344,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: list[str]) -> runlog.
                 break
 
             # ---- 3. gradients. The clock is training time: it runs from here to the update's end.
-            began = time.perf_counter()
+            began, signals.at_once = time.perf_counter(), False  # from now on a stop saves
             # A function of the step (on a GPU also of the seed), equal on all ranks: no state.
             torch.manual_seed((config.seed << 32) + step)
             rows = next(batches)
@@ -439,7 +439,7 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
 # ------------------------------------------------------------------------------ the command line
 
 
-def train(run: Run, log: runlog.Log, checkpoint: Path | None, signals: list[str]) -> runlog.Status:
+def train(run: Run, log: runlog.Log, checkpoint: Path | None, signals: Requests) -> runlog.Status:
     """Build or restore, loop, finish. DDP goes with this frame: before its process group."""
     state = build(run, checkpoint)
     begin(run, state, log)
@@ -455,6 +455,7 @@ def command(argv: list[str]) -> int:
     words = [word for word in argv if word not in ("--print-config", "--print_config")]
     config = parents.resolved(optim.resolve(load(words)))
     if len(words) < len(argv):
+        optim.by_role.check(config, Process.ranks_given())
         return print_once(f"# folder: {config.directory}\n{config.toml()}")
     run = prepare(config, origins(words))
     if (ended := session.already_ended(config)) is not None:

@@ -2,7 +2,7 @@
 
 from configs.loading import load, usage
 from configs.origin import origins
-from configs.schema import Batch, Config, Model
+from configs.schema import Batch, Config, Model, Train
 from configs.validation import ConfigError
 
-__all__ = ["Batch", "Config", "ConfigError", "Model", "load", "origins", "usage"]
+__all__ = ["Batch", "Config", "ConfigError", "Model", "Train", "load", "origins", "usage"]

@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.node import train, visible_gpus
+from launch.node import one_of, train, visible_gpus
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,8 +30,9 @@ def main(argv: Sequence[str]) -> int:
     except argparse.ArgumentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    prints = {"--print-config", "--print_config"}.intersection(words)
-    nproc = 1 if prints else options.nproc or max(1, len(visible_gpus()))
+    nproc = options.nproc or max(1, len(visible_gpus()))
+    if {"--print-config", "--print_config"}.intersection(words):
+        return one_of(words, nproc)
     return train(words, nproc, options.max_restarts, options.shutdown_timeout)
 
 

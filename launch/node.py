@@ -67,6 +67,12 @@ def train(words: Sequence[str], nproc: int, max_restarts: int, patience: float) 
     return code
 
 
+def one_of(words: Sequence[str], nproc: int) -> int:
+    """Run `train_gpt2.py WORDS`, which meets no other rank, as one of `nproc`; its exit code."""
+    environment = os.environ | {"WORLD_SIZE": str(nproc)}
+    return subprocess.call([sys.executable, str(TRAINER), *words], env=environment)
+
+
 @contextlib.contextmanager
 def _free_port() -> Iterator[int]:
     """A port where the ranks can meet, and which no other process is given meanwhile.
@@ -115,16 +121,18 @@ def _watch(ranks: list[Rank], signals: list[str], patience: float) -> int:
             deadline = min(deadline, time.monotonic() + AFTER_FAILURE)
         if not living:
             return code
-        for name in signals[passed_on:]:
+        impatient = signals.count("SIGINT") > 2  # the third Ctrl-C
+        for name in signals[passed_on:] if not impatient else ():
             # A rank that trains notes both and stops by the first. One that has not begun to
             # ignores Ctrl-C, of which Python would make a traceback, and ends by the second.
             _send(ranks, signal.Signals[name])
             _send(ranks, signal.SIGTERM)
             deadline = min(deadline, time.monotonic() + patience)
             passed_on += 1
-        if time.monotonic() > deadline:
+        if impatient or time.monotonic() > deadline:
             if not code:
-                _say(f"error: killed, since {patience:g} s after {signals[0]} it had not stopped")
+                late = f", since {patience:g} s after {signals[0]} it had not stopped"
+                _say(f"error: killed{' by the third Ctrl-C' if impatient else late}")
                 code = 128 + signal.SIGKILL
             _send(ranks, signal.SIGKILL)
         time.sleep(TICK)

@@ -20,11 +20,17 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from configs import Config, ConfigError
-from launch import attention
+from configs import Config, ConfigError, Train
+from launch import attention, compiler
 from launch.heartbeat import Heartbeat
 from launch.meeting import RunError, facts, meet, store_address
-from launch.signals import end_with_parent, stop_requests
+from launch.signals import (
+    Requests,
+    end_with_parent,
+    ended_by_the_third_ctrl_c,
+    stop_requests,
+)
+from record.hardware import multiplies_bfloat16
 
 # Time-out of a collective, in units of launch.timeout_seconds. Heartbeat notices silent ranks, so
 # this one is for ranks that live but hang. A checkpoint must be faster, since they wait for it.
@@ -46,16 +52,18 @@ class Process:
     heartbeat: Heartbeat | None = None
 
     @classmethod
-    def from_environment(cls, device: str) -> Process:
-        """From torchrun's environment variables; `device` as in the configuration.
+    def from_environment(cls, train: Train) -> Process:
+        """From torchrun's environment variables, on the device that the configuration names.
 
         Raises:
-            ConfigError: this process has no GPU of its own.
+            ConfigError: this process has no GPU of its own, or cannot compile as it should.
         """
         rank, local_rank = (int(os.environ.get(k, 0)) for k in ("RANK", "LOCAL_RANK"))
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         gpus = torch.cuda.device_count()
-        if device == "cpu" or (device == "auto" and not gpus):
+        device = "cpu" if train.device == "auto" and not gpus else train.device
+        compiler.refuse_without("cpu" if device == "cpu" else "cuda", train.compile)
+        if device == "cpu":
             return cls(rank, local_rank, world_size, torch.device("cpu"))
         if local_rank >= gpus:
             raise ConfigError(
@@ -64,6 +72,11 @@ class Process:
                 "give --train.device cpu"
             )
         return cls(rank, local_rank, world_size, torch.device("cuda", local_rank))
+
+    @staticmethod
+    def ranks_given() -> int:
+        """How many ranks there will be, by the environment; 0 where it does not say."""
+        return int(os.environ.get("WORLD_SIZE", 0))
 
     @property
     def place(self) -> tuple[int, int]:
@@ -81,6 +94,11 @@ class Process:
         cuda = self.device.type == "cuda"
         return torch.cuda.get_device_name(self.device) if cuda else "cpu"
 
+    def hint(self, dtype: str) -> str:
+        """For the opening lines: that another train.dtype than this one would be faster here."""
+        slower = dtype == "auto" and self.device.type == "cpu" and multiplies_bfloat16()
+        return "; this processor is faster with --train.dtype bfloat16" if slower else ""
+
     def precision(self, setting: str) -> tuple[str, torch.autocast]:
         """The type of matrix products, and the context in which they have it.
 
@@ -90,8 +108,8 @@ class Process:
         if setting == "auto":
             native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
             dtype = "bfloat16" if native else "float32"
-        if dtype == "float32":
-            torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
+        if dtype == "float32":  # TF32 where a GPU has it; a CPU's bits must not depend on its kind
+            torch.set_float32_matmul_precision("high" if cuda else "highest")
         bfloat16 = dtype == "bfloat16"
         return dtype, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
@@ -185,22 +203,26 @@ class Process:
         return ddp_model
 
     @contextmanager
-    def joined(self, config: Config) -> Iterator[list[str]]:
+    def joined(self, config: Config) -> Iterator[Requests]:
         """Meet the other ranks; leave them at the end, also after a RunError.
 
-        Gives a list that grows by the names of the signals that ask this process to stop.
+        Gives a list that grows by the names of the signals that ask this process to stop. Its
+        `at_once` holds until the caller says that there is something to save.
 
         Raises:
             RunError: as `join`.
+            KeyboardInterrupt: Ctrl-C, while `at_once` holds.
         """
-        self.join(config)
-        try:
-            with attention.preferred(self.device), stop_requests() as signals:
-                yield signals
-        except RunError:  # on all ranks
+        with ended_by_the_third_ctrl_c(), stop_requests() as signals:
+            signals.at_once = True
+            self.join(config)
+            try:
+                with attention.preferred(self.device):
+                    yield signals
+            except RunError:  # on all ranks
+                self.leave()
+                raise
             self.leave()
-            raise
-        self.leave()
 
     def leave(self) -> None:
         """Leave the process group; without the barrier gloo aborts now and then."""
@@ -262,9 +284,9 @@ def print_once(text: str, error: bool = False) -> int:
 
 
 def run_main(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) -> int:
-    """Do `work`; returns its exit code, 2 after a one-line error, or 1 if a rank was lost.
+    """Do `work`; returns its exit code, 2 after a one-line error, 1 if a rank was lost.
 
-    The process also ends if its torchrun agent dies.
+    130 after a Ctrl-C that the work does not note. It also ends if its torchrun agent dies.
     """
     end_with_parent()
     caught: tuple[type[Exception], ...] = (RunError, *user_errors)
@@ -272,6 +294,11 @@ def run_main(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) 
         return work()
     except LostPeerError:
         return 1
+    except KeyboardInterrupt:
+        print_once("stopped by SIGINT; the same command begins again", error=True)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            os._exit(128 + signal.SIGINT)  # other ranks may be gone: nothing waits for them
+        return 128 + signal.SIGINT
     except caught as error:
         print_once(f"error: {error}", error=True)
         if int(os.environ.get("LOCAL_RANK", 0)):

@@ -11,7 +11,7 @@ from torch import Tensor
 from configs import Config
 from launch.process import Process, print_once
 from record import checkpoints, parents, runlog, sequences
-from record.hardware import environment
+from record.hardware import environment, reset_peak_memory
 from record.metrics import summarize
 from record.resume import changed_code, open_run, other_version
 from record.screen import closing
@@ -67,7 +67,8 @@ def record_launch(
 ) -> None:
     """Record the `hashes` of what this launch starts with, as `RunLog.begin`, and where it runs.
 
-    Only rank 0's are recorded. A line says so if a run is resumed by other code.
+    Only rank 0's are recorded. A line says so if a run is resumed by other code. From here on the
+    peak of memory is that of training.
 
     Raises:
         RunError: the data are not the same on all ranks, or are not those that the run began
@@ -80,6 +81,7 @@ def record_launch(
     )
     if process.rank == 0 and (line := changed_code(log.facts["launches"], facts["start_step"])):
         print(line, flush=True)
+    reset_peak_memory(process.device)
 
 
 def _other_data(process: Process, hashes: Mapping[str, str]) -> str | None:
@@ -104,13 +106,26 @@ def save_checkpoint(process: Process, config: Config, log: runlog.Log, state: An
         RunError: one of them cannot be written; on all ranks, which stop together.
     """
     folder, keep = config.directory / "checkpoints", config.checkpoint.keep
-    optimizer = state.optimizer.whole_state_dict()  # all ranks take part
-    parts = config.run_name, config.toml(), state.progress, state.metrics, state.model, optimizer
+    weights = state.optimizer.whole_state_dict(), _evaluated(state)  # all ranks take part
+    parts = config.run_name, config.toml(), state.progress, state.metrics, state.model, *weights
     remedy = "earlier checkpoints are intact: make room, then give the same command again"
     problem = f"stopped at step {state.progress.step}: {{}}; {remedy}"
     _on_rank_0(
         process, lambda: checkpoints.save(folder, keep, checkpoints.capture(log, *parts)), problem
     )
+
+
+def _evaluated(state: Any) -> dict[str, Tensor] | None:
+    """On the CPU: the weights that an evaluation uses, where they are not those of training."""
+    if not state.optimizer.averages_weights:
+        return None
+    try:
+        state.optimizer.eval_mode()
+        found = {name: t.to("cpu", copy=True) for name, t in state.model.state_dict().items()}
+    finally:
+        state.optimizer.train_mode()
+    trained = state.model.state_dict().items()
+    return None if all(t.cpu().equal(found[name]) for name, t in trained) else found
 
 
 def record_losses(

@@ -32,13 +32,18 @@ class Progress:
 
 @dataclass
 class Checkpoint:
-    """A run at one step. model, optimizer: their state_dict()."""
+    """A run at one step. model, optimizer: their state_dict().
+
+    evaluated: the model's, with the weights that an evaluation uses, where an optimizer averages
+    them; None where these are the weights that are trained.
+    """
 
     run: str  # name of the run
     config: str  # the resolved configuration, TOML
     progress: Progress
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    evaluated: dict[str, Any] | None = None
 
 
 def capture(
@@ -49,16 +54,17 @@ def capture(
     metrics: StreamMetrics,
     model: Any,
     optimizer: dict[str, Any],
+    evaluated: dict[str, Any] | None = None,
 ) -> Checkpoint:
     """The run `run` as it stands, once the lines of metrics.jsonl that belong to it are on disk.
 
-    optimizer: its whole state_dict.
+    optimizer: its whole state_dict. evaluated: as in Checkpoint.
 
     Raises:
         OSError: a line could not be written.
     """
     progress.metrics, progress.log_offset = metrics.state_dict(), log.offset()
-    return Checkpoint(run, config, progress, model.state_dict(), optimizer)
+    return Checkpoint(run, config, progress, model.state_dict(), optimizer, evaluated)
 
 
 def restore(saved: Checkpoint, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:
@@ -78,6 +84,8 @@ def save(folder: Path, keep: int, checkpoint: Checkpoint) -> Path:
     import torch
 
     content = {**vars(checkpoint), "progress": vars(checkpoint.progress)}
+    if checkpoint.evaluated is None:  # as in files of earlier versions, which can read it
+        del content["evaluated"]
     return write(folder, checkpoint.progress.step, keep, lambda file: torch.save(content, file))
 
 

@@ -1,5 +1,6 @@
 """What a run ran on: peak FLOP/s of known devices (for mfu), and the environment of a launch."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -144,12 +145,38 @@ def usable_cores() -> int:
 
 
 def peak_memory_gib(device: Any) -> float:
-    """Largest so far: allocated on the GPU (torch.device), or resident of this process on a CPU."""
+    """Largest so far: allocated on the GPU (torch.device), or resident of this process on a CPU.
+
+    So far means since `reset_peak_memory`, or since the process began.
+    """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    with contextlib.suppress(OSError):  # Linux
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def reset_peak_memory(device: Any) -> None:
+    """Let the peak begin anew at what is in use now; on a CPU under Linux only."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # man proc: resets the peak resident size
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions that multiply matrices in bfloat16."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 ROOT = Path(__file__).resolve().parent.parent

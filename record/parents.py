@@ -166,10 +166,13 @@ def put_weights(
 def put_evaluated_weights(saved: Checkpoint, model: Any, optimizer_of: Callable[..., Any]) -> None:
     """Give `model` the weights that an evaluation of the saved run used at this step.
 
-    The optimizer's state is read only if an evaluation uses other weights than training: that of
-    an earlier version of a method may not fit any more.
+    A checkpoint of an earlier version does not hold them: the optimizer makes them anew. Its state
+    is read only if an evaluation uses other weights than training: that of an earlier version of a
+    method may not fit any more.
     """
-    model.load_state_dict(saved.model)
+    model.load_state_dict(saved.evaluated or saved.model)
+    if saved.evaluated:
+        return
     optimizer = optimizer_of(configuration(saved), model.parameter_groups())
     if optimizer.averages_weights:
         optimizer.load_state_dict(saved.optimizer)

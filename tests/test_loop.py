@@ -1,9 +1,11 @@
 """What the loop says and records besides the losses, and what it hands to others."""
 
 import hashlib
+import signal
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ import train_gpt2
 from configs import load
 from data import Loader, Prefetcher, open_split
 from launch import session
-from record import checkpoints, screen
+from launch.process import Process
+from record import checkpoints, hardware, screen
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import only_run
 from tests.test_resume import interrupted
@@ -174,12 +177,57 @@ def test_headerless_shards_train_when_asked_for(tiny, shards, tmp_path):
     assert main([*tiny, "--data.dir", str(folder), "--data.format", "nanogpt"]) == 0
 
 
-@pytest.mark.parametrize(("dtype", "precision"), [("float32", "high"), ("bfloat16", "highest")])
-def test_tf32_is_allowed_where_products_are_float32(tiny, dtype, precision):
-    torch.set_float32_matmul_precision("highest")
-    assert main([*tiny, "--train.dtype", dtype, "--train.total_steps", "1"]) == 0
-    assert torch.get_float32_matmul_precision() == precision
-    torch.set_float32_matmul_precision("highest")
+@pytest.mark.parametrize(
+    ("device", "dtype", "precision"),
+    [("cpu", "float32", "highest"), ("cuda", "float32", "high"), ("cpu", "bfloat16", "medium")],
+)
+def test_tf32_is_allowed_on_gpus_where_products_are_float32(device, dtype, precision):
+    """A CPU that can round factors would give other bits than one that cannot."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert Process(0, 0, 1, torch.device(device)).precision(dtype)[0] == dtype
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("has", [{}, {"avx512_bf16": True}, {"amx_bf16": True}])
+def test_the_opening_lines_say_where_bfloat16_would_be_faster(tiny, monkeypatch, capsys, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    short = ["--train.total_steps", "1"]
+    assert main([*tiny, *short]) == 0
+    assert ("--train.dtype bfloat16" in capsys.readouterr().out) == bool(has)
+    assert main([*tiny, *short, "--train.dtype", "float32"]) == 0
+    assert "bfloat16" not in capsys.readouterr().out
+
+
+def test_ctrl_c_before_the_first_update_ends_the_run_at_once(tiny, tmp_path, monkeypatch, capsys):
+    """Here while it compiles: after the first update, it would be minutes later."""
+    reached = []
+
+    def warm_up(run, state):
+        signal.raise_signal(signal.SIGINT)
+        reached.append(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_gpt2, "warm_up", warm_up)
+        assert main(tiny) == 128 + signal.SIGINT
+    assert not reached
+    assert capsys.readouterr().err == "stopped by SIGINT; the same command begins again\n"
+    assert main(tiny) == 0
+    assert "from step" not in capsys.readouterr().out
+
+
+def test_the_recorded_peak_of_memory_is_that_of_the_loop(tiny, tmp_path, monkeypatch):
+    def warm_up(run, state):
+        np.ones(2**27)  # 1 GiB, touched and freed
+        return 1.0
+
+    before = hardware.peak_memory_gib(torch.device("cpu"))
+    monkeypatch.setattr(train_gpt2, "warm_up", warm_up)
+    assert main(tiny) == 0
+    assert all(x["memory/peak_gib"] < before + 0.5 for x in updates(tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(("start", "passes"), [(0, ["int64", "float32"]), (10, ["int64"])])

@@ -269,6 +269,28 @@ def test_help_and_print_config_need_no_data(capsys):
     assert table["optimizer"]["eps"] == 1e-8
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--schedule.warmup_steps", "99999"], "schedule.warmup_steps = 99999 is longer than the"),
+        (["--optimizer.name", "lars", "--optimizer.wrap.ema_nesterov.every", "3"], "optimizer."),
+        (["--optimizer.name", "muon", "--optimizer.orthogonalisation", "turbo",
+          "--optimizer.ns_steps", "9"], "optimizer.ns_steps = 9: 'turbo' has 5 polynomials"),
+        (["--train.batch_tokens", "1024"], "train.batch_tokens = 1024 is not divisible by 3 ranks"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_a_launch_would_refuse_is_not_printed(
+    monkeypatch, capsys, words, said
+):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    whole = ["--train.batch_tokens", str(3 * 64 * 1024), *words]
+    assert main(["--print-config", *whole]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
 def test_a_terminal_gets_a_progress_bar_and_a_pipe_plain_lines(tiny, tmp_path):
     plain = finish(job(tiny))
     assert "step 12/12  val loss" in plain

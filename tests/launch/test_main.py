@@ -26,13 +26,28 @@ def called(monkeypatch):
         ("--nproc_per_node=4 --optimizer.lr -1", (["--optimizer.lr", "-1"], 4, 0, 60)),
         ("--nproc-per-node 4 a.toml", (["a.toml"], 4, 0, 60)),
         ("--max-restarts 3 --shutdown-timeout 9 a.toml", (["a.toml"], 2, 3, 9)),
-        ("--print-config a.toml", (["--print-config", "a.toml"], 1, 0, 60)),
-        ("--nproc 2 --print_config", (["--print_config"], 1, 0, 60)),
     ],
 )
 def test_options_are_its_own_and_all_other_words_the_trainers(called, line, given):
     assert command.main(line.split()) == 3, "the exit code is that of the ranks"
     assert called == [given]
+
+
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("--print-config a.toml", (["--print-config", "a.toml"], 2)),
+        ("--nproc 4 --print_config", (["--print_config"], 4)),
+    ],
+)
+def test_a_configuration_is_printed_by_one_process_that_knows_how_many_there_would_be(
+    called, monkeypatch, line, given
+):
+    asked = []
+    monkeypatch.setattr(command, "one_of", lambda *words: asked.append(words) or 2)
+    assert command.main(line.split()) == 2
+    assert asked == [given]
+    assert not called
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,33 @@ def test_ranks_that_do_not_stop_in_time_are_killed(trainer, tmp_path, capfd):
     assert capfd.readouterr() == ("", line)
 
 
+def test_the_third_ctrl_c_kills_the_ranks_without_waiting(trainer, tmp_path, capfd):
+    trainer(STOPS.replace("not received", "True"))
+    sent, send = [], node._send
+
+    def send_and_ask_again(ranks, number):
+        """Two more signals, each as soon as the one before has been passed on."""
+        send(ranks, number)
+        if number == signal.SIGTERM and len(sent) < 2:
+            sent.append(number)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "_send", send_and_ask_again)
+        began = time.monotonic()
+        assert signalled("SIGINT", tmp_path, patience=600) == 137
+    assert time.monotonic() - began < 60
+    assert capfd.readouterr() == ("", "error: killed by the third Ctrl-C\n")
+
+
+def test_one_of_many_is_told_their_number_and_gives_its_exit_code(trainer, capfd):
+    trainer(
+        "import os, sys\nprint(os.environ['WORLD_SIZE'], sys.argv[1:], flush=True)\nsys.exit(2)"
+    )
+    assert node.one_of(["--print-config"], 4) == 2
+    assert capfd.readouterr() == ("4 ['--print-config']\n", "")
+
+
 def test_a_run_is_restarted_after_a_death_as_often_as_allowed(trainer, tmp_path, capfd):
     trainer(
         "import os, pathlib, sys\n"

@@ -11,7 +11,7 @@ from configs import load
 from contest.job import resolved
 from record import checkpoints, parents
 from record.runlog import read_metrics, read_record
-from tests.jobs import command, only_run
+from tests.jobs import assert_same, command, only_run
 from train_gpt2 import GPT, main
 
 PARENTS = ("adamw", "schedule_free_adamw", "prodigy")
@@ -126,6 +126,18 @@ def test_evaluated_weights_are_those_of_the_last_evaluation_whatever_the_run_beg
     evaluated = val_losses(only_run(tmp_path))[12]
     assert loss == pytest.approx(evaluated, abs=1e-5)
     assert abs(of_trained - evaluated) > 1e-4
+
+
+def test_a_checkpoint_holds_both_weights_where_an_optimizer_averages(shards, trained):
+    """One of an earlier version, without the evaluated ones, gives the same bits."""
+    _, saved, model, _ = child_of(shards, trained["schedule_free_adamw"])
+    assert saved.evaluated.keys() == saved.model.keys()
+    assert any(not torch.equal(x, saved.model[name]) for name, x in saved.evaluated.items())
+    held, saved.evaluated = saved.evaluated, None
+    parents.put_evaluated_weights(saved, model, optim.optimizer_of)
+    assert_same(held, dict(model.state_dict()))
+    for path in checkpoints.found(trained["adamw"] / "checkpoints"):
+        assert "evaluated" not in torch.load(path), "earlier versions can read it"
 
 
 def test_weights_are_read_where_the_state_of_an_earlier_version_does_not_fit(shards, trained):
