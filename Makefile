@@ -1,5 +1,6 @@
 # make train: everything from nothing to a trained small GPT-2
 # make quick: before every commit; make test: the tests; make test-all: the slow ones too
+# make test-gpu: what needs a GPU; make test-oldest, make test-newest: with other versions
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -8,7 +9,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 PYTEST := $(BIN)/python -m pytest --dist worksteal
 STDLIB := data/tokens/stdlib/meta.json
 
-.PHONY: train contest quick test test-all lint types format hooks aa mutants clean
+.PHONY: train contest quick test test-all test-gpu test-oldest test-newest lint types format hooks aa mutants clean
 train: .venv/installed $(STDLIB)
 	$(BIN)/python -m launch --nproc 2 configs/quickstart.toml
 	@printf '\nnow type:\n%s\n%s\n%s\n' \
@@ -33,6 +34,30 @@ test: .venv/installed-test
 
 test-all: .venv/installed-test
 	$(PYTEST) -n $(WORKERS)
+
+test-gpu: .venv/installed-test
+	$(BIN)/python -m pytest -m gpu
+
+# beside CI: the oldest and the newest versions that requirements.txt allows, each in an environment
+# of its own; PIP_EXTRA_INDEX_URL as for `make train`
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest --dist worksteal -n $(WORKERS) -m "not slow"
+
+test-newest: .venv-newest/installed
+	.venv-newest/bin/python -m pytest --dist worksteal -n $(WORKERS) -m "not slow"
+
+.venv-%/bin/python:
+	$(PYTHON) -m venv .venv-$*
+
+.venv-oldest/installed: requirements.txt requirements-test.txt | .venv-oldest/bin/python
+	sed 's/>=/==/; s/-r .*//' requirements.txt requirements-test.txt >.venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet --requirement .venv-oldest/requirements.txt
+	touch $@
+
+.venv-newest/installed: requirements.txt requirements-test.txt | .venv-newest/bin/python
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+	    --requirement requirements-test.txt
+	touch $@
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -67,7 +92,7 @@ $(STDLIB): .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build runs data/tokens
+	rm -rf .venv .venv-* build runs data/tokens
 
 # beside CI: 200 contests of an arm against itself, which differ in rounding only; half an hour
 aa: .venv/installed $(STDLIB)

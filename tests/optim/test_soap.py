@@ -76,17 +76,3 @@ def test_the_scale_of_the_gradient_is_irrelevant():
     oracles.replay(build_optimizer("soap", small.values(), eps=1e-30), small, scale=1e-3)
     oracles.replay(build_optimizer("soap", large.values(), eps=1e-30), large, scale=1e3)
     assert oracles.distance(small, {k: p.detach() for k, p in large.items()}) < 1e-8
-
-
-@pytest.mark.slow
-def test_its_step_may_be_compiled():
-    """inductor 2.13 makes another product of p.add_(a @ b.mT, alpha=...)."""
-    results = []
-    for compiled in (False, True):
-        named = oracles.named_parameters(torch.float32, SQUARES)
-        optimizer = build_optimizer("soap", named.values(), lr=0.01)
-        optimizer.check_gradients = False
-        if compiled:
-            optimizer.step = torch.compile(optimizer.step)
-        results.append(oracles.replay(optimizer, named, steps=4))
-    assert oracles.distance(results[1], {k: p.detach() for k, p in results[0].items()}) < 1e-5

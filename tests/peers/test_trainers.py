@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer and accelerate with our optimizers: stop, resume, the same bits."""
+"""Hugging Face's Trainer, accelerate and Lightning with our optimizers: resume, the same bits."""
 
 import pytest
 import torch
@@ -109,3 +109,43 @@ def test_accelerate_resumes_to_the_same_bits(name, tmp_path):
     take(*two, 3, STEPS)
     assert same(one[1], two[1])
     assert not same(one[1], Model())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_lightning_resumes_to_the_same_bits(name, tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = Model()
+
+        def training_step(self, batch, _):
+            return self.model(batch["input_ids"], batch["labels"])["loss"]
+
+        def configure_optimizers(self):
+            optimizer, scheduler = built(name, self.model)
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def train(steps, resume=None):
+        module = Module()
+        trainer = lightning.Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        loader = torch.utils.data.DataLoader(rows(), batch_size=4)
+        trainer.fit(module, loader, ckpt_path=resume)
+        return trainer, module.model
+
+    _, through = train(STEPS)
+    first, _ = train(3)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = train(STEPS, resume=tmp_path / "half.ckpt")
+    assert same(through, resumed)
+    assert not same(through, Model())
