@@ -26,7 +26,7 @@ def lines(config: Config) -> list[str]:
         ConfigError: the optimizer or the schedule refuses the configuration; one line.
     """
     inside = config.optimizer.model_copy(update={"wrap": {}})
-    optimizer = rehearsed(config.model_copy(update={"optimizer": inside}))
+    optimizer = _rehearsed(config.model_copy(update={"optimizer": inside}))
     schedule, rows = schedule_of(config), []
     for group in optimizer.param_groups:
         role, own = group["role"], schedule.of(group["role"])
@@ -52,12 +52,12 @@ def check(config: Config, ranks: int) -> None:
         ConfigError: they do not; one line.
     """
     schedule_of(config)
-    rehearsed(config, max(1, ranks))
+    _rehearsed(config, max(1, ranks))
     if ranks:
         Batch.divide(config, ranks)
 
 
-def rehearsed(config: Config, ranks: int = 1) -> Optimizer:
+def _rehearsed(config: Config, ranks: int = 1) -> Optimizer:
     """The optimizer of a resolved configuration over stand-ins, which take no memory.
 
     Raises:
