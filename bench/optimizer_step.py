@@ -224,13 +224,17 @@ def only_read(optimizer: torch.optim.Optimizer, key: str) -> int:
     return sum(state[key].nbytes for state in optimizer.state.values() if key in state)
 
 
+def preset(name: str, n_head: int) -> dict[str, Any]:
+    """The keys of an optimizer's preset, "name" too, for a model with so many heads."""
+    table: dict[str, Any] = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
+    return table | ({"n_head": n_head} if "n_head" in table else {})
+
+
 def ours(name: str, groups: list[dict[str, Any]], options: argparse.Namespace) -> Any:
     """Ours by its preset, with a millionth of its lr, so that the weights stay what they are."""
-    preset = tomllib.loads((PRESETS / f"{name}.toml").read_text())["optimizer"]
-    preset["lr"] *= 1e-6
-    if "n_head" in preset:
-        preset["n_head"] = SIZES[options.size][1]
-    optimizer = build_optimizer(preset.pop("name"), groups, total_steps=1000, **preset)
+    table = preset(name, SIZES[options.size][1])
+    table["lr"] *= 1e-6
+    optimizer = build_optimizer(table.pop("name"), groups, total_steps=1000, **table)
     if options.plain:
         optimizer.compile = False  # type: ignore[attr-defined]
     return optimizer

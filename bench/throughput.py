@@ -4,8 +4,8 @@
     python -m bench.throughput --steps 50 -- --train.micro_batch_size 32
     python -m bench.throughput --config configs/quickstart.toml --nproc 2   # a CPU
 
-Starts the real trainer under torchrun in a temporary folder, without W&B, and reads the record it
-leaves. The first ten updates are left out of the figures.
+Starts the real trainer (under torchrun, if there are several processes) in a temporary folder,
+without W&B, and reads the record it leaves. The first ten updates are left out of the figures.
 """
 
 import argparse
@@ -13,16 +13,19 @@ import json
 import subprocess
 import sys
 import tempfile
-import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from configs import Config, load
 from data.shards import write_shard
 from record.runlog import read_metrics, read_record
 
 ROOT = Path(__file__).parent.parent
+SKIPPED = 10  # updates at the start
 
 
 def main() -> None:
@@ -31,39 +34,59 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--nproc", type=int, default=max(1, torch.cuda.device_count()))
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("flags", nargs="*", help="after --: overrides for the trainer")
+    parser.add_argument("words", nargs="*", help="after --: files and flags for the trainer")
     options = parser.parse_args()
-    table = tomllib.loads((ROOT / options.config).read_text())
-    shape, batch = table["model"], table["train"]["batch_tokens"]
+    figures = measured([options.config, *options.words], options.steps, options.nproc)
+    print(json.dumps(figures, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _start(command: Sequence[str]) -> object:
+    return subprocess.run(command, cwd=ROOT, check=True)
+
+
+def measured(
+    words: Sequence[str],
+    steps: int,
+    nproc: int = 1,
+    *,
+    program: Sequence[str] = ("train_gpt2.py",),
+    start: Callable[[Sequence[str]], object] = _start,
+    skipped: int = SKIPPED,
+) -> dict[str, Any]:
+    """Train with `words` for `steps` updates on random tokens; returns the figures.
+
+    words: files and flags of the trainer. program: what Python starts instead of the trainer.
+    start: runs a command. skipped: updates at the start that do not count.
+    """
+    config = load(words)
+    batch, tokens = config.train.batch_tokens, config.model.block_size * 64
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        rng = np.random.default_rng(0)
-        for split, tokens in (("train", 4 * batch), ("val", 2 * shape["block_size"] * 64)):
-            ids = rng.integers(shape["vocab_size"], size=tokens + 1, dtype=np.uint16)
-            write_shard(work / f"synthetic_{split}_000000.bin", ids)
-        subprocess.run(
+        write_tokens(work, config, {"train": 4 * batch, "val": 2 * tokens})
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
+        start(
             [
-                *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
-                *[f"--nproc_per_node={options.nproc}", "train_gpt2.py", options.config],
+                *[sys.executable, *(torchrun if nproc > 1 else []), *program, *words],
                 *["--data.dir", str(work), "--log.dir", str(work / "runs")],
-                *["--log.wandb", "disabled", "--train.total_steps", str(options.steps)],
-                *["--eval.every", str(options.steps), "--checkpoint.every", "0"],
-                *["--eval.tokens", str(shape["block_size"] * 64), *options.flags],
-            ],
-            cwd=ROOT,
-            check=True,
+                *["--log.wandb", "disabled", "--train.total_steps", str(steps)],
+                *["--eval.every", str(steps), "--checkpoint.every", "0"],
+                *["--eval.tokens", str(tokens)],
+            ]
         )
         (directory,) = (work / "runs").iterdir()
-        updates = [x for x in read_metrics(directory) if "train/loss" in x][10:]
+        updates = [x for x in read_metrics(directory) if "train/loss" in x][skipped:]
         record = read_record(directory)
     assert record, "the trainer has ended well, so there is a record"
     environment = record["launches"][-1]["environment"]
     step = np.array([x["time/step_ms"] for x in updates])
-    figures = {
+    return {
         "device": environment["device"] if environment["device"] != "cpu" else environment["cpu"],
-        "processes": options.nproc,
+        "processes": nproc,
         "torch": environment["versions"]["torch"],
         "dtype": environment["dtype"],
+        "attention": environment["attention"],
         "batch_tokens": batch,
         "step_ms_median": float(np.median(step)),
         "step_ms_p99": float(np.percentile(step, 99)),
@@ -73,10 +96,16 @@ def main() -> None:
         "mfu_median": float(np.median([x["mfu"] for x in updates])) if updates[0]["mfu"] else None,
         "peak_memory_gib": updates[-1]["memory/peak_gib"],
         "warm_up_seconds": environment["warm_up_seconds"],
+        "last_loss": updates[-1]["train/loss"],
     }
-    print(json.dumps(figures, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def write_tokens(folder: Path, config: Config, tokens: dict[str, int]) -> None:
+    """Shards of random tokens of the model's vocabulary, so many for each split."""
+    rng = np.random.default_rng(0)
+    for split, count in tokens.items():
+        ids = rng.integers(config.model.vocab_size, size=count + 1, dtype=np.uint16)
+        write_shard(folder / f"synthetic_{split}_000000.bin", ids)
 
 
 if __name__ == "__main__":

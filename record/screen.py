@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from configs import Config
 from configs.origin import settings
@@ -16,13 +15,18 @@ from record import parents
 
 
 class Screen:
-    """Progress of one run; silent where `speaks` is false (all ranks but one)."""
+    """Progress of one run; silent where `speaks` is false (all ranks but one).
+
+    A bar needs tqdm and a terminal; without them there are lines.
+    """
 
     def __init__(self, total_steps: int, start_step: int, print_every: int, speaks: bool) -> None:
         self.total_steps, self.print_every, self.speaks = total_steps, print_every, speaks
         self.val_loss = math.nan
-        self.bar: tqdm[Any] | None = None
-        if speaks and sys.stderr.isatty():
+        self.bar: Any = None
+        if speaks and sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
+            from tqdm import tqdm
+
             self.bar = tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True)
 
     def evaluated(self, step: int, val_loss: float) -> None:

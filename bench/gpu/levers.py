@@ -1,0 +1,83 @@
+"""What each setting is worth at 124M: the baseline, then one change at a time, then it again."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from bench.gpu.part import Part, Row, Settings
+from bench.gpu.throughput import base, ours
+from configs import schema
+
+BATCH_TOKENS = 131072  # a quarter of the usual batch: a lever is in the micro-batch
+TABLE = "lever"
+# The trainer, with another order of attention's kernels; nothing else changes.
+ATTENTION = """
+import sys
+from torch.nn.attention import SDPBackend
+from launch import attention
+order = [getattr(SDPBackend, name) for name in sys.argv[1].split(",")]
+attention.kernels = lambda capability: order
+import train_gpt2
+sys.exit(train_gpt2.main(sys.argv[2:]))
+"""
+KERNELS = ("CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION")
+CHANGES: list[tuple[str, Any]] = [  # keys of [train]; those that this version has are measured
+    ("compile", "max-autotune"),
+    ("compile", False),
+    ("dtype", "bfloat16-weights"),
+    ("dtype", "float32"),
+    ("micro_batch_size", "auto"),
+    ("micro_batch_size", 8),
+    ("micro_batch_size", 16),
+    ("micro_batch_size", 32),
+    ("activation_checkpointing", True),
+]
+
+
+def measure(settings: Settings, part: Part) -> None:
+    """The baseline at the beginning and at the end, and each change between them."""
+    words = base(settings, BATCH_TOKENS)
+    part.rows(TABLE, "baseline", lambda: ours(words, settings))
+    if settings.device == "cuda":
+        for kernel in KERNELS:
+            program = ("-c", ATTENTION, f"{kernel},MATH")
+            part.rows(
+                TABLE,
+                f"attention {kernel.removesuffix('_ATTENTION').lower()}",
+                lambda p=program: beside(part, ours(words, settings, p)),
+            )
+    for key, value in changes(settings):
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        changed = [*words, f"--train.{key}", text]
+        part.rows(TABLE, f"{key} {text}", lambda w=changed: beside(part, ours(w, settings)))
+    part.rows(TABLE, "baseline again", lambda: beside(part, ours(words, settings)))
+
+
+def changes(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """The changes that this version's configuration takes; few on a CPU, where none matters."""
+    fields, skipped = schema.Train.model_fields, settings.device == "cpu"
+    for key, value in CHANGES:
+        known = key in fields and _takes(fields[key], value)
+        if known and not (skipped and (key == "compile" or value in (16, 32))):
+            yield key, value
+
+
+def _takes(field: Any, value: Any) -> bool:
+    """Whether a key of the configuration has this value among those of its type."""
+
+    def plain(kind: Any) -> Iterator[Any]:
+        for inner in typing.get_args(kind) or (kind,):
+            if inner is kind or not typing.get_args(inner):
+                yield inner
+            else:
+                yield from plain(inner)
+
+    return any(value == each or type(value) is each for each in plain(field.annotation))
+
+
+def beside(part: Part, row: Row) -> Row:
+    """The row, with its tokens/s as a ratio to the baseline's."""
+    first = part.row(TABLE, "baseline")
+    return {**row, "/ baseline": row["tokens/s"] / first["tokens/s"] if first else None}
