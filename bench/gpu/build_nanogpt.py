@@ -31,12 +31,11 @@ def get_encoding(name):
     return _Encoding()
 """
 HELLASWAG = """
-import torch
-
 def iterate_examples(split):
     yield None
 
 def render_example(example):
+    import torch
     tokens = torch.ones((4, 8), dtype=torch.long)
     return None, tokens, torch.ones_like(tokens), 0
 """

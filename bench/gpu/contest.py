@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import tomli_w
 
@@ -29,7 +30,7 @@ def _trained(settings: Settings) -> Row:
     if missing := _missing("contests"):
         return check("all runs", expected, f"not run: {', '.join(missing)} not installed", None)
     seeds = list(SEEDS[:2] if settings.tiny else SEEDS)
-    values = {"data.dir": str(settings.tokens()), "train.device": settings.device}
+    values: dict[str, Any] = {"data.dir": str(settings.tokens()), "train.device": settings.device}
     values |= {"train.total_steps": 30, "eval.every": 10} | TINY if settings.tiny else {}
     contest = {
         "contest": {

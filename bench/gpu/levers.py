@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from bench.gpu.part import Part, Row, Settings
@@ -46,13 +47,13 @@ def measure(settings: Settings, part: Part) -> None:
             part.rows(
                 TABLE,
                 f"attention {kernel.removesuffix('_ATTENTION').lower()}",
-                lambda p=program: beside(part, ours(words, settings, p)),
+                partial(_changed, part, words, settings, program),
             )
     for key, value in changes(settings):
         text = str(value).lower() if isinstance(value, bool) else str(value)
         changed = [*words, f"--train.{key}", text]
-        part.rows(TABLE, f"{key} {text}", lambda w=changed: beside(part, ours(w, settings)))
-    part.rows(TABLE, "baseline again", lambda: beside(part, ours(words, settings)))
+        part.rows(TABLE, f"{key} {text}", partial(_changed, part, changed, settings))
+    part.rows(TABLE, "baseline again", partial(_changed, part, words, settings))
 
 
 def changes(settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -77,7 +78,9 @@ def _takes(field: Any, value: Any) -> bool:
     return any(value == each or type(value) is each for each in plain(field.annotation))
 
 
-def beside(part: Part, row: Row) -> Row:
-    """The row, with its tokens/s as a ratio to the baseline's."""
-    first = part.row(TABLE, "baseline")
+def _changed(
+    part: Part, words: list[str], settings: Settings, program: tuple[str, ...] = ("train_gpt2.py",)
+) -> Row:
+    """A row, with its tokens/s as a ratio to the baseline's."""
+    row, first = ours(words, settings, program), part.row(TABLE, "baseline")
     return {**row, "/ baseline": row["tokens/s"] / first["tokens/s"] if first else None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench import throughput
 from bench.gpu.part import TINY, Part, Row, Settings, check, flags, run
 from configs import load, size
@@ -16,10 +18,10 @@ STEPS = 3
 def measure(settings: Settings, part: Part) -> None:
     """A few updates at each size, with the micro-batch of its preset or the largest that fits."""
     if settings.tiny and settings.device == "cpu":
-        part.rows(TABLE, "tiny", lambda: [_of_a_process(settings)])
+        part.rows(TABLE, "tiny", partial(_of_a_process, settings))
         return
     for name in ("tiny",) if settings.tiny else SIZES:
-        part.rows(TABLE, name, lambda n=name: [_on_a_gpu(n, settings)])
+        part.rows(TABLE, name, partial(_on_a_gpu, name, settings))
 
 
 def _words(name: str, settings: Settings) -> list[str]:

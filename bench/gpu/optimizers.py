@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench import optimizer_step
 from bench.gpu.part import Part, Row, Settings
-from bench.gpu.smoke import against_reference
+from bench.gpu.reference import against_reference
 from bench.gpu.throughput import base, ours
 from optim import OPTIMIZERS
 
@@ -22,12 +23,12 @@ def measure(settings: Settings, part: Part) -> None:
     words = base(settings)
     for name in SHARE:
         preset = [words[0], f"configs/optimizer/{name}.toml", *words[1:]]
-        part.rows("training step with", name, lambda w=preset: _share(w, settings))
+        part.rows("training step with", name, partial(_share, preset, settings))
     names = list(dict.fromkeys((*FIRST, *OPTIMIZERS)))
     for name in TINY_NAMES if settings.tiny else names:
-        part.rows("optimizer", name, lambda n=name: _step(n, settings))
+        part.rows("optimizer", name, partial(_step, name, settings))
     for name in ("lion",) if settings.tiny else names:
-        work = lambda n=name: against_reference(n, settings.device, compiled=True)  # noqa: E731
+        work = partial(against_reference, name, settings.device, compiled=True)
         part.rows("compiled, against float64 on the CPU", name, work)
 
 

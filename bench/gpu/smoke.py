@@ -14,22 +14,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import optim
 from bench.gpu.part import ROOT, TINY, Part, Row, Settings, check, finished, flags, run
-from bench.optimizer_step import preset
+from bench.gpu.reference import against_reference
 from configs import Model
 from launch import attention
-from optim import OPTIMIZERS, build_optimizer
+from optim import OPTIMIZERS
 from record.checkpoints import found as checkpoints
 from record.checkpoints import step_of
 from record.hardware import version
 from record.runlog import read_metrics, read_record
-from train_gpt2 import GPT
 
 TABLE = "check"
 STEPS, EVERY = 60, 20  # updates of a run, and between its checkpoints
@@ -37,10 +36,6 @@ KILLED_AT, STOPPED_AT = 30, 45  # updates
 SHORT = 8  # updates of a run that is compared with another
 # Of losses near 5 nats, between equal runs on a GPU, whose kernels add in an order of their own.
 ROUNDING = 0.02
-# Of the distance that three steps move the weights, between float32 here and float64 on the CPU.
-# Products in bfloat16 or TF32, and signs of numbers near zero, are less alike than sums.
-TOLERANCE, OF_MATRICES = 1e-3, 0.05
-SHAPE = Model(vocab_size=256, block_size=32, n_layer=2, n_head=2, n_embd=64)
 
 
 def measure(settings: Settings, part: Part) -> None:
@@ -55,7 +50,7 @@ def measure(settings: Settings, part: Part) -> None:
         part.rows(TABLE, "CUDA against CPU", lambda: list(runs.against_cpu()))
     title = "three steps in float32, against float64 on the CPU"
     for name in OPTIMIZERS:
-        part.rows(title, name, lambda n=name: against_reference(n, settings.device))
+        part.rows(title, name, partial(against_reference, name, settings.device))
     part.rows(TABLE, "tests marked gpu", lambda: [_tests(settings)])
 
 
@@ -242,80 +237,6 @@ def _steps(directory: Path) -> set[int]:
     file = directory / "metrics.jsonl"
     text = file.read_text() if file.exists() else ""
     return {int(x) for x in re.findall(r'"step": ?(\d+)[^\n]*"train/loss"[^\n]*\n', text)}
-
-
-# ---------------------------------------------------------------- optimizers
-
-
-def against_reference(name: str, device: str, compiled: bool = False) -> Row:
-    """Three steps of an optimizer on the device in float32, and on the CPU in float64.
-
-    Both get the gradients of the float64 model, so that only the update is compared; the gradients
-    that the device has itself are compared as well.
-    """
-    reference = GPT.initialised(SHAPE, 1).double()
-    model = GPT.initialised(SHAPE, 1).to(device)
-    start = [p.detach().clone() for p in reference.parameters()]
-    elements = sum(p.numel() for p in start)
-    one, two = _optimizer(name, reference, False), _optimizer(name, model, compiled)
-    generator = torch.Generator().manual_seed(1)
-    gradients = 0.0
-    for step in range(3):
-        rows = torch.randint(256, (4, SHAPE.block_size + 1), generator=generator)
-        if one.curvature_due(step):
-            uniform = torch.rand(4, SHAPE.block_size, generator=generator)
-            gradients = max(gradients, _backward(reference, model, rows, uniform))
-            for optimizer in (one, two):
-                optimizer.update_curvature(rows.numel())
-                optimizer.zero_grad(set_to_none=True)
-        with (
-            optim.watched_logits(one, reference, step, lambda x: x),
-            optim.watched_logits(two, model, step, lambda x: x),
-        ):
-            gradients = max(gradients, _backward(reference, model, rows))
-        for optimizer in (one, two):
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-    moved = _norm(p.detach() - p0 for p, p0 in zip(reference.parameters(), start, strict=True))
-    found = [p.detach().cpu().double() for p in model.parameters()]
-    apart = _norm(p.detach() - q for p, q in zip(reference.parameters(), found, strict=True))
-    limit = OF_MATRICES if sum(one.update_costs()) > elements else TOLERANCE
-    ok = math.isfinite(apart) and moved > 0 and apart <= limit * moved and gradients <= 0.01
-    return {
-        "expected": f"finite, within {limit:g} of the way",
-        "found": f"{apart / moved:.1g} of {moved:.3g}; own gradients {gradients:.1g} apart",
-        "ok": ok,
-    }
-
-
-def _optimizer(name: str, model: GPT, compiled: bool) -> optim.Optimizer:
-    """By its preset; in a run of 100 updates."""
-    table = preset(name, SHAPE.n_head)
-    optimizer = build_optimizer(
-        table.pop("name"), model.parameter_groups(), total_steps=100, **table
-    )
-    optimizer.compile = compiled  # type: ignore[attr-defined]
-    return optimizer
-
-
-def _backward(
-    reference: GPT, model: GPT, rows: torch.Tensor, targets: torch.Tensor | None = None
-) -> float:
-    """Gradients of both; the model then has the reference's. Returns how far apart they were."""
-    for each in (reference, model):
-        given = rows.to(next(each.parameters()).device)
-        labels = given[:, 1:] if targets is None else targets.to(given.device)
-        each(given[:, :-1], labels).backward()
-    pairs = list(zip(reference.parameters(), model.parameters(), strict=True))
-    apart = _norm(p.grad - q.grad.cpu().double() for p, q in pairs)  # type: ignore[union-attr, operator]
-    whole = _norm(p.grad for p, _ in pairs)  # type: ignore[misc]
-    for p, q in pairs:
-        q.grad = p.grad.to(q)  # type: ignore[union-attr]
-    return apart / whole
-
-
-def _norm(tensors: Iterator[torch.Tensor]) -> float:
-    return math.sqrt(sum(float(t.square().sum()) for t in tensors))
 
 
 # ---------------------------------------------------------------- the tests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -24,7 +25,7 @@ def measure(settings: Settings, part: Part) -> None:
     for i in range(1, 2 if settings.tiny else ROUNDS + 1):
         part.rows(TABLE, f"ours, {i}", lambda: ours(words, settings))
         for name, compiled in PEERS.items() if settings.build_nanogpt else ():
-            part.rows(TABLE, f"{name}, {i}", lambda c=compiled: peer(words, settings, c))
+            part.rows(TABLE, f"{name}, {i}", partial(peer, words, settings, compiled))
     part.content["tables"].pop(RATIOS, None)
     part.content["done"].pop(f"{RATIOS}: all", None)  # they follow from what is there now
     part.rows(RATIOS, "all", lambda: list(goals(part, settings)))
