@@ -6,7 +6,7 @@ from functools import partial
 
 from bench import throughput
 from bench.gpu.part import TINY, Part, Row, Settings, check, flags, run
-from configs import load, size
+from configs import Model, load, size
 
 SIZES = ("124m", "350m", "774m", "1558m")
 STATE_BYTES = 8  # a parameter, of AdamW
@@ -18,54 +18,52 @@ STEPS = 3
 def measure(settings: Settings, part: Part) -> None:
     """A few updates at each size, with the micro-batch of its preset or the largest that fits."""
     if settings.tiny and settings.device == "cpu":
-        part.rows(TABLE, "tiny", partial(_of_a_process, settings))
+        part.rows(TABLE, "tiny", _of_a_process)
         return
     for name in ("tiny",) if settings.tiny else SIZES:
         part.rows(TABLE, name, partial(_on_a_gpu, name, settings))
-
-
-def _words(name: str, settings: Settings) -> list[str]:
-    if settings.tiny:
-        return ["configs/quickstart.toml", *flags(TINY | {"train.device": settings.device})]
-    model = f"configs/model/gpt2_{name}.toml"
-    return ["configs/gpt2_124m.toml", *([] if name == "124m" else [model])]
 
 
 def _on_a_gpu(name: str, settings: Settings) -> Row:
     """What the allocator gave at most, against the count; the context is not in either."""
     import torch
 
-    words = _words(name, settings)
+    model = f"configs/model/gpt2_{name}.toml"
+    words = ["configs/gpt2_124m.toml", *([] if name == "124m" else [model])]
+    if settings.tiny:
+        words = ["configs/quickstart.toml"]
     config = load(words)
     micro = config.train.micro_batch_size
+    assert isinstance(micro, int), "a preset says how many"
     limit = 0.9 * torch.cuda.get_device_properties(0).total_memory / size.GIB
-    while micro > 1 and _counted(words, micro) > limit:
+    while micro > 1 and _counted(config.model, micro) > limit:
         micro //= 2
-    counted = _counted(words, micro)
+    counted = _counted(config.model, micro)
     if counted > limit:
         return check(name, f"{counted:.3g} by counting", "more than this GPU has", None)
-    values = {
-        "train.micro_batch_size": micro,
-        "train.batch_tokens": 2 * micro * config.model.block_size,
-    }
-    figures = throughput.measured([*words, *flags(values)], STEPS, start=run, skipped=0)
-    return _compared(f"{name}, {micro} sequences", counted, figures["peak_memory_gib"])
+    batch = 2 * micro * config.model.block_size
+    words += flags({"train.micro_batch_size": micro, "train.batch_tokens": batch})
+    return _compared(f"{name}, {micro} sequences", counted, _peak(words))
 
 
-def _of_a_process(settings: Settings) -> Row:
+def _of_a_process() -> Row:
     """On a CPU the difference that micro-batches make: Python and torch are in both runs."""
-    words = _words("tiny", settings)
-    words += flags({"model.vocab_size": 2048, "train.batch_tokens": 512 * 32})
+    values = {"model.vocab_size": 2048, "train.batch_tokens": 512 * 32, "train.device": "cpu"}
     peaks, counts = [], []
     for micro in (8, 512):
-        given = [*words, "--train.micro_batch_size", str(micro)]
-        peaks.append(throughput.measured(given, STEPS, start=run, skipped=0)["peak_memory_gib"])
-        counts.append(_counted(words, micro, bfloat16=False, compiled=False))
+        given = TINY | values | {"train.micro_batch_size": micro}
+        words = ["configs/quickstart.toml", *flags(given)]
+        peaks.append(_peak(words))
+        counts.append(_counted(load(words).model, micro, gpu=False))
     return _compared("512 sequences more than 8", counts[1] - counts[0], peaks[1] - peaks[0])
 
 
-def _counted(words: list[str], micro: int, gpu: bool = True) -> float:
-    shape = load(words).model
+def _peak(words: list[str]) -> float:
+    figures = throughput.measured(words, STEPS, start=run, skipped=0)
+    return float(figures["peak_memory_gib"])
+
+
+def _counted(shape: Model, micro: int, gpu: bool = True) -> float:
     memory = size.memory(shape, micro, STATE_BYTES, bfloat16=gpu, compiled=gpu)
     return memory.total / size.GIB
 
