@@ -21,14 +21,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 import optim.by_role
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
 from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
 from launch import attention, session
+from launch.calls import called
 from launch.process import Process, Requests, print_once, run_main
-from record import checkpoints, hardware, parents, runlog, screen
+from launch.updates import Updates
+from record import checkpoints, parents, runlog, screen
 from record.metrics import StreamMetrics
+from record.profile import Profile
 
 # ------------------------------------------------------------------------------------ the model
 
@@ -225,8 +229,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     parents.put_weights(run.config, run.parent, model, optim.optimizer_of)
     optimizer = optim.optimizer_of(run.config, model.parameter_groups(), *process.place)
     optimizer.check_gradients = False  # the loop checks their norm before every step
-    compiles = process.device.type == "cuda" if settings.compile == "auto" else settings.compile
-    compiled: nn.Module = torch.compile(model, dynamic=False) if compiles else model  # type: ignore
+    compiled = called(model, settings, process.device)
     ddp_model = process.distribute(compiled, settings.gradient_dtype)
     dtype, autocast = process.precision(settings.dtype)
     metrics = StreamMetrics(settings.total_steps)
@@ -266,6 +269,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     config, process, step = run.config, run.process, state.progress.step
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
+    facts["profiled_updates"] = config.log.profile
     facts["optimizer_ranks"] = state.optimizer.ranks
     facts["attention"] = attention.taken(config.model, state.dtype, process.device)
     hashes = data_hashes(run.loader, run.held_out)
@@ -296,9 +300,10 @@ def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None
             model.require_backward_grad_sync = i == run.batch.micro_batches - 1  # type: ignore
         chunk = chunk.to(device, non_blocking=True)
         targets = chunk[:, 1:] if uniform is None else uniform[i * micro :][:micro]
-        with state.autocast:
+        with record_function("forward"), state.autocast:
             loss = model(chunk[:, :-1], targets) / run.batch.micro_batches
-        loss.backward()
+        with record_function("backward"):
+            loss.backward()
         total += loss.detach()
     return total
 
@@ -321,16 +326,20 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
     config, process, settings = run.config, run.process, run.config.train
     model, optimizer, progress = state.model, state.optimizer, state.progress
     prints, start_step, parameters = process.rank == 0, progress.step, list(model.parameters())
-    peak = hardware.peak_flops(process.device_name, state.dtype)
     arm = f"{config.optimizer.name} and {config.schedule.name}"
     inside = optim.Inside(config.diagnose.every, optimizer, run.batch, process)
     bar = screen.Screen(settings.total_steps, start_step, config.log.print_every, prints)
-    with bar, run.loader.batches(start_step, pin_memory=process.device.type == "cuda") as batches:
+    updates = Updates(process, config, log, bar, progress, state.dtype)
+    profile = Profile(config.directory, config.log.profile if prints else 0, bar.say)
+    prefetched = run.loader.batches(start_step, pin_memory=process.device.type == "cuda")
+    with bar, profile, prefetched as batches:
         for step in range(start_step, settings.total_steps + 1):
             last = step == settings.total_steps
             # ---- 1. evaluate
             if (last or step % config.eval.every == 0) and progress.evaluated != step:
-                val_loss = measure(run, state, log, step)
+                updates.report()
+                with record_function("evaluation"):
+                    val_loss = measure(run, state, log, step)
                 bar.evaluated(step, val_loss)
                 if not math.isfinite(val_loss):
                     bar.say(f"diverged: val loss {val_loss} after {step} updates with {arm}")
@@ -339,15 +348,19 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             # ---- 2. checkpoint
             due = config.checkpoint.every and step % config.checkpoint.every == 0
             if last or (due and step > start_step):
-                session.save_checkpoint(process, config, log, state)
+                updates.report()
+                with record_function("checkpoint"):
+                    session.save_checkpoint(process, config, log, state)
             if last:
                 break
 
             # ---- 3. gradients. The clock is training time: it runs from here to the update's end.
-            began, signals.at_once = time.perf_counter(), False  # from now on a stop saves
+            updates.start()
+            signals.at_once = False  # from now on a stop saves
             # A function of the step (on a GPU also of the seed), equal on all ranks: no state.
             torch.manual_seed((config.seed << 32) + step)
-            rows = next(batches)
+            with record_function("data"):
+                rows = next(batches)
             if optimizer.curvature_due(step):  # a row draws the same labels on any rank
                 uniform = torch.rand(run.batch.size, config.model.block_size)
                 uniform = uniform[process.rank * run.batch.rows :][: run.batch.rows]
@@ -364,6 +377,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             # the weights unseen, and ranks could not agree to stop at the same step.
             results = torch.cat([process.sum(sums), norm.view(1)])
             loss_sum, stop_requested, grad_norm = results.tolist()
+            updates.report()  # of the update before, whose end the device has passed
             train_loss = loss_sum / process.world_size
             finite = math.isfinite(train_loss) and math.isfinite(grad_norm)
 
@@ -372,45 +386,32 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
                 group["lr"] = group["initial_lr"] * run.schedule(step, group["role"])
 
             # ---- 6. update
-            with inside.update(grad_norm, applied=finite):
-                optimizer_began = time.perf_counter()
+            with inside.update(grad_norm, applied=finite), updates.optimizing():
                 if finite:
                     optimizer.step()
-                    process.synchronize()
-                optimizer_seconds = time.perf_counter() - optimizer_began
             optimizer.zero_grad(set_to_none=True)
-            step_seconds = time.perf_counter() - began
+            updates.mark()
 
             # ---- 7. log. The clock has stopped.
-            progress.train_seconds += step_seconds
             lr = optimizer.param_groups[0]["lr"]
-            curves = optim.curves(optimizer, run.schedule)  # of what all ranks keep
-            if prints:
-                speed = settings.batch_tokens / step_seconds
-                flops = speed * size.flops_per_token(config.model) / process.world_size
-                values = {
-                    "train/loss": train_loss,
-                    "train/grad_norm": grad_norm,
-                    "train/lr": lr,
-                    **(state.metrics.update(train_loss, grad_norm) if finite else {}),
-                    "time/train_seconds": progress.train_seconds,
-                    "time/step_ms": 1e3 * step_seconds,
-                    "time/optimizer_ms": 1e3 * optimizer_seconds,
-                    "time/data_wait_ms": 1e3 * batches.wait_seconds,
-                    "tokens": (step + 1) * settings.batch_tokens,
-                    "tokens_per_second": speed,
-                    "mfu": flops / peak if peak else None,
-                    "memory/peak_gib": hardware.peak_memory_gib(process.device),
-                    **curves,
-                }
-                log.log(step, values, inside.found)
-                bar.stepped(step, values)
+            values = {
+                "train/loss": train_loss,
+                "train/grad_norm": grad_norm,
+                "train/lr": lr,
+                **(state.metrics.update(train_loss, grad_norm) if finite else {}),
+                "time/data_wait_ms": 1e3 * batches.wait_seconds,
+                **optim.curves(optimizer, run.schedule),  # of what all ranks keep
+            }
+            updates.log_later(step, values, inside.found)
             if not finite:
+                updates.report()
                 what = f"loss {train_loss}, gradient norm {grad_norm} at step {step}"
                 bar.say(f"diverged: {what} with {arm}, lr {lr:.3g}; this update was not applied")
                 return "diverged"
             progress.step = step + 1
+            profile.step()
             if stop_requested:
+                updates.report()
                 session.save_checkpoint(process, config, log, state)
                 who = signals[0] if signals else "a signal to another process"
                 bar.say(f"stopped by {who} at step {step + 1}; the same command resumes there")

@@ -74,13 +74,18 @@ class Train(Strict):
         gt=0, description="sequences per forward pass and rank, at most; saves memory, not results"
     )
     grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0: no clipping")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of matrix products (autocast); auto: bfloat16 on CUDA, else float32"
+    dtype: Literal["auto", "float32", "bfloat16", "bfloat16-weights"] = Field(
+        "auto",
+        description="of matrix products (autocast); auto: bfloat16 on CUDA, else float32;"
+        " bfloat16-weights: also of the weights' copies and of the residual stream",
     )
     gradient_dtype: Literal["bfloat16"] | None = Field(
         None, description="of gradients on their way between ranks; default: float32, as computed"
     )
-    compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on CUDA")
+    compile: Literal["auto", "max-autotune"] | bool = Field(
+        "auto",
+        description="torch.compile; auto: on CUDA; max-autotune: also times kernels, for minutes",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if present")
     shard_optimizer: Literal["auto"] | bool = Field(
         "auto",
@@ -135,6 +140,9 @@ class Log(Strict):
     group: str | None = Field(None, description="W&B group: the contest")
     job_type: str | None = Field(None, description="W&B job type: the arm")
     tensorboard: bool = Field(False, description="also write event files for TensorBoard")
+    profile: int = Field(
+        0, ge=0, description="updates after a launch's first one to trace: where does the time go?"
+    )
 
 
 class Named(BaseModel):

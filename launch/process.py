@@ -110,6 +110,8 @@ class Process:
             dtype = "bfloat16" if native else "float32"
         if dtype == "float32":  # TF32 where a GPU has it; a CPU's bits must not depend on its kind
             torch.set_float32_matmul_precision("high" if cuda else "highest")
+        if dtype == "bfloat16-weights":  # launch.calls makes them
+            dtype = "bfloat16"
         bfloat16 = dtype == "bfloat16"
         return dtype, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 

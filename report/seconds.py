@@ -16,6 +16,7 @@ from report.run import Run
 
 MARGIN = 0.5  # of the load average, for the system's own work
 SIDE_BY_SIDE = "another run of this study at the same time"
+PROFILED = "some of its updates were profiled, which takes time"
 NOT_RECORDED = "whether it shared its machine is not recorded"
 TIMES = ("train_seconds", "step_ms", "optimizer_ms", "data_wait_ms", "tokens_per_second", "mfu")
 
@@ -61,6 +62,8 @@ def _recorded(run: Run) -> str | None:
         return NOT_RECORDED
     if most := max(counts):
         return f"{most} other run{'s' if most > 1 else ''} on its machine"
+    if any((launch.get("environment") or {}).get("profiled_updates") for launch in launches):
+        return PROFILED
     return next(filter(None, map(_loaded, launches)), None)
 
 

@@ -12,7 +12,7 @@ import torch
 import train_gpt2
 from configs import load
 from data import Loader, Prefetcher, open_split
-from launch import session
+from launch import session, updates
 from launch.process import Process
 from record import checkpoints, hardware, screen
 from record.runlog import read_metrics, read_record, read_summary
@@ -21,7 +21,7 @@ from tests.test_resume import interrupted
 from train_gpt2 import GPT, main
 
 
-def updates(runs):
+def lines_of(runs):
     return [line for line in read_metrics(only_run(runs)) if "train/loss" in line]
 
 
@@ -33,14 +33,14 @@ def test_mfu_is_the_share_of_the_devices_peak(tiny, tmp_path, monkeypatch, dtype
         asked.append((name, of))
         return 1e9
 
-    monkeypatch.setattr(train_gpt2.hardware, "peak_flops", peak)
+    monkeypatch.setattr(hardware, "peak_flops", peak)
     assert main([*tiny, "--train.dtype", dtype, "--train.total_steps", "3"]) == 0
     assert asked == [("cpu", dtype)]
     summary = read_summary(only_run(tmp_path / "runs"))
     assert summary["run"] == only_run(tmp_path / "runs").name
     n = 256 * 32 + 2 * 12_704 + 64  # without the positions
     assert summary["flops_per_token"] == 6 * n + 12 * 2 * 32 * 32
-    for line in updates(tmp_path / "runs"):
+    for line in lines_of(tmp_path / "runs"):
         done = summary["flops_per_token"] * 512 / (line["time/step_ms"] / 1e3)
         assert line["mfu"] == pytest.approx(done / 1e9)
 
@@ -82,9 +82,9 @@ def test_a_stopped_run_has_one_checkpoint_more_and_says_who_asked(tiny, tmp_path
     found = [checkpoints.step_of(path) for path in checkpoints.found(directory / "checkpoints")]
     assert found == [6, 4]
     assert read_summary(directory)["status"] == "stopped"
-    assert [line["step"] for line in updates(tmp_path / "runs")] == list(range(6))
+    assert [line["step"] for line in lines_of(tmp_path / "runs")] == list(range(6))
     assert main([*tiny]) == 0
-    assert [line["step"] for line in updates(tmp_path / "runs")] == list(range(12))
+    assert [line["step"] for line in lines_of(tmp_path / "runs")] == list(range(12))
     val = [x["step"] for x in read_metrics(directory) if "val/loss" in x]
     assert val == [0, 5, 10, 12]
 
@@ -285,6 +285,7 @@ def test_every_duration_is_taken_where_its_name_says(tiny, tmp_path, monkeypatch
 
     clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
     monkeypatch.setattr(train_gpt2, "time", clock)
+    monkeypatch.setattr(updates, "time", clock)
     monkeypatch.setattr(Prefetcher, "__next__", waited)
     assert main(tiny) == 0
     for line in read_metrics(only_run(tmp_path / "runs")):
@@ -326,4 +327,4 @@ def test_the_rate_that_is_recorded_is_that_of_the_hidden_matrices(tiny, tmp_path
 
     monkeypatch.setattr(GPT, "parameter_groups", slower)
     assert main([*tiny, "--schedule.name", "constant", "--optimizer.lr", "0.002"]) == 0
-    assert [line["train/lr"] for line in updates(tmp_path / "runs")][-1] == 0.002
+    assert [line["train/lr"] for line in lines_of(tmp_path / "runs")][-1] == 0.002

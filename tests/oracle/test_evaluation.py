@@ -15,7 +15,8 @@ ROWS = 11  # rank 0 evaluates 4 + 1 of them, rank 1 4 + 2
 
 PROGRAM = """import sys
 import train_gpt2  # as a module, so that its mutants are seen
-train_gpt2.hardware.peak_flops = lambda name, dtype: 1e9
+from record import hardware
+hardware.peak_flops = lambda name, dtype: 1e9
 sys.exit(train_gpt2.main(sys.argv[1:]))
 """
 

@@ -54,6 +54,14 @@ def test_other_runs_at_either_end_of_any_launch_count_against_it():
     assert reason(many) == "7 other runs on its machine"
 
 
+def test_a_profiled_launch_counts_against_a_run():
+    profiled = launch(20, 30)
+    profiled["environment"]["profiled_updates"] = 5
+    assert reason(launch(), profiled) == "some of its updates were profiled, which takes time"
+    profiled["environment"]["profiled_updates"] = 0
+    assert reason(launch(), profiled) is None
+
+
 @pytest.mark.parametrize(
     "entry",
     [
