@@ -227,7 +227,7 @@ def test_the_recorded_peak_of_memory_is_that_of_the_loop(tiny, tmp_path, monkeyp
     before = hardware.peak_memory_gib(torch.device("cpu"))
     monkeypatch.setattr(train_gpt2, "warm_up", warm_up)
     assert main(tiny) == 0
-    assert all(x["memory/peak_gib"] < before + 0.5 for x in updates(tmp_path / "runs"))
+    assert all(x["memory/peak_gib"] < before + 0.5 for x in lines_of(tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(("start", "passes"), [(0, ["int64", "float32"]), (10, ["int64"])])
