@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ def _compiled(
     # docs.pytorch.org/docs/stable/generated/torch.compile.html). Without CUDA graphs, whose gain is
     # in kernels shorter than their launch.
     mode = "max-autotune-no-cudagraphs" if setting == "max-autotune" else None
-    return torch.compile(function, dynamic=False, mode=mode)
+    return cast("Called", torch.compile(function, dynamic=False, mode=mode))
 
 
 class Bfloat16Weights(nn.Module):
@@ -54,7 +54,7 @@ class Bfloat16Weights(nn.Module):
         self.copies = [torch.empty_like(p, dtype=torch.bfloat16) for p in self.masters.values()]
 
         def call(weights: dict[str, Tensor], *inputs: Any) -> Tensor:
-            return torch.func.functional_call(model, weights, inputs)  # type: ignore[no-any-return]
+            return torch.func.functional_call(model, weights, inputs)
 
         self.call = _compiled(call, compile, device)
 
