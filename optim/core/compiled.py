@@ -123,8 +123,8 @@ class CompiledUpdate:
         except Exception as error:  # no compiler, or one of a hundred ways it can fail
             reason = " ".join(f"{type(error).__name__}: {error}".split("\n")[:2])
             warnings.warn(
-                "optimizer steps are not compiled and so take several times as long;"
-                f" torch.compile needs g++ on a CPU and triton on a GPU ({reason})",
+                "optimizer steps are not compiled and so take several times as long; install what"
+                f" torch.compile needs: g++ on a CPU, triton and gcc on a GPU ({reason})",
                 RuntimeWarning,
                 stacklevel=2,
             )

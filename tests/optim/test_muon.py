@@ -1,7 +1,5 @@
 """Muon against torch.optim.Muon in full precision, and what orthogonalisation promises."""
 
-import importlib
-
 import pytest
 import torch
 
@@ -11,14 +9,20 @@ from optim.core.orthogonal import orthogonal
 from tests.optim import oracles_matrix as oracles
 from tests.optim import oracles_muon
 
-torch_muon = importlib.import_module("torch.optim._muon")
 MATRICES = {"tall": (12, 8), "wide": (8, 12), "square": (8, 8), "another": (12, 8)}
 
 
 @pytest.fixture
 def full_precision(monkeypatch):
-    """torch.optim.Muon without its cast to bfloat16."""
-    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.clone())
+    """torch.optim.Muon without its cast to bfloat16, which is `bfloat16()` up to torch 2.14."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    to = torch.Tensor.to
+
+    def without_cast(tensor, *words, **named):
+        cast = named.get("dtype") == torch.bfloat16
+        return tensor.clone() if cast else to(tensor, *words, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", without_cast)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])

@@ -136,21 +136,3 @@ def test_a_warm_up_without_the_safeguard_is_named(parameters, groups):
     assert plain.check_schedule(build_schedule("cosine", 100, warmup_steps=0)) is None
     safe = build_optimizer("prodigy", groups(parameters()), safeguard_warmup=True)
     assert safe.check_schedule(schedule) is None
-
-
-def test_compiled_equals_plain():
-    results = []
-    for compiled in (False, True):
-        generator = torch.Generator().manual_seed(1)
-        start = torch.randn(40_000, generator=generator)
-        one, two = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start[:7].clone())
-        optimizer = build_optimizer("prodigy", [one, two], weight_decay=0.1)
-        optimizer.compile = compiled
-        optimizer.warm_up()
-        assert "d" not in optimizer.param_groups[0]
-        for _ in range(4):
-            for p in (one, two):
-                p.grad = start[: p.numel()] + 0.1 * torch.randn(p.shape, generator=generator)
-            optimizer.step()
-        results.append(torch.cat([one.detach(), two.detach()]))
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)

@@ -143,22 +143,3 @@ def test_a_decaying_schedule_is_named(name, parameters, groups):
         assert "\n" not in conflict
     plain = build_optimizer("adamw", groups(parameters()))
     assert plain.check_schedule(build_schedule("cosine", 100)) is None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_compiled_equals_plain(name):
-    """A tensor large enough for its own kernel, and an lr that changes."""
-    results = []
-    for compiled in (False, True):
-        generator = torch.Generator().manual_seed(1)
-        p = torch.nn.Parameter(torch.randn(40_000, generator=generator))
-        optimizer = build_optimizer(name, [p], weight_decay=0.1)
-        optimizer.compile = compiled
-        optimizer.warm_up()
-        assert "weight_sums" not in optimizer.param_groups[0]
-        for step in range(4):
-            optimizer.param_groups[0]["lr"] = 0.01 * (step + 1)
-            p.grad = torch.randn(p.shape, generator=generator)
-            optimizer.step()
-        results.append(p.detach())
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)

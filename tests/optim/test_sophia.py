@@ -94,24 +94,6 @@ def test_curvature_before_the_first_step_and_in_a_checkpoint(parameters, groups,
     assert all(state["step"] == 8 for state in resumed.state.values())
 
 
-def test_compiled_equals_plain():
-    results = []
-    for compiled in (False, True):
-        generator = torch.Generator().manual_seed(1)
-        p = torch.nn.Parameter(torch.randn(40_000, generator=generator))
-        optimizer = build_optimizer("sophia_g", [p], weight_decay=0.1, rho=0.5)
-        optimizer.compile = compiled
-        optimizer.warm_up()
-        assert not optimizer.state
-        for step in range(4):
-            optimizer.param_groups[0]["lr"] = 0.01 * (step + 1)
-            p.grad = torch.randn(p.shape, generator=generator)
-            optimizer.update_curvature(TOKENS + step)
-            optimizer.step()
-        results.append(p.detach())
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-
-
 def test_other_optimizers_ask_for_no_curvature(parameters, groups):
     assert not any(
         build_optimizer(name, groups(parameters())).curvature_due(step)
