@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +34,7 @@ from bench.gpu import table
 from bench.gpu.machine import facts
 from bench.gpu.part import ROOT, Part, Settings
 from configs import ConfigError
-from launch.signals import end_with
+from launch.signals import end_with, stop_requests
 from storage import LockedError, lock, read_json, write_atomically, write_json
 
 TICK = 0.2  # s between looks at a part
@@ -76,14 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(_page(settings))
             return 0
         _check(settings)
-        with lock(settings.out):
-            return _measure_all(settings, time.monotonic() + 60 * options.minutes)
+        with lock(settings.out), stop_requests() as signals:
+            return _measure_all(settings, time.monotonic() + 60 * options.minutes, signals)
     except (ConfigError, LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,10 +109,8 @@ def _check(settings: Settings) -> None:
     Raises:
         ConfigError: one of them does not fit.
     """
-    if settings.device == "cpu":
-        if not settings.tiny:
-            raise ConfigError("--device cpu needs --tiny: 124M parameters are too many for a CPU")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for all that is started here
+    if settings.device == "cpu" and not settings.tiny:
+        raise ConfigError("--device cpu needs --tiny: 124M parameters are too many for a CPU")
     peer = settings.build_nanogpt
     if peer and not (peer / "train_gpt2.py").is_file():
         raise ConfigError(f"{peer} has no train_gpt2.py; clone karpathy/build-nanogpt there")
@@ -131,10 +127,8 @@ def _check(settings: Settings) -> None:
     write_json(file, now)
 
 
-def _measure_all(settings: Settings, end: float) -> int:
+def _measure_all(settings: Settings, end: float, signals: Sequence[str]) -> int:
     """All parts until `end`; prints what is wrong or missing, and returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # which a shell's background jobs ignore
-        signal.signal(number, _stop)
     machine = read_json(settings.out / "machine.json") or {}
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
     problems = []
@@ -144,20 +138,20 @@ def _measure_all(settings: Settings, end: float) -> int:
         began = time.monotonic()
         print(f"\n{name}, about {plan.estimate:g} min on a GPU", flush=True)
         command = [sys.executable, "-m", "bench.gpu", "--part", name, *settings.words]
-        reason = _carry_out(settings, name, plan, min(end, began + 60 * plan.limit), command)
+        limit = min(end, began + 60 * plan.limit)
+        reason = _carry_out(settings, name, plan, limit, command, signals)
         part = Part(settings.out, name)
         found = [*part.problems(), *([reason] if reason else [])]
         problems += [f"{name}: {line}" for line in found]
         state = "; ".join(found) or "as expected"
         print(f"{name}: {time.monotonic() - began:.0f} s, {state}", flush=True)
         write_atomically(settings.out / "gpu.md", _page(settings))
+        if signals:
+            print(f"stopped by {signals[0]}; the same command goes on from here", file=sys.stderr)
+            return 1
     print(f"\nwritten to {settings.out / 'gpu.md'}")
     print("\n".join(problems) or "all is measured, and as expected")
     return 1 if problems else 0
-
-
-def _stop(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _page(settings: Settings) -> str:
@@ -172,27 +166,34 @@ def _page(settings: Settings) -> str:
 
 
 def _carry_out(
-    settings: Settings, name: str, plan: Plan, end: float, command: list[str]
+    settings: Settings,
+    name: str,
+    plan: Plan,
+    end: float,
+    command: list[str],
+    signals: Sequence[str],
 ) -> str | None:
-    """Do one part by `command` until `end`; returns why it is not whole, or None.
+    """Do one part by `command` until `end` or a signal; returns why it is not whole, or None.
 
     The process of a part ends at the first row that fails: a GPU may be unusable after it. The
     next process goes on with the row that follows.
     """
     Part(settings.out, name).retry()
     log = settings.out / f"{name}.log"
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if settings.device == "cpu" else {}
     while time.monotonic() < end:
         with log.open("ab") as file:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
+                env=os.environ | hidden,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=end_with(os.getpid()),
             )
         try:
-            reason = _wait(process, settings, name, plan, end)
+            reason = _wait(process, settings, name, plan, end, signals)
         finally:
             _end(process)
         if reason is None:
@@ -201,16 +202,21 @@ def _carry_out(
             break
         if not Part(settings.out, name).fail(reason):
             return reason  # before its first row: another process would fail as well
-    return f"no time was left; {log.name} has its last lines"
+    return "stopped" if signals else f"no time was left; {log.name} has its last lines"
 
 
 def _wait(
-    process: subprocess.Popen[bytes], settings: Settings, name: str, plan: Plan, end: float
+    process: subprocess.Popen[bytes],
+    settings: Settings,
+    name: str,
+    plan: Plan,
+    end: float,
+    signals: Sequence[str],
 ) -> str | None:
     """Until the process ends: None if well, else why not; "" if the part has no time left."""
     shown = None
     while process.poll() is None:
-        if time.monotonic() > end:
+        if signals or time.monotonic() > end:
             return ""
         now: dict[str, Any] | None = Part(settings.out, name).content["now"]
         if now and now != shown:

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -48,7 +49,7 @@ def settings(folder, **given):
 def carried_out(folder, how):
     command = [sys.executable, "-c", PROGRAM, str(folder), how]
     plan = Plan("a part", estimate=1, limit=1, row=1 / 60)
-    return _carry_out(settings(folder), "smoke", plan, time.monotonic() + 60, command)
+    return _carry_out(settings(folder), "smoke", plan, time.monotonic() + 60, command, [])
 
 
 def test_rows_that_fail_hang_or_die_are_recorded_and_tried_again_by_the_next_start(tmp_path):
@@ -77,8 +78,17 @@ def test_a_part_that_cannot_start_says_so_and_is_not_started_again_and_again(tmp
     plan = Plan("a part", 1, 1, 1)
     command = [sys.executable, "-c", "raise SystemExit('no module named torch')"]
     end = time.monotonic() + 60
-    reason = _carry_out(settings(tmp_path), "smoke", plan, end, command)
+    reason = _carry_out(settings(tmp_path), "smoke", plan, end, command, [])
     assert reason == "exit code 1; last line: no module named torch"
+
+
+def test_a_signal_ends_the_part(tmp_path):
+    code = "import subprocess, sys; print(1, flush=True); subprocess.run(['sleep', '60'])"
+    signals, plan, end = [], Plan("a part", 1, 1, 1), time.monotonic() + 60
+    threading.Timer(0.5, signals.append, ["SIGTERM"]).start()
+    given = settings(tmp_path), "smoke", plan, end, [sys.executable, "-c", code], signals
+    assert _carry_out(*given) == "stopped"
+    assert time.monotonic() < end - 30
 
 
 def test_page_has_a_table_for_all_rows_and_says_what_failed(tmp_path):
