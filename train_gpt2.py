@@ -235,7 +235,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     metrics = StreamMetrics(settings.total_steps)
     state = State(model, compiled, ddp_model, optimizer, dtype, autocast, metrics)
     if checkpoint:
-        saved = checkpoints.load(checkpoint, run.config.run_name)
+        saved = checkpoints.load(checkpoint, run.config.run_name, mmap=True)
         state.progress = checkpoints.restore(saved, metrics, model, optimizer)
     else:
         parents.put_state(run.config, run.parent, optimizer)
@@ -350,7 +350,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             if last or (due and step > start_step):
                 updates.report()
                 with record_function("checkpoint"):
-                    session.save_checkpoint(process, config, log, state)
+                    session.save_checkpoint(process, config, log, state, wait=last)
             if last:
                 break
 
@@ -412,7 +412,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             profile.step()
             if stop_requested:
                 updates.report()
-                session.save_checkpoint(process, config, log, state)
+                session.save_checkpoint(process, config, log, state, wait=True)
                 who = signals[0] if signals else "a signal to another process"
                 bar.say(f"stopped by {who} at step {step + 1}; the same command resumes there")
                 return "stopped"

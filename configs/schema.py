@@ -106,6 +106,9 @@ class Checkpoint(Strict):
 
     every: int = Field(1000, ge=0, description="updates between checkpoints; 0: only at the end")
     keep: int = Field(2, gt=0, description="newest checkpoints kept")
+    background: bool = Field(
+        True, description="write them while training goes on, from a copy in rank 0's memory"
+    )
 
 
 class Launch(Strict):

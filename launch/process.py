@@ -33,7 +33,7 @@ from launch.signals import (
 from record.hardware import multiplies_bfloat16
 
 # Time-out of a collective, in units of launch.timeout_seconds. Heartbeat notices silent ranks, so
-# this one is for ranks that live but hang. A checkpoint must be faster, since they wait for it.
+# this one is for ranks that live but hang. A checkpoint that they wait for must be faster.
 COLLECTIVE_TIMEOUTS = 20
 
 

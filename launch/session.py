@@ -97,22 +97,40 @@ def _other_data(process: Process, hashes: Mapping[str, str]) -> str | None:
     return None
 
 
-def save_checkpoint(process: Process, config: Config, log: runlog.Log, state: Any) -> None:
+def save_checkpoint(
+    process: Process, config: Config, log: runlog.Log, state: Any, *, wait: bool
+) -> None:
     """Write a checkpoint, after the lines of metrics.jsonl that belong to it are on disk.
+
+    Unless `wait`, it is copied now and written on a thread. If that fails, `log.failure` says so,
+    and the next call raises it.
 
     state: progress, metrics, model and optimizer, as attributes.
 
     Raises:
-        RunError: one of them cannot be written; on all ranks, which stop together.
+        RunError: it, a line or the checkpoint before it cannot be written; on all ranks, which
+            stop together.
     """
-    folder, keep = config.directory / "checkpoints", config.checkpoint.keep
     weights = state.optimizer.whole_state_dict(), _evaluated(state)  # all ranks take part
-    parts = config.run_name, config.toml(), state.progress, state.metrics, state.model, *weights
     remedy = "earlier checkpoints are intact: make room, then give the same command again"
     problem = f"stopped at step {state.progress.step}: {{}}; {remedy}"
-    _on_rank_0(
-        process, lambda: checkpoints.save(folder, keep, checkpoints.capture(log, *parts)), problem
-    )
+    parts = config.run_name, config.toml(), state.progress, state.metrics, state.model, *weights
+    _on_rank_0(process, lambda: _save(config, log, parts, wait), problem)
+
+
+def _save(config: Config, log: runlog.Log, parts: tuple[Any, ...], wait: bool) -> None:
+    assert isinstance(log, runlog.RunLog), "only rank 0 saves"
+    log.writer.wait()
+    saved = checkpoints.capture(log, *parts)
+
+    def write(saved: checkpoints.Checkpoint) -> None:
+        log.sync()  # a power cut must not take a line that the checkpoint counts
+        checkpoints.save(config.directory / "checkpoints", config.checkpoint.keep, saved)
+
+    if wait or not config.checkpoint.background:
+        write(saved)
+    else:
+        log.writer.write(saved, write)
 
 
 def _evaluated(state: Any) -> dict[str, Tensor] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,12 @@ def capture(
     optimizer: dict[str, Any],
     evaluated: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """The run `run` as it stands, once the lines of metrics.jsonl that belong to it are on disk.
+    """The run `run` as it stands: tensors that training goes on to change, not copies.
 
     optimizer: its whole state_dict. evaluated: as in Checkpoint.
 
     Raises:
-        OSError: a line could not be written.
+        OSError: a line of metrics.jsonl could not be written.
     """
     progress.metrics, progress.log_offset = metrics.state_dict(), log.offset()
     return Checkpoint(run, config, progress, model.state_dict(), optimizer, evaluated)
@@ -70,9 +70,33 @@ def capture(
 def restore(saved: Checkpoint, metrics: StreamMetrics, model: Any, optimizer: Any) -> Progress:
     """Put what was saved into these three; returns the progress of the run."""
     model.load_state_dict(saved.model)
-    optimizer.load_state_dict(saved.optimizer)
+    put_state(optimizer, saved.optimizer)
     metrics.load_state_dict(saved.progress.metrics)
     return saved.progress
+
+
+def put_state(optimizer: Any, saved: dict[str, Any]) -> None:
+    """`optimizer.load_state_dict(saved)`; afterwards none of its tensors lies in a mapped file.
+
+    torch copies what goes to a GPU, and takes the rest as it is. State that lay in a file would
+    keep its space on the disk when it is removed, and would be lost with it on a network.
+    """
+    import torch
+
+    optimizer.load_state_dict(saved)
+    with torch.no_grad():
+        for x in _tensors(optimizer.state_dict()):
+            if x.device.type == "cpu":
+                x.set_(x.untyped_storage().clone(), x.storage_offset(), x.shape, x.stride())
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """All tensors in dicts, lists and tuples."""
+    if hasattr(value, "untyped_storage"):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(each)
 
 
 def save(folder: Path, keep: int, checkpoint: Checkpoint) -> Path:
@@ -90,7 +114,7 @@ def save(folder: Path, keep: int, checkpoint: Checkpoint) -> Path:
 
 
 def load(path: Path, run: str | None = None, *, mmap: bool = False) -> Checkpoint:
-    """A saved checkpoint, on the CPU; with `mmap` tensors are read when they are used.
+    """A saved checkpoint, on the CPU; with `mmap` tensors lie in the file, and are read when used.
 
     Raises:
         RecordError: it holds what cannot be loaded safely, or belongs to a run other than `run`.

@@ -192,7 +192,7 @@ def put_state(config: Config, saved: Checkpoint | None, optimizer: Any) -> None:
         theirs | ours for theirs, ours in zip(saved.optimizer["param_groups"], own, strict=True)
     ]
     try:
-        optimizer.load_state_dict({**saved.optimizer, "param_groups": groups})
+        checkpoints.put_state(optimizer, {**saved.optimizer, "param_groups": groups})
     except ValueError as error:
         raise ConfigError(f"init_optimizer = true: {error}") from None
 

@@ -34,6 +34,7 @@ from record.inside import InsideFile
 from record.machine import machine_now
 from record.tensorboard import Curves
 from record.wandb_mirror import Mirror, WandbOptions
+from record.writer import Writer
 from storage import LockedError, write_atomically
 
 CONFIG, RECORD, METRICS, SUMMARY = "config.toml", "record.json", "metrics.jsonl", "summary.json"
@@ -52,7 +53,7 @@ class RunLog:
 
     directory: created if absent. Take `lock(directory)` first.
     config_toml: text of config.toml. config: the same as nested dicts, for W&B.
-    resume_offset: what `offset()` gave when the checkpoint was written; metrics.jsonl is cut back
+    resume_offset: what `offset()` gave for the checkpoint; metrics.jsonl is cut back
     to it. None starts afresh: it replaces the metrics and facts of an earlier attempt that never
     reached a checkpoint, and keeps its entry in `launches`.
     wandb: where to mirror, see WandbOptions. tensorboard: whether to mirror there too.
@@ -74,7 +75,8 @@ class RunLog:
         held: IO[str] | None = None,
     ) -> None:
         self.directory, self.held = directory, held
-        self.failure: OSError | None = None  # of the first line that could not be written
+        self.lost_line: OSError | None = None  # why a line could not be written
+        self.writer = Writer()  # of checkpoints
         self.ended = False
         directory.mkdir(parents=True, exist_ok=True)
         self.metrics = _open_metrics(directory / METRICS, resume_offset)
@@ -105,7 +107,7 @@ class RunLog:
         of its own, and a few numbers of it into the line.
 
         A killed process loses no line that log() returned from; a lost machine may lose those
-        after the last offset(). A line that cannot be written sets `failure`: the caller stops at
+        after the last sync(). A line that cannot be written sets `failure`: the caller stops at
         the next step boundary, where all ranks can.
 
         Raises:
@@ -119,23 +121,34 @@ class RunLog:
             self.metrics.write(encode({"step": step, **values}) + b"\n")
             self.metrics.flush()
         except OSError as error:
-            self.failure = self.failure or error
+            self.lost_line = self.lost_line or error
         self.mirror.log(step, values)
         if self.curves:
             self.curves.log(step, values)
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why a line or a checkpoint could not be written, once that is known."""
+        return self.lost_line or self.writer.failure
+
     def offset(self) -> int:
-        """Bytes of metrics.jsonl that are now safe on disk (fsync); store it in the checkpoint.
+        """Bytes of metrics.jsonl so far, which a checkpoint stores; `sync` comes before its name.
 
         Raises:
-            OSError: they are not, or an earlier line could not be written.
+            OSError: a line could not be written.
         """
-        if self.failure:
-            raise OSError(f"cannot write {self.directory / METRICS}: {self.failure}")
-        self.metrics.flush()
+        if self.lost_line:
+            raise OSError(f"cannot write {self.directory / METRICS}: {self.lost_line}")
+        return self.metrics.tell()
+
+    def sync(self) -> None:
+        """Make all lines so far safe on disk; any thread may call it.
+
+        Raises:
+            OSError: they are not.
+        """
         os.fsync(self.metrics.fileno())
         self.inside.sync()
-        return self.metrics.tell()
 
     def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
         """Record what this launch starts with; the first launch's hashes stay.
@@ -191,7 +204,9 @@ class RunLog:
             raise RecordError(f"status {status!r} is not one of {', '.join(STATUSES)}")
         text = encode({"status": status, **summary}, indent=1).decode() + "\n"
         try:
+            self.writer.wait()
             self.offset()
+            self.sync()
             self.metrics.close()
             write_atomically(self.directory / SUMMARY, text)
             end = {"ended": now(), "status": status, "at_end": machine_now()}
@@ -211,6 +226,7 @@ class RunLog:
 
     def _release(self) -> None:
         """Close what is still open, and release the directory's lock."""
+        self.writer.close()
         self.inside.close()
         if self.curves:
             self.curves.close()
@@ -224,6 +240,7 @@ class RunLog:
         """After an exception: end the mirror in bounded time, and write no summary.json."""
         if self.ended:
             return
+        self.writer.close()
         with contextlib.suppress(OSError):  # a full disk may be the very error that led here
             self.metrics.close()
             self.facts["launches"][-1] |= {"ended": now(), "status": "failed", "error": repr(error)}
@@ -235,7 +252,7 @@ class RunLog:
 class NoLog:
     """RunLog for the ranks that do not write: its methods do nothing."""
 
-    failure: ClassVar[OSError | None] = None
+    failure: ClassVar[BaseException | None] = None
     facts: ClassVar[dict[str, Any]] = {}
 
     def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
@@ -249,6 +266,9 @@ class NoLog:
     def offset(self) -> int:
         """Zero; only rank 0's offset enters a checkpoint."""
         return 0
+
+    def sync(self) -> None:
+        """Nothing."""
 
     def record(self, **facts: Any) -> None:
         """Nothing."""

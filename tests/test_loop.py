@@ -100,9 +100,9 @@ def test_a_run_that_begins_at_a_checkpoint_does_not_write_it_again(tiny, tmp_pat
     assert interrupted(tiny, at=7) == 0  # it stops after one update more; 8 is due, too
     saved, save = [], session.save_checkpoint
 
-    def counted(process, config, log, state):
+    def counted(process, config, log, state, *, wait):
         saved.append(state.progress.step)
-        save(process, config, log, state)
+        save(process, config, log, state, wait=wait)
 
     monkeypatch.setattr(session, "save_checkpoint", counted)
     assert main(tiny) == 0

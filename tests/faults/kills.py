@@ -4,8 +4,9 @@
     python -m tests.faults.kills --long       # 100
     python -m tests.faults.kills --nproc 2    # under torchrun: SIGKILL to the agent and all ranks
 
-SIGKILL comes at an arbitrary moment of an update, or, every other time, while a checkpoint is
-being written. The final weights, optimizer, metric state and metrics.jsonl (columns of time aside)
+SIGKILL comes in turn at an arbitrary moment of an update, while a checkpoint is being written, and
+at one of the moments of tests/faults/dying.py, from the copy of the state to the removal of older
+checkpoints. The final weights, optimizer, metric state and metrics.jsonl (columns of time aside)
 must be the same bits, and no attempt may begin from a torn checkpoint.
 """
 
@@ -14,12 +15,15 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from record.runlog import read_metrics, read_record, read_summary
+from tests.faults.dying import MOMENTS
 from tests.jobs import (
     assert_same,
     children,
@@ -48,6 +52,7 @@ class Outcome:
 
     kills: int = 0
     torn: int = 0
+    moments: Counter[str] = field(default_factory=Counter)  # of tests/faults/dying.py
     seconds: float = 0.0
 
 
@@ -64,11 +69,21 @@ def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 
     rng, outcome, began = random.Random(seed), Outcome(), time.monotonic()
     for attempt in range(kills):
         before = steps_logged(runs)
+        if attempt % 3 == 2:
+            moment = MOMENTS[attempt // 3 % len(MOMENTS)]
+            # at a later checkpoint than its first, so that it gets on
+            words = [moment, str(rng.randint(2, 4)), str(rng.random() * 0.02)]
+            process = job(["tests.faults.dying", *words, *arguments], nproc, program="-m")
+            wait_until(lambda p=process: p.poll() is not None)
+            process.communicate()
+            assert process.returncode == (1 if nproc else -signal.SIGKILL), "it did not die there"
+            outcome.kills, outcome.moments[moment] = outcome.kills + 1, outcome.moments[moment] + 1
+            continue
         process = job(arguments, nproc)
         # Some lines further than the last attempt came, so that it gets on.
         target = before + rng.randint(1, 9)
         wait_until(lambda p=process, t=target: steps_logged(runs) >= t or p.poll() is not None)
-        if attempt % 2:
+        if attempt % 3:
             partial = only_run(runs) / "checkpoints" / "partial"
             wait_until(lambda p=process, f=partial: f.exists() or p.poll() is not None, pause=0)
             time.sleep(rng.random() * 0.004)
@@ -102,8 +117,11 @@ def main() -> None:
         kills = 100 if options.long else 20
         shards = tiny_shards(Path(folder) / "tokens")
         outcome = torment(shards, Path(folder), kills, options.nproc, options.seed)
-    print(f"{outcome.kills} kills, {outcome.torn} of them in the middle of a checkpoint: the same "
-          f"bits at the end ({outcome.seconds:.0f} s)")  # fmt: skip
+    exact = ", ".join(f"{n} {moment}" for moment, n in outcome.moments.items())
+    print(
+        f"{outcome.kills} kills, {outcome.torn} of them at any moment of a checkpoint, {exact}: "
+        f"the same bits at the end ({outcome.seconds:.0f} s)"
+    )
 
 
 if __name__ == "__main__":

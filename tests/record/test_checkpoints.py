@@ -1,9 +1,14 @@
 """Checkpoint files: whole or absent."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from optim import build_optimizer
 from record import checkpoints
 from record.runlog import RecordError
+from tests.jobs import assert_same
 
 
 def put(folder, step, content=b"state", keep=3):
@@ -74,3 +79,41 @@ def test_nothing_whole_is_an_error_that_says_how_to_go_on(tmp_path):
     put(tmp_path, 1).write_bytes(b"")
     with pytest.raises(RecordError, match="remove"):
         checkpoints.newest_whole(tmp_path)
+
+
+def stepped(name, wrap, seed):
+    """Weights of two parameters, and their optimizer after one step."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = [torch.nn.Parameter(torch.randn(s, generator=generator)) for s in ((64, 32), (64,))]
+    roles = {"hidden": weights[0], "vector": weights[1]}
+    groups = [{"role": k, "params": [p], "names": [k]} for k, p in roles.items()]
+    optimizer = build_optimizer(name, groups, lr=1e-3, wrap=wrap)
+    for p in weights:
+        p.grad = torch.randn(p.shape, generator=generator)
+    optimizer.step()
+    return weights, optimizer
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        *[(name, None) for name in ("adamw", "radam", "lion", "muon", "soap", "sgd_sai")],
+        ("schedule_free_adamw", None),
+        ("adamw", {"ema": {}}),
+    ],
+)
+def test_state_leaves_the_file_that_it_was_read_from(tmp_path, name, wrap):
+    """Its blocks would stay on the disk once it is removed, and on a network it would be gone."""
+    weights, optimizer = stepped(name, wrap, seed=1)
+    path = tmp_path / "state"
+    torch.save(optimizer.state_dict(), path)
+    again, resumed = stepped(name, wrap, seed=2)
+    checkpoints.put_state(resumed, torch.load(path, mmap=True))
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    assert_same(resumed.state_dict(), optimizer.state_dict())
+    for a, b in zip(weights, again, strict=True):
+        b.data.copy_(a.data)
+        b.grad = a.grad
+    optimizer.step()
+    resumed.step()
+    assert all(map(torch.equal, weights, again))

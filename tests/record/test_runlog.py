@@ -1,5 +1,6 @@
 """The record on disk: exact, complete after a kill, cut back on resume, one writer at a time."""
 
+import contextlib
 import inspect
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from record.runlog import (
     read_record,
     read_summary,
 )
+from storage import is_locked
 from tests.jobs import ROOT
 
 OFF = WandbOptions(mode="disabled", project="bench", name="adamw-cosine-s1-0a1b2c3d")
@@ -192,7 +195,7 @@ def test_no_log_has_every_method_of_run_log():
             ours = inspect.signature(method).parameters
             assert list(ours) == list(inspect.signature(getattr(NoLog, name)).parameters), name
     with NoLog() as log:
-        assert (log.log(0, {}), log.record(a=1), log.offset()) == (None, None, 0)
+        assert (log.log(0, {}), log.record(a=1), log.offset(), log.sync()) == (None, None, 0, None)
         assert log.finish("finished", {}) is None
 
 
@@ -277,6 +280,41 @@ def test_an_end_that_cannot_be_written_releases_the_lock_and_is_recorded_as_fail
         log.finish("finished", {})
     assert read_record(tmp_path)["launches"][-1]["status"] == "failed"
     lock(tmp_path, 0).close()  # nobody holds it any more
+
+
+@pytest.mark.parametrize("ends", ["well", "by an error"])
+def test_the_folder_is_held_until_what_is_being_written_has_ended(tmp_path, ends):
+    order, go = [], threading.Event()
+
+    def work(_):
+        go.wait(60)
+        assert is_locked(tmp_path)
+        assert read_summary(tmp_path) is None
+        order.append("written")
+
+    options = {"config_toml": "", "config": {}, "resume_offset": None, "wandb": OFF}
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        RunLog(tmp_path, **options, held=lock(tmp_path, 0)) as log,
+    ):
+        log.writer.write(None, work)
+        threading.Timer(0.05, go.set).start()
+        if ends == "by an error":
+            raise ZeroDivisionError
+        log.finish("diverged", {})
+    assert order == ["written"]
+    assert not is_locked(tmp_path)
+
+
+def test_a_run_whose_last_checkpoint_was_not_written_has_no_summary(tmp_path):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    log = open_log(tmp_path)
+    log.writer.write(None, full)
+    with pytest.raises(RecordError, match="No space left on device; make room"):
+        log.finish("diverged", {})
+    assert read_summary(tmp_path) is None
 
 
 def test_a_line_that_cannot_be_written_is_remembered_and_stops_the_next_checkpoint(tmp_path):

@@ -72,14 +72,14 @@ def test_a_checkpoint_is_durable_before_the_older_one_is_removed(tmp_path, calls
     assert calls == [*published(new), ("remove", old.name)]
 
 
-def test_the_offset_of_a_checkpoint_counts_only_bytes_that_are_synced(tmp_path, calls):
+def test_lines_are_durable_once_they_are_synced(tmp_path, calls):
     options = WandbOptions(mode="disabled", project="p", name="n")
     log = RunLog(tmp_path, config_toml="", config={}, resume_offset=None, wandb=options)
     log.log(0, {"train/loss": 3.0})
     calls.clear()
-    offset = log.offset()
-    assert calls == [("sync", (tmp_path / "metrics.jsonl").stat().st_ino, offset)]
-    assert offset == len((tmp_path / "metrics.jsonl").read_bytes()) > 0
+    log.sync()
+    assert calls == [("sync", (tmp_path / "metrics.jsonl").stat().st_ino, log.offset())]
+    assert log.offset() == len((tmp_path / "metrics.jsonl").read_bytes()) > 0
 
 
 def test_a_failure_keeps_the_old_content_and_leaves_nothing_beside_it(tmp_path):
