@@ -63,7 +63,7 @@ def torment(shards: Path, folder: Path, kills: int, nproc: int = 0, seed: int = 
     length = ["--train.total_steps", str(steps), "--eval.every", "30", "--checkpoint.every", "2"]
     length += ["--model.n_embd", "64"]  # 1.5 MB a checkpoint
     length += ["--diagnose.every", "3"]
-    finish(job(command(shards, folder / "calm") + length, nproc))
+    finish(job(command(shards, folder / "calm") + length, nproc), timeout=60 + 12 * kills)
     runs = folder / "killed"
     arguments = command(shards, runs) + length
     rng, outcome, began = random.Random(seed), Outcome(), time.monotonic()
