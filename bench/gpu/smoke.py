@@ -78,7 +78,7 @@ class _Runs:
         self.settings = settings
 
     def words(self, folder: str, **changed: Any) -> list[str]:
-        """The command of a run in a folder of its own; changed: keys of [train]."""
+        """The command of a run in a folder of its own; changed: keys, of [train] or whole ones."""
         values: dict[str, Any] = {
             "data.dir": self.settings.work / "tokens",
             "log.dir": self.settings.work / folder,
@@ -88,7 +88,7 @@ class _Runs:
             "eval.every": EVERY,
             "checkpoint.every": EVERY,
         }
-        values |= {f"train.{key}": value for key, value in changed.items()}
+        values |= {k if "." in k else f"train.{k}": value for k, value in changed.items()}
         tiny = TINY | {"train.batch_tokens": 2048}  # steps that a signal can hit
         words = flags({**tiny, **values} if self.settings.tiny else values)
         return ["train_gpt2.py", "configs/quickstart.toml", *words]
@@ -154,13 +154,12 @@ class _Runs:
 
     def compiled(self) -> Iterator[Row]:
         """Compiled and not, in float32: the same to rounding, and not the same code."""
-        times = {}
-        losses = {}
+        given: dict[str, Any] = {"dtype": "float32", "total_steps": SHORT}
+        given |= {"model.n_layer": 1} if self.settings.tiny else {}  # a CPU compiles for long
+        times, losses = {}, {}
         for compile_ in (True, False):
             text = str(compile_).lower()
-            directory = self.fresh(
-                f"compile-{text}", compile=text, dtype="float32", total_steps=SHORT
-            )
+            directory = self.fresh(f"compile-{text}", compile=text, **given)
             losses[compile_] = _losses(directory)
             record = read_record(directory) or {}
             times[compile_] = record["launches"][-1]["environment"]["warm_up_seconds"]
