@@ -130,16 +130,20 @@ def test_a_function_that_no_other_file_uses_has_an_underscore():
                 assert elsewhere or node.name == "main", f"{file.relative_to(ROOT)}: {node.name}"
 
 
-def test_importing_a_package_does_not_import_heavy_optional_ones():
-    heavy = {"wandb", "plotly", "datasets", "tiktoken", "matplotlib", "transformers"}
+def test_what_trains_needs_no_optional_package():
+    """Only torch, numpy, pydantic and tomli-w; also the program that is run on a fresh machine."""
+    optional = {"wandb", "plotly", "datasets", "tiktoken", "matplotlib", "transformers"}
+    optional |= {"tqdm", "rich", "scipy", "statsmodels", "safetensors", "psutil", "pytest"}
+    programs = [f"bench.gpu.{path.stem}" for path in (ROOT / "bench/gpu").glob("*.py")]
     code = f"""
 import sys
-for package in ("configs", "data", "record.runlog", "optim"):
+sys.modules |= dict.fromkeys({optional})  # an import of one of them fails
+for package in ("configs", "data", "record.runlog", "optim", "train_gpt2", *{programs}):
     __import__(package)
-    print(package, *{heavy} & set(sys.modules))
+    print(package)
 """
     output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
-    assert output.split() == ["configs", "data", "record.runlog", "optim"]
+    assert len(output.split()) == 5 + len(programs)
 
 
 @pytest.mark.parametrize("room", ["contest", "data", "launch", "report"])

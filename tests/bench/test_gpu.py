@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from bench.gpu import build_nanogpt, contest, levers, reference, table, throughput
+from bench.gpu import build_nanogpt, contest, levers, reference, smoke, table, throughput
 from bench.gpu.__main__ import PARTS, Plan, _carry_out, main
 from bench.gpu.part import Part, Settings, check
 from configs import load
@@ -160,6 +160,17 @@ def test_an_update_that_is_one_percent_off_is_noticed(monkeypatch):
 def test_an_update_that_is_not_finite_is_noticed(monkeypatch):
     monkeypatch.setattr(Lion, "coefficients", lambda self, h, step: {"lr": math.nan, "decay": 1})
     assert reference.against_reference("lion", "cpu")["ok"] is False
+
+
+def test_resumed_losses_have_equal_bits_on_a_cpu_and_are_near_on_a_gpu(tmp_path):
+    def alike(device, difference):
+        runs = smoke._Runs(settings(tmp_path, device=device))
+        return runs._alike("resumed", {1: 5.0}, {1: 5.0 + difference})["ok"]
+
+    assert alike("cpu", 0)
+    assert not alike("cpu", 1e-15 * 5)
+    assert alike("cuda", smoke.ROUNDING / 2)
+    assert not alike("cuda", smoke.ROUNDING * 2)
 
 
 def test_throughput_of_a_tiny_run(tmp_path, monkeypatch):
