@@ -1,41 +1,42 @@
-"""Local gain of AdamW, Adam-mini, SGD and SGD-SaI through training: figure 1 of SGD-SaI's paper.
+"""Local gain of AdamW, Adam-mini, SGD and SGD-SaI through training, by tensor.
 
     python -m data stdlib
     python -m bench.local_gain [--out docs/results/local_gain.svg] [--runs runs/local_gain]
 
-The paper (Xu et al., arXiv:2412.11768) shows by how much each optimizer scales the gradient of a
-tensor: adaptive methods do so anew at each step, SGD and SGD-SaI by numbers that stay. Here it is
-measured: norm of the update / (lr x norm of the gradient), of every tensor, by diagnose.every.
-Momentum makes an update of many gradients, so a ratio to one of them moves with any rule. The upper
+The first figure of SGD-SaI's package (Xu et al., arXiv:2412.11768) shows by how much each of them
+scales the gradient of a tensor: adaptive methods anew at each step, the others by numbers that
+stay. Here it is measured, by diagnose.every: norm of the update / (lr x norm of the gradient) of
+every tensor. Momentum makes an update of many gradients, so a ratio to one of them moves with any rule. The upper
 row is therefore without momentum (beta1 = 0) and weight decay, where the gain is the rule's scale
 alone; the lower row is as the optimizers are used.
 
-Eight runs of configs/quickstart.toml with a quarter of its batch, one after the other; a run that
-has finished in --runs is not made again. It prints a table: of the gains of all tensors, the median
-and the span (largest over smallest) at the last update, and by what factor a tensor's gain moves
-through the run (largest over smallest after a tenth of it, median over tensors).
+Eight runs of configs/quickstart.toml with half of its width and a quarter of its batch, one after
+the other; a run that has finished in --runs is not made again. It prints a table: of the gains of
+all tensors at the last update the median and the span (largest over smallest), and by what factor
+a tensor's gain moves through the run (largest over smallest after its first tenth, median over
+tensors).
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+import train_gpt2
 from record import inside
 from record.inside import Measured
 from record.runlog import read_summary
 
 ROOT = Path(__file__).parent.parent
-ARMS = {  # rates near the best of short runs, as used
+ARMS = {
     "adamw": {"lr": "3e-3"},
     "adam_mini": {"lr": "3e-3", "n_head": "4", "value_blocks": "whole"},
     "sgd": {"lr": "0.3"},
-    "sgd_sai": {"lr": "3e-3"},
+    "sgd_sai": {"lr": "9e-3"},
 }
 PLAIN = {  # the same without momentum and decay
     "adamw": {"betas": "0.0,0.95"},
@@ -71,6 +72,7 @@ def measured(row: int, arm: str, options: argparse.Namespace) -> Measured:
     home = options.runs.resolve() / ("plain", "used")[row]
     values = {**ARMS[arm], **({} if row else {"weight_decay": "0.0", **PLAIN[arm]})}
     flags = {f"optimizer.{key}": value for key, value in values.items()} | {
+        "model.n_embd": 64,
         "train.total_steps": options.steps,
         "train.batch_tokens": 1024,
         "train.micro_batch_size": 4,
@@ -83,11 +85,10 @@ def measured(row: int, arm: str, options: argparse.Namespace) -> Measured:
         "log.wandb": "disabled",
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-    presets = ["configs/quickstart.toml", f"configs/optimizer/{arm}.toml"]
-    command = [sys.executable, "train_gpt2.py", *presets, *words]
+    presets = [str(ROOT / f"configs/{x}.toml") for x in ("quickstart", f"optimizer/{arm}")]
     folder = next((x for x in home.glob(f"{arm}-cosine-*") if read_summary(x)), None)
     if folder is None:
-        subprocess.run(command, cwd=ROOT, check=True)
+        train_gpt2.main([*presets, *words])
         (folder,) = home.glob(f"{arm}-cosine-*")
     result = inside.read(folder)
     assert result is not None, f"{folder} was trained without diagnose.every"

@@ -54,7 +54,7 @@ class Inside:
     expectations are |G|^2 + S / B and |G|^2 + S / b.
 
     Source: McCandlish et al., "An Empirical Model of Large-Batch Training", arXiv:1812.06162,
-    appendix A.1; local gain: Xu et al., arXiv:2412.11768, figure 1.
+    appendix A.1. Local gain: the first figure of SGD-SaI's package (Xu et al., arXiv:2412.11768).
     """
 
     def __init__(
