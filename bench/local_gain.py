@@ -6,9 +6,9 @@
 The first figure of SGD-SaI's package (Xu et al., arXiv:2412.11768) shows by how much each of them
 scales the gradient of a tensor: adaptive methods anew at each step, the others by numbers that
 stay. Here it is measured, by diagnose.every: norm of the update / (lr x norm of the gradient) of
-every tensor. Momentum makes an update of many gradients, so a ratio to one of them moves with any rule. The upper
-row is therefore without momentum (beta1 = 0) and weight decay, where the gain is the rule's scale
-alone; the lower row is as the optimizers are used.
+every tensor. Momentum makes an update of many gradients, so a ratio to one of them moves with any
+rule. The upper row is therefore without momentum (beta1 = 0) and weight decay, where the gain is
+the rule's scale alone; the lower row is as the optimizers are used.
 
 Eight runs of configs/quickstart.toml with half of its width and a quarter of its batch, one after
 the other; a run that has finished in --runs is not made again. It prints a table: of the gains of

@@ -9,6 +9,7 @@ import torch
 import optim
 from configs import Batch
 from optim.core.inside import SAMPLE, Inside, _stride
+from optim.core.ownership import Owned
 
 ALONE = SimpleNamespace(rank=0, sum=lambda tensor: tensor)
 SHAPES = {"h.0.w": (40, 48), "wte": (7, 6), "b": (5,)}
@@ -209,6 +210,30 @@ def test_adopt_reports_the_share_that_it_clips():
             assert inside.found["withheld"] == [0.0] * 3
         else:
             assert inside.found["withheld"] == pytest.approx(at, abs=1e-6)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_ranks_together_know_the_share_of_every_parameter(shards):
+    """Also where each rank has the state of its own parameters only."""
+    parts = []
+    for rank in (0, 1):
+        optimizer, params = build("cautious_adamw", lr=1e-2)
+        alone = Inside(1, optimizer, batch(), ALONE)
+        for number in range(3):
+            step(alone, optimizer, params, number, seed=number)
+        expected = optimizer.withheld()
+        place = SimpleNamespace(rank=rank, sum=lambda tensor: tensor)
+        if shards:
+            optimizer = Owned(optimizer, rank, 2)  # forgets the state of the others
+            assert len(optimizer.withheld()) < len(SHAPES)
+        inside = Inside(1, optimizer, batch(ranks=2), place)
+        parts.append(inside._over_ranks([torch.tensor(2.0)]))
+    (square, shares), (other, others) = parts
+    assert square + other == 4 + 4
+    assert (shares + others).tolist() == pytest.approx(
+        [float(expected[p]) for p in params.values()]
+    )
+    assert min(shares + others) > 0
 
 
 # -------------------------------------------------------------------------------------- noise scale
