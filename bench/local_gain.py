@@ -1,7 +1,7 @@
 """Local gain of AdamW, Adam-mini, SGD and SGD-SaI through training, by tensor.
 
     python -m data stdlib
-    python -m bench.local_gain [--out docs/results/local_gain.svg] [--runs runs/local_gain]
+    python -m bench.local_gain [--out docs/results/local_gain.png] [--runs runs/local_gain]
 
 The first figure of SGD-SaI's package (Xu et al., arXiv:2412.11768) shows by how much each of them
 scales the gradient of a tensor: adaptive methods anew at each step, the others by numbers that
@@ -51,9 +51,9 @@ COLOURS = {"hidden": "#0a78c2", "embedding": "#d2600a", "vector": "#8c8c8c"}
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figure, .svg or .png")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the figure, .png or .svg")
     parser.add_argument("--runs", type=Path, default=Path("runs/local_gain"), metavar="DIR")
-    parser.add_argument("--steps", type=int, default=300, help="updates of each run")
+    parser.add_argument("--steps", type=int, default=200, help="updates of each run")
     parser.add_argument("--every", type=int, default=5, help="updates between measurements")
     parser.add_argument("--data", default="data/tokens/stdlib", metavar="DIR", help="token shards")
     options = parser.parse_args(arguments)
@@ -124,7 +124,7 @@ def draw(found: dict[tuple[int, str], Measured], out: Path) -> None:
     for role, colour in COLOURS.items():
         axes[0][0].plot([], [], color=colour, label=role)
     figure.legend(loc="outside lower center", ncols=len(COLOURS), frameon=False)
-    figure.savefig(out, dpi=80)
+    figure.savefig(out, dpi=90)
 
 
 if __name__ == "__main__":
