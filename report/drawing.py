@@ -28,7 +28,7 @@ BINS = 60
 HEIGHT, TOP, BOTTOM, RIGHT = 360, 12, 48, 16  # px, of a figure and its margins
 LABEL, GAP, CHARACTER = 11, 13, 6.4  # px: font, from label to label, mean width of a letter
 LONGEST = 20  # characters of a label
-PANELS = 4  # beside each other
+PANELS = 2  # beside each other
 MOST_LABELS = 20  # in the height of a figure
 
 
@@ -111,11 +111,10 @@ def panels(count: int, height: int) -> Any:
     from plotly.subplots import make_subplots
 
     rows, columns = place(count - 1)["row"], min(PANELS, count)
-    room = {"horizontal_spacing": 0.09, "vertical_spacing": min(0.2, 60 / (rows * height))}
+    room = {"horizontal_spacing": 0.24, "vertical_spacing": 85 / (rows * height)}
     plot = make_subplots(rows, columns, **room)
     plot.update_layout(new().layout)
     plot.update_layout(height=rows * height + 40)
-    plot.update_yaxes(automargin=True)
     return plot
 
 

@@ -24,7 +24,7 @@ def grid_maps(study: Study, look: Look) -> Figure | None:
     if not maps:
         return None
     sides = {arm: _values(arms[arm], keys) for arm, keys in maps.items()}
-    plot = drawing.panels(len(maps), 80 + 34 * max(len(ys) for _, ys in sides.values()))
+    plot = drawing.panels(len(maps), 100 + 34 * max(len(ys) for _, ys in sides.values()))
     for number, (arm, (x, y)) in enumerate(maps.items()):
         xs, ys = sides[arm]
         _panel(plot, look[first[arm]], number, arms[arm], (x, y), (xs, ys))

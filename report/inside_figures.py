@@ -50,7 +50,7 @@ def _heat_map(column: str, title: str, note: str, runs: Mapping[str, Run], look:
     """One panel for each arm, all in one scale of colours."""
     panels = {arm: _rows(run.inside, column) for arm, run in runs.items() if run.inside}
     tallest = max(len(names) for names, _, _ in panels.values())
-    plot = drawing.panels(len(panels), 70 + 16 * tallest)
+    plot = drawing.panels(len(panels), 90 + 16 * tallest)
     middles = {}
     for number, (arm, (names, steps, values)) in enumerate(panels.items()):
         drawing.heat(
