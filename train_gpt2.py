@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
+from torch.utils.checkpoint import checkpoint as recomputed
 
 import optim.by_role
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
 from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
-from launch import attention, session
+from launch import attention, memory, session
 from launch.calls import called
 from launch.process import Process, Requests, print_once, run_main
 from launch.updates import Updates
@@ -100,6 +101,7 @@ class GPT(nn.Module):
         self.wpe = nn.Embedding(shape.block_size, shape.n_embd)
         self.h = nn.ModuleList(Block(shape) for _ in range(shape.n_layer))
         self.ln_f = nn.LayerNorm(shape.n_embd)
+        self.recomputes = False  # whether blocks run again in the backward pass, to save memory
 
     @classmethod
     def initialised(cls, shape: Model, seed: int) -> GPT:
@@ -123,7 +125,7 @@ class GPT(nn.Module):
         """(B, T) token ids -> (B, T, vocab_size); compiled, padded columns of -inf follow."""
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.size(1), device=tokens.device))
         for block in self.h:
-            x = block(x)
+            x = recomputed(block, x, use_reentrant=False) if self.recomputes else block(x)
         logits = F.linear(self.ln_f(x), self.wte.weight)
         if torch.compiler.is_compiling():  # a mask joins the loss's kernel, a slice is a copy
             padded = torch.arange(len(self.wte.weight), device=x.device) >= self.shape.vocab_size
@@ -226,6 +228,7 @@ def build(run: Run, checkpoint: Path | None) -> State:
     """Model and optimizer on their device: before step 0, or as the checkpoint left them."""
     settings, process = run.config.train, run.process
     model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
+    model.recomputes = settings.activation_checkpointing
     parents.put_weights(run.config, run.parent, model, optim.optimizer_of)
     optimizer = optim.optimizer_of(run.config, model.parameter_groups(), *process.place)
     optimizer.check_gradients = False  # the loop checks their norm before every step
@@ -270,7 +273,7 @@ def begin(run: Run, state: State, log: runlog.Log) -> None:
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
     facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
     facts["profiled_updates"] = config.log.profile
-    facts["optimizer_ranks"] = state.optimizer.ranks
+    facts |= {"optimizer_ranks": state.optimizer.ranks, "micro_batch_size": run.batch.micro}
     facts["attention"] = attention.taken(config.model, state.dtype, process.device)
     hashes = data_hashes(run.loader, run.held_out)
     if process.rank == 0:
@@ -443,9 +446,11 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
 def train(run: Run, log: runlog.Log, checkpoint: Path | None, signals: Requests) -> runlog.Status:
     """Build or restore, loop, finish. DDP goes with this frame: before its process group."""
     state = build(run, checkpoint)
-    begin(run, state, log)
-    status = loop(run, state, log, signals)
-    finish(run, state, log, status)
+    run = replace(run, batch=memory.fitted(run, state, log, optim.by_role.state_to_come, warm_up))
+    with memory.explained(run.config, run.batch):
+        begin(run, state, log)
+        status = loop(run, state, log, signals)
+        finish(run, state, log, status)
     return status
 
 
@@ -457,13 +462,14 @@ def command(argv: list[str]) -> int:
     config = parents.resolved(optim.resolve(load(words)))
     if len(words) < len(argv):
         optim.by_role.check(config, Process.ranks_given())
-        return print_once(f"# folder: {config.directory}\n{config.toml()}")
+        needs = memory.estimates(config, optim.by_role.state_bytes(config))
+        return print_once(f"# folder: {config.directory}\n{needs}{config.toml()}")
     run = prepare(config, origins(words))
     if (ended := session.already_ended(config)) is not None:
         return ended
     with run.process.joined(config) as signals:
         log, checkpoint = session.open_record(run.process, config, run.origins)
-        with log, run.process.naming_lost_peers():
+        with log, run.process.naming_lost_peers(), memory.explained(config):
             status = train(run, log, checkpoint, signals)
     return runlog.EXIT_CODES[status]
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -70,8 +70,14 @@ class Train(Strict):
 
     total_steps: int = Field(gt=0, description="optimizer updates in the run")
     batch_tokens: int = Field(gt=0, description="tokens per update, over all ranks")
-    micro_batch_size: int = Field(
-        gt=0, description="sequences per forward pass and rank, at most; saves memory, not results"
+    micro_batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        description="sequences per forward pass and rank, at most; saves memory, not results; auto:"
+        " the most that fit, found at the start"
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="a block keeps only its input and runs again in the backward pass: less memory,"
+        " about a third more time, the same results",
     )
     grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0: no clipping")
     dtype: Literal["auto", "float32", "bfloat16", "bfloat16-weights"] = Field(
@@ -283,7 +289,8 @@ class Config(Strict):
         """8 hex digits: a hash of everything that can change the result."""
         outside = ("log", "checkpoint", "launch", "diagnose")
         table = {k: v for k, v in self.table().items() if k not in outside}
-        del table["train"]["shard_optimizer"]
+        for key in ("shard_optimizer", "activation_checkpointing"):
+            del table["train"][key]
         if self.init:
             table["init"] = self.init.rpartition("#")[2]  # the content, wherever it lies
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
@@ -318,6 +325,11 @@ class Batch:
         tokens = f"{self.size * self.block_size:,} tokens"
         return f"{tokens} = {ranks} x {self.micro} sequences x {self.block_size}"
 
+    def at_most(self, micro: int) -> Batch:
+        """The same batch in the largest micro-batches of at most `micro` sequences, from 1."""
+        fitting = (n for n in range(1, micro + 1) if self.rows % n == 0)
+        return replace(self, micro=max(fitting, default=1))
+
     @property
     def micro_batches(self) -> int:
         """Forward passes of a rank in one update."""
@@ -325,7 +337,7 @@ class Batch:
 
     @classmethod
     def divide(cls, config: Config, world_size: int) -> Batch:
-        """The shares of `world_size` ranks.
+        """The shares of `world_size` ranks; with micro_batch_size "auto" each in one forward pass.
 
         Raises:
             ConfigError: the batch does not divide (the message shows the product), or a setting is
@@ -345,7 +357,8 @@ class Batch:
                 f"{max(1, round(tokens / unit)) * unit}"
             )
         rows = tokens // unit
-        micro = min(config.train.micro_batch_size, rows)
+        given_micro = config.train.micro_batch_size
+        micro = rows if given_micro == "auto" else min(given_micro, rows)
         if rows % micro:
             raise ConfigError(
                 f"{given} x micro_batch_size {micro} x block_size {block} = {unit * micro}; give a "

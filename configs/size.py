@@ -6,12 +6,14 @@ those of train_gpt2.py's GPT; tests compare them with what torch keeps for the b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from configs.schema import Model
+from configs.schema import Batch, Config, Model
 
 GIB = 2**30
 WEIGHT_BYTES = 4  # of a parameter, and of its gradient: both are float32
+FILL = 0.9  # of free memory; kernels' workspaces and gaps between tensors take the rest
 UNIT = 64  # rows of the embedding are padded to a multiple of it
 
 
@@ -33,7 +35,7 @@ class Memory:
     """Bytes that one rank holds when the backward pass begins, which is when it holds most."""
 
     weights: float  # float32, and their bfloat16 copies where matrix products have that type
-    gradients: float
+    gradients: float  # float32, and DDP's buckets where it keeps others than they hold
     optimizer: float  # its state
     activations: float  # what the blocks keep for the backward pass
     logits: float  # with their gradient, the final norm and the embedding
@@ -57,6 +59,7 @@ def memory(
     bfloat16: bool,
     compiled: bool,
     checkpointing: bool = False,
+    buckets: bool = False,
 ) -> Memory:
     """What a rank needs for forward and backward passes of `micro_batch_size` sequences.
 
@@ -67,6 +70,8 @@ def memory(
         bfloat16: whether matrix products have that type (autocast), instead of float32.
         compiled: whether torch.compile joins the loss into few kernels.
         checkpointing: whether each block keeps its input only, and runs again in the backward pass.
+        buckets: whether DDP's buckets lie beside the gradients: they do where ranks exchange the
+            sum of several micro-batches.
     """
     n, c, tokens = parameters(shape), shape.n_embd, micro_batch_size * shape.block_size
     vocabulary = -(-shape.vocab_size // UNIT) * UNIT
@@ -80,8 +85,37 @@ def memory(
     loss = (2 * width if compiled else 12) * vocabulary
     return Memory(
         weights=n * (WEIGHT_BYTES + (2 if bfloat16 else 0)),
-        gradients=n * WEIGHT_BYTES,
+        gradients=n * WEIGHT_BYTES * (2 if buckets else 1),
         optimizer=n * state_bytes,
         activations=tokens * kept,
         logits=tokens * (4 * c + c * (4 + width) + 8 + loss),
     )
+
+
+def planned(
+    config: Config, rows: int, state_bytes: float, *, gpu: bool, buckets: bool = False
+) -> Memory:
+    """What a rank of a run will need, on a GPU with bfloat16 or on a CPU; arguments as `memory`.
+
+    gpu: what "auto" means in the configuration depends on it.
+    """
+    train = config.train
+    return memory(
+        config.model,
+        rows,
+        state_bytes,
+        bfloat16=gpu if train.dtype == "auto" else train.dtype != "float32",
+        compiled=gpu if train.compile == "auto" else bool(train.compile),
+        checkpointing=train.activation_checkpointing,
+        buckets=buckets,
+    )
+
+
+def fitting(batch: Batch, free: float, needs: Callable[[int], float]) -> Batch | None:
+    """`batch` in the largest micro-batches that fit into `free` bytes; None: not even of one.
+
+    needs: bytes by the sequences of a micro-batch.
+    """
+    sizes = (n for n in range(batch.rows, 0, -1) if batch.rows % n == 0)
+    found = next((n for n in sizes if needs(n) <= FILL * free), None)
+    return batch.at_most(found) if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,7 @@ from typing import IO
 from rich.console import Console
 
 from configs import ConfigError
-from contest import estimate, local, slurm, timing, watch
+from contest import estimate, local, memory, slurm, timing, watch
 from contest import file as contests
 from contest.attempts import attempts
 from contest.conclusion import conclude
@@ -68,6 +68,8 @@ def _carry_out(options: argparse.Namespace) -> int:
     plan = make(contest, options.out)
     if options.dry_run:
         estimate.show(plan, options.out, places, console, gpus=bool(gpus), probe=options.probe)
+        for line in memory.lines(plan, _room(cluster, places), places[0].nproc):
+            print(line)
         return 0
     check_data(plan)
     with _hold(home):
@@ -107,6 +109,14 @@ def _show_status(contest: Contest, options: argparse.Namespace, console: Console
         states = {job.id: state(job, past) for job in plan.jobs}
     watch.show(plan, console, states)
     return 0
+
+
+def _room(cluster: slurm.Options | None, places: Sequence[Slot]) -> memory.Room:
+    """The memory of a rank."""
+    if cluster:
+        return memory.room(bool(cluster.gpus_per_node), elsewhere=True, ranks=1)
+    gpu, ranks = bool(places[0].environment["CUDA_VISIBLE_DEVICES"]), sum(p.nproc for p in places)
+    return memory.room(gpu, elsewhere=False, ranks=ranks)
 
 
 def _hold(home: Path) -> IO[str]:

@@ -53,6 +53,7 @@ class Heartbeat:
         self.error: str | None = None  # why this rank fails
         self.first = ""  # which rank failed first, and why
         self.sentence = ""  # what rank 0 tells all ranks to end with
+        self.mistake = ""  # what a rank tells all others to end with: the user has to mend it
         self.ending = threading.Event()
         self.threads = [
             threading.Thread(target=work, name=work.__name__, daemon=True)
@@ -85,10 +86,12 @@ class Heartbeat:
                     if self.store.add("failures", 1) == 1:
                         self.store.set("first", f"{self._name(self.rank)} failed: {self.error}")
                     told = True
+                if self.mistake:
+                    self.store.set("mistake", self.mistake)
                 self.store.set(f"beat/{self.rank}", FAILED if told else str(count))
                 watched = self.others if self.rank == 0 or told else [0]
                 beats = [x.decode() for x in self.store.multi_get([f"beat/{r}" for r in watched])]
-                for key in ("first", "sentence"):
+                for key in ("first", "sentence", "mistake"):
                     if self.store.check([key]):
                         setattr(self, key, self.store.get(key).decode())
                 self.beats = dict(zip(watched, beats, strict=True))
@@ -103,6 +106,8 @@ class Heartbeat:
         silence: Counter[int] = Counter()
         before, answers, unanswered = self.beats, self.answers, 0
         while not self.ending.wait(TICK_SECONDS) and not self.error:
+            if self.mistake:
+                self._end(self.mistake, code=2)
             if self.sentence:
                 self._end(self.sentence)
             if self.answers == answers:
@@ -120,14 +125,24 @@ class Heartbeat:
                 text = self.first if any(beats[r] == FAILED for r in lost) else ""
                 self._end(text or f"lost {self._names(lost)}: no sign of life for {seconds:g} s")
 
-    def _end(self, text: str) -> NoReturn:
+    def _end(self, text: str, code: int = 1) -> NoReturn:
         """Print `text`, pass it on if this is rank 0, and end the process from this thread."""
         if self.rank == 0:
             with contextlib.suppress(RuntimeError):
-                self.store.set("sentence", text)
+                self.store.set("mistake" if code == 2 else "sentence", text)
             time.sleep(3 * TICK_SECONDS)  # the store may live in rank 0: let the others read it
         self.say(text)
-        os._exit(1)
+        os._exit(code)
+
+    def end_all(self, text: str) -> str:
+        """Tell all other ranks to end with `text`, for a user, and the name of this rank before it.
+
+        Returns the whole line. Takes some seconds, in which the others read it.
+        """
+        self.error = f"{self._name(self.rank)}: {text}"
+        self.mistake = self.error
+        time.sleep(4 * TICK_SECONDS)  # a tick to send it, and as `_end`
+        return self.error
 
     def say(self, text: str) -> None:
         """Print one line on each node: from its first rank, or its second if the first is lost."""

@@ -25,7 +25,11 @@ from record.hardware import code_files
 
 
 class RunError(RuntimeError):
-    """The run cannot start or go on; the message is one line for the user."""
+    """The run cannot start or go on; the message is one line for the user. On all ranks."""
+
+
+class RankError(RuntimeError):
+    """This rank cannot go on, while others might; the message is one line for the user."""
 
 
 def facts(config: Config, device: torch.device) -> dict[str, str]:

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from configs import Config, ConfigError, Train
 from launch import attention, compiler
 from launch.heartbeat import Heartbeat
-from launch.meeting import RunError, facts, meet, store_address
+from launch.meeting import RankError, RunError, facts, meet, store_address
 from launch.signals import (
     Requests,
     end_with_parent,
@@ -162,10 +162,15 @@ class Process:
 
         Raises:
             LostPeerError: another rank is gone or has failed.
+            RankError: this rank cannot go on; the others have been told, and end too.
         """
         try:
             yield
         except RunError:  # raised on all ranks
+            raise
+        except RankError as error:
+            if self.heartbeat:
+                raise RankError(self.heartbeat.end_all(str(error))) from error
             raise
         except Exception as error:
             # torchrun sends SIGTERM when one rank is dead, and waits 30 s: time to name that rank.
@@ -291,7 +296,7 @@ def run_main(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) 
     130 after a Ctrl-C that the work does not note. It also ends if its torchrun agent dies.
     """
     end_with_parent()
-    caught: tuple[type[Exception], ...] = (RunError, *user_errors)
+    caught: tuple[type[Exception], ...] = (RunError, RankError, *user_errors)
     try:
         return work()
     except LostPeerError:

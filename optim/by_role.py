@@ -1,22 +1,22 @@
-"""What the parameters of each role get from a configuration: rate, decay, betas, step, schedule."""
+"""What a configuration means for GPT-2's parameters, without a model: by role, and in bytes."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 
-from configs import Batch, Config
+from configs import Batch, Config, Model
 from configs.loading import flat
-from optim import optimizer_of, schedule_of
+from optim import optimizer_of, optimizer_state_bytes, schedule_of
+from optim.core.around import Around
 from optim.core.base import Optimizer, UpdateRule
+from optim.core.ownership import Owned
 
-# Stand-ins for GPT-2's parameters (train_gpt2.GPT.parameter_groups): vectors do not decay.
-_NAMES = {
-    "hidden": ["h.0.attn.c_attn.weight", "h.0.mlp.c_fc.weight"],
-    "embedding": ["wte.weight", "wpe.weight"],
-    "vector": ["h.0.attn.c_attn.bias", "ln_f.weight"],
-}
+UNKNOWN = 8  # bytes of state per parameter, as AdamW's
+# GPT-2's parameters (train_gpt2.GPT.parameter_groups): in units of the width.
+_MATRICES = {"attn.c_attn": (3, 1), "attn.c_proj": (1, 1), "mlp.c_fc": (4, 1), "mlp.c_proj": (1, 4)}
 
 
 def lines(config: Config) -> list[str]:
@@ -58,22 +58,69 @@ def check(config: Config, ranks: int) -> None:
 
 
 def _rehearsed(config: Config, ranks: int = 1) -> Optimizer:
-    """The optimizer of a resolved configuration over stand-ins, which take no memory.
+    """The optimizer of a resolved configuration over the parameters of one block and the rest.
+
+    They have no data and take no memory.
 
     Raises:
         ConfigError: the optimizer, or what is wrapped around it, refuses its values; one line.
     """
-    return optimizer_of(config, _groups(config.model.n_embd), 0, ranks)
+    return optimizer_of(config, _groups(config.model, 1), 0, ranks)
 
 
-def _groups(width: int) -> list[dict[str, Any]]:
+def state_bytes(config: Config, rank: int = 0, world_size: int = 1) -> int:
+    """Bytes of state that a rank will keep, from a step of the optimizer on tensors without data.
+
+    Raises:
+        ConfigError: as `check`.
+    """
+    layers = config.model.n_layer
+    if world_size > 1:
+        return _kept(optimizer_of(config, _groups(config.model, layers), rank, world_size))
+    one, two = (_kept(optimizer_of(config, _groups(config.model, n))) for n in (1, 2))
+    return one + (layers - 1) * (two - one)
+
+
+def _kept(optimizer: Optimizer) -> int:
+    """Bytes of state after a step; of a class that fails before it has some, as AdamW's."""
+    row: Any = optimizer.row if isinstance(optimizer, Around) else optimizer
+    row.compile = row.check_gradients = False
+    steps, bare = optimizer.inner if isinstance(optimizer, Owned) else optimizer, 0
+    for group in optimizer.param_groups:
+        own = [p for p in group["params"] if p not in row.elsewhere]
+        for p in own:
+            p.grad = torch.empty_like(p)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                steps.step()
+        except Exception:  # a decision that needs data, or code from elsewhere
+            bare += sum(UNKNOWN * p.numel() for p in own if p not in row.state)
+        for p in own:
+            p.grad = None
+    return optimizer_state_bytes(optimizer) + bare
+
+
+def state_to_come(config: Config, optimizer: Optimizer, rank: int, world_size: int) -> int:
+    """Bytes that `optimizer`, of this configuration and rank, will take beside what it has."""
+    return max(0, state_bytes(config, rank, world_size) - optimizer_state_bytes(optimizer))
+
+
+def _groups(shape: Model, layers: int) -> list[dict[str, Any]]:
+    """Parameters of GPT-2 with this number of blocks; vectors do not decay."""
+    c = shape.n_embd
+    embedding = {"wte.weight": (shape.vocab_size, c), "wpe.weight": (shape.block_size, c)}
+    sizes: dict[str, dict[str, tuple[int, ...]]] = {"hidden": {}, "embedding": {**embedding}}
+    sizes["vector"] = {"ln_f.weight": (c,), "ln_f.bias": (c,)}
+    for block in (f"h.{i}" for i in range(layers)):
+        for name, (rows, columns) in _MATRICES.items():
+            sizes["hidden"][f"{block}.{name}.weight"] = rows * c, columns * c
+            sizes["vector"][f"{block}.{name}.bias"] = (rows * c,)
+        for name in ("ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"):
+            sizes["vector"][f"{block}.{name}"] = (c,)
     groups = []
-    for role, names in _NAMES.items():
-        shapes = [(width,) if role == "vector" else (width, width) for _ in names]
-        if role == "hidden":
-            shapes[0] = (3 * width, width)
-        params = [torch.nn.Parameter(torch.zeros(shape, device="meta")) for shape in shapes]
-        group = {"role": role, "names": names, "params": params}
+    for role, named in sizes.items():
+        params = [torch.nn.Parameter(torch.empty(n, device="meta")) for n in named.values()]
+        group = {"role": role, "names": list(named), "params": params}
         groups.append({**group, "weight_decay": 0.0} if role == "vector" else group)
     return groups
 

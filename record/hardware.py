@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -142,6 +143,48 @@ def usable_cores() -> int:
     """CPU cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+# By controllers in /proc/self/cgroup, of versions 2 and 1: where groups lie, limit and use.
+_GROUPS = {
+    "": ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+
+
+def available_memory() -> float:
+    """Bytes that can still be used: of this machine, and of this process's control groups.
+
+    Infinite where the system does not say (not Linux).
+    """
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf
+    left = [1024 * int(found[1])] if found else []
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers in _GROUPS:
+            left += _left_in_groups(path, *_GROUPS[controllers])
+    return min(left, default=math.inf)
+
+
+def _left_in_groups(path: str, root: str, limit: str, used: str) -> list[int]:
+    """Bytes left in a group and in those around it that have a limit.
+
+    In a container the root is the container's own group, whatever its path.
+    """
+    left, folder = [], Path(root + path)
+    for group in (folder, *folder.parents):
+        with contextlib.suppress(OSError, ValueError):  # no such group here, or no limit ("max")
+            most, taken = (int((group / name).read_text()) for name in (limit, used))
+            files = re.findall(
+                r"^(?:in)?active_file (\d+)", (group / "memory.stat").read_text(), re.M
+            )
+            left.append(most - taken + sum(map(int, files)))  # files are given up first
+    return left
 
 
 def peak_memory_gib(device: Any) -> float:

@@ -83,10 +83,11 @@ def opening(
     origins: as configs.origin gives them. held_out: tokens to evaluate on, by split.
     """
     texts = ", ".join(f"{tokens:,} {split} tokens" for split, tokens in held_out.items())
+    how = " (auto: the most that fit)" if config.train.micro_batch_size == "auto" else ""
     lines = (
         f"run       {config.directory}{f', from step {step}' if step else parents.words(config)}",
         f"model     {model}",
-        f"batch     {batch}",
+        f"batch     {batch}{how}",
         f"data      {config.data.dir}: {epochs:.2f} epochs; {texts}",
         *settings(config, origins),
     )

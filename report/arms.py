@@ -29,6 +29,7 @@ SAME_RESULT = (
     "launch.",
     "train.total_steps",
     "train.micro_batch_size",
+    "train.activation_checkpointing",
     "train.shard_optimizer",
     "train.device",
 )

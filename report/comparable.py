@@ -33,6 +33,7 @@ FREE = (
     "seed",
     "data_seed",
     "train.micro_batch_size",
+    "train.activation_checkpointing",
     "train.shard_optimizer",
 )
 

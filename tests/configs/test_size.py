@@ -9,10 +9,13 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.decomposition import select_decomp_table
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from configs import Model, load
+from configs import Batch, Model, load
 from configs.loading import PRESETS
-from configs.size import GIB, memory
+from configs.size import GIB, fitting, memory, planned
 from tests.jobs import ROOT
 from train_gpt2 import GPT
 
@@ -41,6 +44,27 @@ def kept_by_torch(model, tokens):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         model(tokens, tokens)
     return sum(storage.nbytes() for storage in kept.values())
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of all tensors made within it that are still there; none of the model's."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.own = {p.untyped_storage()._cdata for p in model.parameters()}
+        self.made = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.own:
+                    self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        return result
+
+    def bytes(self):
+        return sum(size for storage, size in self.made.values() if not storage.expired())
 
 
 def kept_by_compiler(model, tokens):
@@ -91,6 +115,7 @@ from train_gpt2 import GPT
 from configs import Model
 shape = Model(vocab_size=2048, block_size=64, n_layer=4, n_head=4, n_embd=128)
 model = GPT.initialised(shape, 1)
+model.recomputes = sys.argv[3] == "True"
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 def step(batch):
     tokens = torch.zeros(batch, 64, dtype=torch.int64)
@@ -109,22 +134,56 @@ print(memory("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_peak_of_a_real_step_is_what_is_counted(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "recomputes"), [("float32", False), ("bfloat16", False), ("float32", True)]
+)
+def test_the_peak_of_a_real_step_is_what_is_counted(dtype, recomputes):
     """Measured by the operating system, over a step with one sequence."""
-    words = [sys.executable, "-c", PEAK, dtype, str(batch := 256)]
+    words = [sys.executable, "-c", PEAK, dtype, str(batch := 256), str(recomputes)]
     output = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     many, one = (
-        memory(shape(4, 2048), b, 8, bfloat16=dtype == "bfloat16", compiled=False).total
+        memory(
+            shape(4, 2048),
+            b,
+            8,
+            bfloat16=dtype == "bfloat16",
+            compiled=False,
+            checkpointing=recomputes,
+        ).total
         for b in (batch, 1)
     )
     assert int(output) == pytest.approx(many - one, rel=0.12)
 
 
 @pytest.mark.parametrize("size", ["gpt2_124m", "gpt2_350m", "gpt2_774m", "gpt2_1558m"])
-def test_micro_batches_of_presets_fit_80_gb(size):
+def test_presets_have_the_largest_micro_batches_that_fit_80_gb_on_8_gpus(size):
     """An H100 of 80 GB has 79.1 GiB, of which CUDA and kernels take about two."""
     files = [PRESETS / "gpt2_124m.toml", PRESETS / "model" / f"{size}.toml"]
     config = load([str(file) for file in files if file.is_file()])
-    counted = memory(config.model, config.train.micro_batch_size, 8, bfloat16=True, compiled=True)
-    assert counted.total < 0.95 * 77 * GIB
+    batch = Batch.divide(config, 8)
+    found = fitting(batch, 77 * GIB, lambda rows: planned(config, rows, 8, gpu=True).total)
+    assert found.micro == batch.micro == config.train.micro_batch_size
+
+
+def test_no_micro_batch_fits_where_the_model_alone_does_not():
+    config = load([])
+    needs = planned(config, 1, 8, gpu=True).total
+    batch = Batch.divide(config, 8)
+    assert fitting(batch, needs, lambda rows: planned(config, rows, 8, gpu=True).total) is None
+
+
+def test_recomputed_blocks_keep_only_their_inputs():
+    """Of models with one and two blocks, what is alive after the forward pass: the difference."""
+    tokens, alive = torch.zeros(BATCH, 64, dtype=torch.int64), []
+    for layers in (1, 2):
+        model = GPT.initialised(shape(layers), 1)
+        model.recomputes = True
+        with Alive(model) as counter:
+            loss = model(tokens, tokens)
+        alive.append(counter.bytes())
+        loss.backward()  # possible: nothing that it needs was given up
+    one, two = (
+        memory(shape(n), BATCH, 8, bfloat16=False, compiled=False, checkpointing=True).activations
+        for n in (1, 2)
+    )
+    assert alive[1] - alive[0] == two - one
