@@ -273,7 +273,8 @@ def test_help_and_print_config_need_no_data(capsys):
     ("words", "said"),
     [
         (["--schedule.warmup_steps", "99999"], "schedule.warmup_steps = 99999 is longer than the"),
-        (["--optimizer.name", "lars", "--optimizer.wrap.ema_nesterov.every", "3"], "optimizer."),
+        (["--optimizer.name", "schedule_free_sgd", "--optimizer.wrap.ema.decay", "0.9"],
+         "optimizer.wrap.ema: ScheduleFreeSGD averages its weights itself"),
         (["--optimizer.name", "muon", "--optimizer.orthogonalisation", "turbo",
           "--optimizer.ns_steps", "9"], "optimizer.ns_steps = 9: 'turbo' has 5 polynomials"),
         (["--train.batch_tokens", "1024"], "train.batch_tokens = 1024 is not divisible by 3 ranks"),
