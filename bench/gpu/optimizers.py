@@ -12,6 +12,7 @@ from bench.gpu.part import Part, Row, Settings
 from bench.gpu.reference import against_reference
 from bench.gpu.throughput import base, ours
 from optim import OPTIMIZERS
+from optim.core.base import UpdateRule
 
 FIRST = ("adamw", "muon", "soap", "lion", "lamb", "sgd_sai", "shampoo", "adam_mini")
 SHARE = ("adamw", "muon", "soap")  # of a training step
@@ -27,7 +28,8 @@ def measure(settings: Settings, part: Part) -> None:
     names = list(dict.fromkeys((*FIRST, *OPTIMIZERS)))
     for name in TINY_NAMES if settings.tiny else names:
         part.rows("optimizer", name, partial(_step, name, settings))
-    for name in ("lion",) if settings.tiny else names:
+    rules = [name for name in names if issubclass(OPTIMIZERS[name], UpdateRule)]  # not torch's
+    for name in ("lion",) if settings.tiny else rules:
         work = partial(against_reference, name, settings.device, compiled=True)
         part.rows("compiled, against float64 on the CPU", name, work)
 
