@@ -81,10 +81,13 @@ class Part:
         self._write()
         found = work()
         rows = [{"name": name, **found}] if isinstance(found, dict) else list(found)
-        self.content["tables"].setdefault(table, []).extend(rows)
+        names = {row["name"] for row in rows}
+        others = [r for r in self.content["tables"].get(table, []) if r["name"] not in names]
+        self.content["tables"][table] = others + rows
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"seconds": round(time.time() - began, 1), "code": code_hash(), "ended": ended}
-        self.content["done"][key] = facts
+        if not any(map(_not_made, rows)):  # those wait for a package, say
+            self.content["done"][key] = facts
         self.content["now"] = None
         self._write()
 
@@ -128,6 +131,11 @@ class Part:
     def _write(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, self.content)
+
+
+def _not_made(row: Row) -> bool:
+    """Whether a check could not be made."""
+    return "ok" in row and row["ok"] is None
 
 
 def check(name: str, expected: str, found: object, ok: bool | None) -> Row:

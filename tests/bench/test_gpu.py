@@ -74,6 +74,15 @@ def test_rows_that_fail_hang_or_die_are_recorded_and_tried_again_by_the_next_sta
     assert part.content["done"]["step: first"]["ended"] == ended, "measured once"
 
 
+def test_a_check_that_could_not_be_made_is_made_by_a_later_start(tmp_path):
+    for ok, found in ((None, "pytest is not installed"), (True, "3 passed"), (False, "again")):
+        part = Part(tmp_path, "smoke")
+        part.retry()
+        part.rows("check", "tests", lambda ok=ok, found=found: [check("tests", "all", found, ok)])
+    (row,) = part.content["tables"]["check"]
+    assert row["found"] == "3 passed"
+
+
 def test_a_part_that_cannot_start_says_so_and_is_not_started_again_and_again(tmp_path):
     plan = Plan("a part", 1, 1, 1)
     command = [sys.executable, "-c", "raise SystemExit('no module named torch')"]
