@@ -21,7 +21,6 @@ def plain(end):
 @pytest.mark.parametrize(
     "flags",
     [
-        [],
         ["--optimizer.name", "sophia_g", "--optimizer.k", "4"],
         ["--optimizer.name", "muonclip", "--optimizer.wrap.ema.decay", "0.9"],
     ],
