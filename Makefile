@@ -49,9 +49,11 @@ test-newest: .venv-newest/installed
 .venv-%/bin/python:
 	$(PYTHON) -m venv .venv-$*
 
+# uv takes the oldest of each that go together, which pip cannot
 .venv-oldest/installed: requirements.txt requirements-test.txt | .venv-oldest/bin/python
-	sed 's/>=/==/; s/-r .*//' requirements.txt requirements-test.txt >.venv-oldest/requirements.txt
-	.venv-oldest/bin/python -m pip install --quiet --requirement .venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
+	    --resolution lowest-direct --requirement requirements-test.txt
 	touch $@
 
 .venv-newest/installed: requirements.txt requirements-test.txt | .venv-newest/bin/python

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import warnings
 
 import pytest
@@ -18,6 +17,7 @@ from optim import build_optimizer
 from record import hardware
 from record.runlog import RunLog, read_metrics, read_record
 from tests.jobs import assert_same, only_run, result
+from tests.test_resume import interrupted
 from train_gpt2 import main
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for equal bits; before CUDA starts
@@ -52,27 +52,19 @@ def test_float32_trains_as_on_a_cpu(tiny, tmp_path):
     assert main([*tiny, "--log.dir", str(tmp_path / "cpu"), *short]) == 0
     expected = losses(read_metrics(only_run(tmp_path / "cpu")))
     assert losses(metrics) == pytest.approx(expected, abs=5e-3)
-    assert record["launches"][-1]["device"] == torch.cuda.get_device_name()
+    assert record["launches"][-1]["environment"]["device"] == torch.cuda.get_device_name()
     known = hardware.peak_flops(torch.cuda.get_device_name(), "float32")
     assert all((x["mfu"] is None) == (known is None) for x in metrics if "mfu" in x)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, tmp_path):
     """With kernels that add in a fixed order; without, up to their own order of addition."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         train(tiny, tmp_path / "calm", *PLAIN)
-        log = RunLog.log
-
-        def stop(self, step, values):
-            log(self, step, values)
-            if step == 5 and "train/loss" in values:
-                signal.raise_signal(signal.SIGTERM)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(RunLog, "log", stop)
-            train(tiny, tmp_path / "runs", *PLAIN)
+        words = ["--log.dir", str(tmp_path / "runs"), "--train.device", "cuda", *PLAIN]
+        assert interrupted([*tiny, *words], at=6) == 0
         train(tiny, tmp_path / "runs", *PLAIN)
     finally:
         torch.use_deterministic_algorithms(before)
@@ -85,8 +77,8 @@ def test_compiled_in_bfloat16_it_trains_as_in_float32_and_compiles_before_the_cl
     graphs = []
     log = RunLog.log
 
-    def count(self, step, values):
-        log(self, step, values)
+    def count(self, step, values, *more):
+        log(self, step, values, *more)
         if "train/loss" in values:
             graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
@@ -94,7 +86,7 @@ def test_compiled_in_bfloat16_it_trains_as_in_float32_and_compiles_before_the_cl
         patch.setattr(RunLog, "log", count)
         metrics, record = train(tiny, tmp_path / "compiled", "--train.compile", "true")
     assert losses(metrics) == pytest.approx(losses(plain), abs=0.05)
-    assert record["launches"][-1]["dtype"] == "bfloat16"
+    assert record["launches"][-1]["environment"]["dtype"] == "bfloat16"
     assert len(set(graphs)) == 1, "compiled again inside the loop"
 
 
