@@ -58,7 +58,14 @@ SIZES = {  # layers, heads, width
     "1558M": (48, 25, 1600),
 }
 PRESETS = Path(__file__).parents[1] / "configs" / "optimizer"
-LOW_RANK = {"rank": 256, "update_proj_gap": 200, "scale": 1.0}
+LOW_RANK = {"rank": 256, "update_proj_gap": 200, "scale": 1.0, "projection_type": "std"}
+RANDOM = {"rank": 192, "projection_type": "random"}
+SHAMPOO = {  # as our preset, with grafting to RMSProp's step (3)
+    "block_size": 8192,
+    "graft_type": 3,
+    "preconditioning_compute_steps": 10,
+    "start_preconditioning_step": 1,
+}
 PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, arguments
     "adamw": ("torch.optim.AdamW", {}),
     "lion": ("lion_pytorch.Lion", {}),
@@ -74,14 +81,15 @@ PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {  # by our name: class, argum
     "schedule_free_adamw": ("schedulefree.AdamWScheduleFree", {}),
     "schedule_free_sgd": ("schedulefree.SGDScheduleFree", {}),
     "soap": ("pytorch_optimizer.SOAP", {}),
+    "shampoo": ("pytorch_optimizer.ScalableShampoo", SHAMPOO),
     "psgd_kron": ("pytorch_optimizer.Kron", {}),
     "cautious_lion": ("pytorch_optimizer.Lion", {"cautious": True}),
     "muon": ("pytorch_optimizer.Muon", {"hidden": {"use_muon": True}}),
     "normuon": ("pytorch_optimizer.NorMuon", {"hidden": {"use_muon": True}}),
     "adamuon": ("pytorch_optimizer.AdaMuon", {"hidden": {"use_muon": True}}),
     "muonclip": ("pytorch_optimizer.MuonClip", {"hidden": {"use_muon": True}}),
-    "galore": ("pytorch_optimizer.GaLore", {"hidden": LOW_RANK | {"projection_type": "std"}}),
-    "apollo": ("pytorch_optimizer.APOLLO", {"hidden": LOW_RANK | {"projection_type": "random"}}),
+    "galore": ("pytorch_optimizer.GaLore", {"hidden": LOW_RANK}),
+    "apollo": ("pytorch_optimizer.APOLLO", {"hidden": LOW_RANK | RANDOM}),
 }  # sophia_g has none: pytorch_optimizer.SophiaH is Hutchinson's estimate, another method
 READ_ONLY = {"prodigy": "p0", "sophia_g": "hessian"}  # state that a step does not write
 SECOND_PASS = {  # bytes per parameter read or written again after a sum over the tensor
