@@ -21,7 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from configs import Config, ConfigError, Train
-from launch import attention, compiler
+from launch import attention, compiler, products
 from launch.heartbeat import Heartbeat
 from launch.meeting import RankError, RunError, facts, meet, store_address
 from launch.signals import (
@@ -108,8 +108,8 @@ class Process:
         if setting == "auto":
             native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
             dtype = "bfloat16" if native else "float32"
-        if dtype == "float32":  # TF32 where a GPU has it; a CPU's bits must not depend on its kind
-            torch.set_float32_matmul_precision("high" if cuda else "highest")
+        if dtype == "float32" or not cuda:  # an optimizer's own products are float32 there
+            torch.set_float32_matmul_precision(products.setting(self.device))
         if dtype == "bfloat16-weights":  # launch.calls makes them
             dtype = "bfloat16"
         bfloat16 = dtype == "bfloat16"
@@ -224,7 +224,7 @@ class Process:
             signals.at_once = True
             self.join(config)
             try:
-                with attention.preferred(self.device):
+                with attention.preferred(self.device, config.model.block_size):
                     yield signals
             except RunError:  # on all ranks
                 self.leave()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
 
 from configs import Model
 from launch.attention import kernels, preferred, taken
@@ -29,8 +29,10 @@ def test_cudnn_comes_first_where_it_is_faster_and_the_plain_kernel_last(capabili
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_kernel_that_is_taken_is_named(dtype):
-    with preferred(CPU):
-        assert taken(SHAPE, dtype, CPU) == "flash_attention"
-    with sdpa_kernel(SDPBackend.MATH):
-        assert taken(SHAPE, dtype, CPU) == "math"
+@pytest.mark.parametrize(("block_size", "kernel"), [(256, "math"), (512, "flash_attention")])
+def test_the_kernel_that_is_taken_is_named_and_short_sequences_take_products(
+    dtype, block_size, kernel
+):
+    shape = SHAPE.model_copy(update={"block_size": block_size})
+    with preferred(CPU, block_size):
+        assert taken(shape, dtype, CPU) == kernel

@@ -1,0 +1,36 @@
+"""Which library multiplies matrices of float32: on a CPU the fastest that does not round more."""
+
+from __future__ import annotations
+
+import torch
+
+
+def setting(device: torch.device) -> str:
+    """What torch.set_float32_matmul_precision should be given for runs in float32.
+
+    On a GPU "high": TF32. On a CPU "highest", or "medium" where that is float32 as well. torch
+    calls MKL for float32, which makes nothing of an AMD processor's AVX-512, and oneDNN where
+    bfloat16 is allowed ("medium"). oneDNN takes bfloat16 on processors with AMX only; on the others
+    it multiplies in float32, on an AMD EPYC twice as fast as MKL (docs/results/cpu.md).
+    """
+    if device.type == "cuda":
+        return "high"
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        return "medium" if _onednn_may_be_asked() and _keeps_float32() else "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _onednn_may_be_asked() -> bool:
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return wide and not torch.cpu.get_capabilities().get("amx_tile")
+
+
+def _keeps_float32() -> bool:
+    """Whether products with the identity give numbers back that bfloat16 cannot hold."""
+    x = 1 + torch.arange(256 * 256).view(256, 256) / 2**23  # exact in float32, and only there
+    one = torch.eye(256)
+    pairs = (x, one), (one, x), (x.t(), one), (x.expand(4, -1, -1), one.expand(4, -1, -1))
+    return all(bool(((a @ b) == (a if b is not x else b)).all()) for a, b in pairs)
