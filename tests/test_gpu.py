@@ -137,7 +137,7 @@ def test_the_attention_kernel_that_is_recorded_is_the_one_that_runs(dtype):
         needs_bfloat16()
     shape = Model(vocab_size=64, block_size=256, n_layer=1, n_head=4, n_embd=256)
     q = torch.randn(2, 4, 256, 64, device=CUDA, dtype=getattr(torch, dtype), requires_grad=True)
-    with attention.preferred(CUDA):
+    with attention.preferred(CUDA, 1024):
         recorded = attention.taken(shape, dtype, CUDA)
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             y = F.scaled_dot_product_attention(q, q, q, is_causal=True)

@@ -66,7 +66,7 @@ def _machine(settings: Settings) -> Iterator[Row]:
         yield check("bfloat16 in hardware", "yes", "yes" if native else "no", native)
         wanted = attention.kernels(torch.cuda.get_device_capability())[0].name.lower()
         shape = Model(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768)
-        with attention.preferred(device):
+        with attention.preferred(device, shape.block_size):
             taken = attention.taken(shape, "bfloat16", device)
         yield check("attention's kernel at 124M", wanted, taken, taken == wanted)
 
