@@ -47,11 +47,11 @@ def timed(owner, name, into):
             spans[into].append((began, time.perf_counter()))
     setattr(owner, name, outer)
 
-def log(self, step, values):
+def log(self, step, values, *rest):
     if "train/loss" in values:
         now = time.perf_counter()
         spans["update"].append((now - values["time/step_ms"] / 1e3, now))
-    logged(self, step, values)
+    logged(self, step, values, *rest)
 
 timed(session, "save_checkpoint", "pause")
 timed(writer._Copies, "of", "copy")
