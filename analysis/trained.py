@@ -9,13 +9,24 @@ from pathlib import Path
 import torch
 
 import optim
-from configs import ConfigError
+from configs import Config, ConfigError
 from data.vocabulary import Tokenizer, tokenizer_named
 from record import checkpoints, huggingface, parents
+from record.checkpoints import Checkpoint
 from storage import read_json
 from train_gpt2 import GPT
 
 _TOKENIZERS = {50257: "gpt2", 257: "bytes"}  # by vocab_size, where no meta.json says
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that a model is of, and its checkpoint: the file and what it holds."""
+
+    folder: Path
+    config: Config
+    path: Path
+    saved: Checkpoint
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class Trained:
     model: GPT
     source: str  # for people and records
     data_dir: Path | None  # of the run; None for published weights
+    origin: Origin | None = None  # the run; None for published weights
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of its data.
@@ -57,11 +69,21 @@ def trained(source: str, device: str = "auto") -> Trained:
         ConfigError: there is no model, or none of this step; one line.
         RecordError: no checkpoint of the run is whole.
     """
+    origin = origin_of(source)
+    return _published(source, device) if origin is None else weights_of(origin, device)
+
+
+def origin_of(source: str) -> Origin | None:
+    """The run and checkpoint that `source` names, whose tensors are read when used; None: neither.
+
+    Raises:
+        ConfigError, RecordError: as `trained`.
+    """
     folder, at, step = source.rpartition("@")
     if not at or Path(source).is_dir():
         folder, step = source, ""
     if not (Path(folder) / "checkpoints").is_dir():
-        return _published(source, device)
+        return None
     found = whole = checkpoints.found(Path(folder) / "checkpoints")
     if step and not re.fullmatch(r"\d+", step):
         raise ConfigError(f"'{source}': after @ should be the step of a checkpoint")
@@ -73,12 +95,32 @@ def trained(source: str, device: str = "auto") -> Trained:
         raise ConfigError(f"'{source}' has no such checkpoint; it has {has}")
     path = found[0] if step else checkpoints.newest_whole(Path(folder) / "checkpoints")
     assert path, "there is one"
-    saved = checkpoints.load(path)
-    config = parents.configuration(saved)
+    saved = checkpoints.load(path, mmap=True)
+    return Origin(Path(folder), parents.configuration(saved), path, saved)
+
+
+def weights_of(origin: Origin, device: str = "auto") -> Trained:
+    """The model of a run at a checkpoint."""
+    config, saved = origin.config, origin.saved
     model = GPT.initialised(config.model, config.seed)
     parents.put_evaluated_weights(saved, model, optim.optimizer_of)
-    where = f"{folder} at step {saved.progress.step}"
-    return Trained(model.to(_device(device)).eval(), where, Path(config.data.dir))
+    where = f"{origin.folder} at step {saved.progress.step}"
+    return Trained(model.to(_device(device)).eval(), where, Path(config.data.dir), origin)
+
+
+def each_checkpoint(source: str) -> list[str]:
+    """`FOLDER@all` as FOLDER@STEP of all checkpoints of the run, oldest first; else the source.
+
+    Raises:
+        ConfigError: the run has no checkpoint; one line.
+    """
+    folder, at, step = source.rpartition("@")
+    if not at or step != "all" or Path(source).is_dir():
+        return [source]
+    found = checkpoints.found(Path(folder) / "checkpoints")
+    if not found:
+        raise ConfigError(f"{folder} has no checkpoints; give the folder of a run that has some")
+    return [f"{folder}@{step}" for step in sorted({checkpoints.step_of(path) for path in found})]
 
 
 def _published(source: str, device: str) -> Trained:

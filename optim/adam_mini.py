@@ -103,7 +103,7 @@ class AdamMini(UpdateRule):
         torch._foreach_mul_(denominator, c["root_scale"])
         torch._foreach_add_(denominator, h["eps"])
         spread = [
-            _by_row(d, p, h).view(-1, *[1] * (p.ndim - 1))
+            by_row(d, p, h).view(-1, *[1] * (p.ndim - 1))
             for d, p in zip(denominator, params, strict=True)
         ]
         adamw.subtract_ratio(params, m, spread, c["step_size"])
@@ -124,7 +124,7 @@ def _block_means(rows: Tensor, h: Values) -> Tensor:
     return torch.cat([q_and_k, v.mean(0, keepdim=True) if h["value_blocks"] == "whole" else v])
 
 
-def _by_row(blocks: Tensor, p: Tensor, h: Values) -> Tensor:
+def by_row(blocks: Tensor, p: Tensor, h: Values) -> Tensor:
     """(blocks, 1) -> (rows, 1): each row of `p` gets its block's number."""
     if h["kind"] != "qkv":
         return blocks

@@ -7,6 +7,7 @@ docs/record.md describes every file and field. In short, the run's directory hol
     metrics.jsonl    one JSON object per line: {"step": s, name: value, ...}; the source of truth
     diagnose.jsonl   what updates showed of every tensor, with [diagnose] (record/inside.py)
     sequences.npz    the final loss of each held-out sequence (record/sequences.py)
+    sharpness.json   what was measured at checkpoints afterwards (record/sharpness.py)
     summary.json     how the latest launch ended, and the numbers of the run; absent while it runs
     checkpoints/     what resuming needs (record/checkpoints.py)
     lock             held by the live process

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from report import drawing, inside_figures, series, step_figures
+from report import drawing, inside_figures, series, sharpness, step_figures
 from report.drawing import Figure, Style, styles
 from report.formats import axis_words, loss, metric_words, short
 from report.grid_figures import grid_maps
@@ -41,6 +41,7 @@ def figures(study: Study, judgement: Judgement) -> list[Figure]:
         _sensitivity(study, judgement, look),
         grid_maps(study, look),
         *inside_figures.heat_maps(study, look),
+        *sharpness.figures(study, look),
         step_figures.step_times(study, look),
         step_figures.bootstrap_means(study, look),
         step_figures.step_differences(study, look),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from record import inside, runlog, sequences
+from record import inside, runlog, sequences, sharpness
 from record.contest import PlanFile, PlannedRun, contest_and_role
 from record.metrics import is_outdated, summarize
 from report.run import Columns, Run, Status, check_lines, columns, default_arm, value_at
@@ -57,6 +57,7 @@ def read_run(place: Place) -> Run:
         problems += check_lines(train, val, config, status)
     ended = status == "finished"
     losses = _sequences(folder, summary or {}, problems) if ended else {}
+    measured = _sharpness(folder, problems)
     return Run(
         name=folder.name,
         source=str(folder),
@@ -77,6 +78,7 @@ def read_run(place: Place) -> Run:
         planned=planned is not None,
         inside=inside.read(folder) if role == "report" else None,
         sequences=losses,
+        sharpness=measured,
     )
 
 
@@ -119,6 +121,15 @@ def _sequences(
         else:
             problems.append(f"{sequences.FILE}: {split} contradicts its final loss and is left out")
     return kept
+
+
+def _sharpness(folder: Path, problems: list[str]) -> tuple[sharpness.Sharpness, ...]:
+    """What was measured at its checkpoints; () with a problem if that is damaged."""
+    try:
+        return sharpness.read(folder)
+    except runlog.RecordError as error:
+        problems.append(str(error))
+        return ()
 
 
 def _read_config(folder: Path, problems: list[str]) -> dict[str, Any]:

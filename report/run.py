@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from record.contest import Role
 from record.inside import Measured
 from record.metrics import climb_limit
+from record.sharpness import Sharpness
 
 Status = Literal["finished", "stopped", "diverged", "running", "failed", "missing"]
 Pair = tuple[int, int]  # (seed, data_seed)
@@ -39,6 +40,7 @@ class Run:
     summary: record.metrics.summarize, and what the trainer added (docs/record.md).
     inside: what updates showed of every tensor (record/inside.py); None unless measured.
     sequences: the final loss of each held-out sequence, by split (record/sequences.py).
+    sharpness: what was measured at its checkpoints afterwards, by step (record/sharpness.py).
     length: updates, where its arm was trained at several lengths; None otherwise.
     planned: whether a contest's plan lists it, and so names its arm.
     shared: why its seconds are not compared (report/seconds.py); None if they may be.
@@ -64,6 +66,7 @@ class Run:
     shared: str | None = None
     inside: Measured | None = None
     sequences: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    sharpness: tuple[Sharpness, ...] = ()
 
     @property
     def pair(self) -> Pair:

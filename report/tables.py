@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from record.contest import Role
-from report import horizons
+from report import horizons, sharpness
 from report.averages import averages
 from report.cost_tables import costs, scores, seconds, speedups, target
 from report.formats import (
@@ -53,6 +53,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         seconds(study),
         averages(study, judgement),
         seeds_and_text(judgement),
+        sharpness.section(study),
         variances(judgement),
         _planner(judgement),
         tuning(study, judgement),

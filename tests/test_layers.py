@@ -146,7 +146,7 @@ for package in ("configs", "data", "record.runlog", "optim", "train_gpt2", *{pro
     assert len(output.split()) == 5 + len(programs)
 
 
-@pytest.mark.parametrize("room", ["contest", "data", "launch", "report"])
+@pytest.mark.parametrize("room", ["analysis", "contest", "data", "launch", "report"])
 def test_help_of_a_command_does_without_what_takes_seconds_to_import(room):
     code = f"""
 import runpy, sys

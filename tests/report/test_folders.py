@@ -7,9 +7,12 @@ import shutil
 import pytest
 
 from record.runlog import lock
+from record.sharpness import add
+from report.folders import Place, read_run
 from report.judgement import judge
 from report.sources import read
 from tests.report.contest_folder import configuration, curve, folder_of, one, write_run
+from tests.report.test_sharpness import measured
 
 
 def cut_line(folder):
@@ -127,3 +130,14 @@ def test_a_run_that_came_back_from_a_spike_counts_with_a_caution(tmp_path):
     assert study.runs[0].summary["climb_updates"] == summary["climb_updates"]
     (said,) = judge(study).problems
     assert f"its loss climbed for {summary['climb_updates']} updates and came back" in said
+
+
+def test_sharpness_is_read_from_the_runs_folder_and_a_damaged_file_is_a_problem(tmp_path):
+    config = configuration("wsd", 1)
+    write_run(tmp_path / "run", config, curve(1, 40, 0.1))
+    add(tmp_path / "run", [measured(40)])
+    assert [x.step for x in read_run(Place(tmp_path / "run")).sharpness] == [40]
+    (tmp_path / "run" / "sharpness.json").write_text("[{}]")
+    run = read_run(Place(tmp_path / "run"))
+    assert run.sharpness == ()
+    assert any("sharpness.json is damaged" in problem for problem in run.problems)

@@ -1,0 +1,144 @@
+"""`python -m analysis COMMAND`: what can be asked of trained weights, from runs' checkpoints.
+
+    python -m analysis sharpness runs/A runs/B@all       # eigenvalues, trace, Keskar, adaptive
+    python -m analysis line runs/A runs/B                # loss between two runs; barrier
+    python -m analysis plane runs/A runs/B runs/C        # or one run: two random directions
+
+A run is its folder, FOLDER@STEP or, for sharpness, FOLDER@all. Weights are those that the run's
+evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    values = {key: value for key, value in vars(options).items() if key not in ("command", "runs")}
+    # imports torch and scipy, which --help and a typo do without
+    from analysis import paths, sharpness
+    from configs import ConfigError
+    from data import DataError
+    from record.runlog import RecordError
+
+    try:
+        if options.command == "sharpness":
+            values["rescale"] = tuple(options.rescale or (1.0,))
+            sharpness.measure_all(options.runs, sharpness.Settings(**values))
+        elif options.command == "line":
+            paths.line(options.runs, paths.Settings(**values))
+        else:
+            if len(options.runs) not in (1, 3):
+                raise ConfigError(f"a plane goes through 1 or 3 models, not {len(options.runs)}")
+            paths.plane(options.runs, paths.Settings(**values))
+    except (ConfigError, DataError, RecordError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; checkpoints measured so far are in their records", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = str(__doc__).split("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description=lines[0],
+        epilog="\n\n".join(lines[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _sharpness(_command(commands, "sharpness", "+", "how curved the loss is at checkpoints"))
+    one = _command(commands, "line", 2, "the loss along the line between two models")
+    one.add_argument("--points", type=_at_least(2), default=21, help="on the line (%(default)s)")
+    one.add_argument("--out", type=_page, default=Path("line.html"), help=_OUT)
+    two = _command(
+        commands, "plane", "+", "the loss on a plane through three models, or around one"
+    )
+    two.add_argument("--points", type=_at_least(2), default=15, help="on each axis (%(default)s)")
+    two.add_argument("--out", type=_page, default=Path("plane.html"), help=_OUT)
+    two.add_argument("--split", choices=("train", "val"), default="val", help="(%(default)s)")
+    far = "how far the random directions go; 1: as far as the weights are large (%(default)s)"
+    two.add_argument("--span", type=_positive, default=1.0, help=far)
+    two.add_argument(
+        "--seed", type=_at_least(0), default=0, help="of random directions (%(default)s)"
+    )
+    return p
+
+
+_OUT = "page with the figure; its numbers go beside it, as .csv (%(default)s)"
+
+
+def _command(commands: Any, name: str, runs: int | str, said: str) -> argparse.ArgumentParser:
+    p: argparse.ArgumentParser = commands.add_parser(name, help=said, description=said)
+    p.add_argument("runs", nargs=runs, metavar="RUN", help="FOLDER or FOLDER@STEP of a run")
+    tokens = "of text: the first sequences of the run's data (%(default)s)"
+    p.add_argument("--tokens", type=_at_least(1), default=8192, help=tokens)
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    return p
+
+
+def _sharpness(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--split", choices=("train", "val"), default="train", help="(%(default)s)")
+    count = "how many of the largest; 0: none, also preconditioned (%(default)s)"
+    p.add_argument("--eigenvalues", type=_at_least(0), default=1, metavar="K", help=count)
+    draws = "random vectors for the trace, at least 2; 0: no trace (%(default)s)"
+    p.add_argument("--draws", type=_at_least(2, 0), default=10, metavar="N", help=draws)
+    passes = "gradients of each search for the highest loss nearby; 0: none (%(default)s)"
+    p.add_argument("--passes", type=_at_least(0), default=20, metavar="N", help=passes)
+    alpha = "measure the same function with weights scaled layer by layer; may be repeated"
+    p.add_argument("--rescale", type=_positive, action="append", metavar="ALPHA", help=alpha)
+    p.add_argument("--seed", type=_at_least(0), default=0, help="of random vectors (%(default)s)")
+
+
+def _at_least(lowest: int, *others: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `lowest` on, or one of `others`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or (int(text) < lowest and int(text) not in others):
+            beside = "".join(f", or {other}" for other in others)
+            raise argparse.ArgumentTypeError(
+                f"{text!r} should be a whole number of at least {lowest}{beside}"
+            )
+        return int(text)
+
+    return read
+
+
+def _positive(text: str) -> float:
+    """A finite number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+    return number
+
+
+def _page(text: str) -> Path:
+    """The path of a page.
+
+    Raises:
+        argparse.ArgumentTypeError: it does not end in .html.
+    """
+    if Path(text).suffix != ".html":
+        raise argparse.ArgumentTypeError(f"{text!r} should end in .html")
+    return Path(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+"""The text that weights are judged on: the first sequences of a split, the same for every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from analysis.trained import Origin
+from configs import ConfigError
+from data import HeldOut, open_split
+from data.loader import Windows
+from train_gpt2 import GPT
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of a split. rows: int64 (sequences, block_size + 1). text: their sha256."""
+
+    split: str
+    rows: Tensor
+    text: str
+
+    @property
+    def tokens(self) -> int:
+        """That are predicted."""
+        return len(self.rows) * (self.rows.shape[1] - 1)
+
+
+def first_sequences(origin: Origin, split: str, tokens: int) -> Batch:
+    """The first sequences of a split of the run's data: as many whole ones as `tokens` hold.
+
+    Raises:
+        ConfigError: they hold none, or more than there are; one line.
+        DataError: the shards are gone or damaged.
+    """
+    data, shape = origin.config.data, origin.config.model
+    block = shape.block_size
+    if tokens < block:
+        raise ConfigError(f"--tokens {tokens} is less than one sequence of {block}; give more")
+    shards = open_split(data.dir, split, vocab_size=shape.vocab_size, format=data.format)
+    available = len(Windows(shards, block)) * block
+    if tokens > available:
+        raise ConfigError(
+            f"--tokens {tokens}: split {split} of {data.dir} has {available} in whole sequences of"
+            f" {block}; give at most that many"
+        )
+    text = HeldOut(shards, block_size=block, num_tokens=tokens - tokens % block)
+    ((_, rows),) = text.batches(text.sequences)
+    return Batch(split, rows, text.hash())
+
+
+def rows_at_once(model: GPT) -> int:
+    """Sequences in one pass: 2,048 tokens, or one sequence, which bounds the memory."""
+    return max(1, 2048 // model.shape.block_size)

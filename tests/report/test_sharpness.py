@@ -1,0 +1,64 @@
+"""Sharpness in a report: the text that most measurements share, and paths over training."""
+
+from dataclasses import replace
+
+import pytest
+
+from record.runlog import RecordError
+from record.sharpness import Neighbourhood, Preconditioned, Sharpness, add, read
+from report.drawing import styles
+from report.sharpness import figures, section
+from tests.report.studies import BASE, a_study
+
+
+def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0):
+    return Sharpness(
+        step=step, checkpoint="c", split="train", tokens=8192, text=text, rescaled=rescaled,
+        loss=loss, eigenvalues=(40.0,), trace=500.0, trace_error=12.0,
+        preconditioned=Preconditioned(eigenvalue=9000.0, lr=1e-3, limit=38.0),
+        not_preconditioned=None, dimensions=100, adaptive=0.02, rho=5e-3, draws=10, passes=20,
+        neighbourhoods=(Neighbourhood(epsilon=1e-3, all_directions=keskar, subspace=0.1),),
+        seed=0, device="cpu", torch="2", seconds=1.0)  # fmt: skip
+
+
+@pytest.fixture
+def study():
+    """Two arms of which three runs were measured: one on another text, one of them rescaled."""
+    plain = a_study({"small": BASE, "large": BASE})
+    found = {
+        ("small", 1): (measured(50, loss=3.0), measured(100, keskar=1.5)),
+        ("large", 1): (measured(100, keskar=7.5), measured(100, rescaled=4.0, keskar=99.0)),
+        ("large", 2): (measured(100, text="other"),),
+    }
+    runs = [replace(run, sharpness=found.get((run.arm, run.seed), ())) for run in plain.runs]
+    return replace(plain, runs=runs)
+
+
+def test_the_table_has_each_run_at_its_last_step_on_the_text_that_most_share(study):
+    found = section(study)
+    (table,) = found.tables
+    assert [(row[0].text, *row[1:3], row[7]) for row in table.rows] == [
+        ("small", "1", "100", "1.5"),
+        ("large", "1", "100", "7.5"),
+    ]
+    assert table.rows[0][5:7] == ["0.237", "500 ± 12"]  # 9000 * 1e-3 / 38
+    assert "Not shown: 1 measurement on other tokens." in found.text
+    assert section(a_study({"small": BASE})) is None
+
+
+def test_the_figure_is_a_path_for_each_run(study):
+    drawn, _ = figures(study, styles(study))
+    paths = {trace.meta["arm"]: (list(trace.x), list(trace.y)) for trace in drawn.plot.data}
+    assert paths == {"small": ([3.0, 2.0], [3.0, 1.5]), "large": ([2.0], [7.5])}
+    assert figures(a_study({"small": BASE}), {}) == [None, None]
+
+
+def test_what_is_added_replaces_its_setting_and_a_damaged_file_is_one_line(tmp_path):
+    add(tmp_path, [measured(100), measured(50)])
+    add(tmp_path, [measured(100, keskar=8.0), measured(100, text="other")])
+    found = read(tmp_path)
+    assert [(x.step, x.text) for x in found] == [(50, "t"), (100, "other"), (100, "t")]
+    assert found[2].neighbourhoods[0].all_directions == 8.0
+    (tmp_path / "sharpness.json").write_text("[")
+    with pytest.raises(RecordError, match="is damaged"):
+        read(tmp_path)
