@@ -23,11 +23,14 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     values = {key: value for key, value in vars(options).items() if key not in ("command", "runs")}
     # imports torch and scipy, which --help and a typo do without
+    import torch
+
     from analysis import paths, sharpness
     from configs import ConfigError
     from data import DataError
     from record.runlog import RecordError
 
+    torch.set_float32_matmul_precision("highest")
     try:
         if options.command == "sharpness":
             values["rescale"] = tuple(options.rescale or (1.0,))
@@ -95,8 +98,8 @@ def _sharpness(p: argparse.ArgumentParser) -> None:
     p.add_argument("--draws", type=_at_least(2, 0), default=10, metavar="N", help=draws)
     passes = "gradients of each search for the highest loss nearby; 0: none (%(default)s)"
     p.add_argument("--passes", type=_at_least(0), default=20, metavar="N", help=passes)
-    alpha = "measure the same function with weights scaled layer by layer; may be repeated"
-    p.add_argument("--rescale", type=_positive, action="append", metavar="ALPHA", help=alpha)
+    alpha = "measure the same function with weights scaled layer by layer, for each in turn"
+    p.add_argument("--rescale", type=_positive, nargs="+", metavar="ALPHA", help=alpha)
     p.add_argument("--seed", type=_at_least(0), default=0, help="of random vectors (%(default)s)")
 
 

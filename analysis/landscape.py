@@ -42,7 +42,7 @@ def barrier(places: Floats, losses: Floats) -> float:
     """How far the loss rises above the straight line between its two ends, nats per token.
 
     Source: Entezari et al., "The Role of Permutation Invariance in Linear Mode Connectivity of
-    Neural Networks", arXiv:2110.06296, Definition 1: max L(t) - ((1 - t) L(0) + t L(1)).
+    Neural Networks", arXiv:2110.06296: max L(t) - ((1 - t) L(0) + t L(1)).
     """
     return float((losses - ((1 - places) * losses[0] + places * losses[-1])).max())
 
@@ -61,7 +61,7 @@ def plane_through(a: Tensor, b: Tensor, c: Tensor) -> Plane:
     """The plane of three weights; x and y are distances from `a`, x towards `b`.
 
     Source: Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs",
-    arXiv:1802.10026, section 3 (Gram-Schmidt).
+    arXiv:1802.10026 (Gram-Schmidt).
 
     Raises:
         ConfigError: they lie on a line; one line.
@@ -80,7 +80,7 @@ def plane_through(a: Tensor, b: Tensor, c: Tensor) -> Plane:
 def random_plane(model: GPT, weights: Tensor, seed: int) -> Plane:
     """Two random directions through `weights`, with the norms of the model's filters.
 
-    Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", arXiv:1712.09913, section 4:
+    Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", arXiv:1712.09913:
     each row of a direction has the norm of that row of weights; vectors (biases, norms) stay fixed.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -64,7 +64,7 @@ def adaptive(loss: Loss, rho: float, passes: int) -> float:
     """Adaptive sharpness: max L(w + e) - L(w) over |e_i| <= rho |w_i|, in nats per token.
 
     Source: Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning
-    of Deep Neural Networks", arXiv:2102.11600, Definition 2 with T_w = diag(|w|) and p = infinity.
+    of Deep Neural Networks", arXiv:2102.11600, with T_w = diag(|w|) and the maximum norm.
     Weights that are scaled element by element without a change of the function have the same one.
     """
     start, top = highest(loss, rho * loss.weights.abs(), passes)

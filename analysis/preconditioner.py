@@ -4,7 +4,7 @@ On a quadratic with Hessian H a step p <- p - lr D b, with b a running sum of gr
 while lr times the largest eigenvalue of D H is below a limit, which is 2 without momentum.
 
 Source: Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of
-Stability", arXiv:2103.00065, appendix B, for momentum; Cohen et al., "Adaptive Gradient Methods at
+Stability", arXiv:2103.00065, for momentum; Cohen et al., "Adaptive Gradient Methods at
 the Edge of Stability", arXiv:2207.14484, for Adam, whose limit is (2 + 2 beta1) / (1 - beta1).
 Weight decay is left out.
 """

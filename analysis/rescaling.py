@@ -17,7 +17,7 @@ def rescaled(model: GPT, alpha: float) -> GPT:
     divided by it; the rows of V (with their biases) times alpha, and the projection behind the
     attention divided by it. Powers of two change no bit of the logits.
 
-    Source: Dinh et al., "Sharp Minima Can Generalize For Deep Nets", arXiv:1703.04933, section 3
+    Source: Dinh et al., "Sharp Minima Can Generalize For Deep Nets", arXiv:1703.04933
     (alpha-scaling of networks of ReLUs), for the pairs that a GPT-2 has.
     """
     scaled = copy.deepcopy(model)

@@ -67,7 +67,7 @@ def _row(run: Run, found: Sharpness) -> Line:
 
 
 def figures(study: Study, look: Look) -> list[Figure | None]:
-    """Sharpness over loss through training (Keskar et al., arXiv:1609.04836, figure 4)."""
+    """Sharpness over loss through training (Keskar et al., arXiv:1609.04836)."""
     measured, _ = _measured(study)
     boxes = [
         (run, [(x, x.neighbourhoods[0].all_directions) for x in found if x.neighbourhoods])
