@@ -68,7 +68,7 @@ class Loss:
         total, sums = 0.0, torch.zeros_like(self.weights)
         for part in self.parts:
             loss = part()
-            total += float(loss)
+            total += float(loss.detach())
             sums += _flat(torch.autograd.grad(loss, self.params, materialize_grads=True))
         self.passed()
         return total, sums

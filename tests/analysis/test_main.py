@@ -15,7 +15,8 @@ from tests.jobs import command, only_run
 from train_gpt2 import GPT
 from train_gpt2 import main as train
 
-FAST = ["--draws", "2", "--passes", "3", "--tokens", "2048", "--device", "cpu"]
+ON_CPU = ["--tokens", "2048", "--device", "cpu"]
+LOSS_ALONE = ["--eigenvalues", "0", "--draws", "0", "--passes", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +33,38 @@ def runs(shards, tmp_path_factory):
 
 def test_every_checkpoint_is_measured_on_the_text_that_the_run_was_evaluated_on(runs, capsys):
     run = runs["adamw-2"]
-    assert main(["sharpness", f"{run}@all", *FAST, "--split", "val"]) == 0
+    assert main(["sharpness", f"{run}@all", *ON_CPU, *LOSS_ALONE, "--split", "val"]) == 0
     found = sharpness.read(run)
     losses = {x["step"]: x["val/loss"] for x in read_metrics(run) if "val/loss" in x}
     assert [x.step for x in found] == [4, 8, 12]
     assert [x.loss for x in found] == pytest.approx([losses[x.step] for x in found], abs=1e-5)
-    for x in found:
-        assert x.eigenvalues[0] > 0
-        assert x.neighbourhoods[0].all_directions > x.neighbourhoods[1].all_directions > 0
-        assert x.adaptive > 0
-        assert x.preconditioned.limit == pytest.approx((2 + 2 * 0.9) / (1 - 0.9))
-        assert len(list((run / "checkpoints").glob(f"*-{x.checkpoint}.pt"))) == 1
-    said = capsys.readouterr().out
-    assert said.count("largest eigenvalues") == 3
-    assert said.splitlines()[-1] == str(run / "sharpness.json")
+    assert capsys.readouterr().out.splitlines()[-1] == str(run / "sharpness.json")
 
 
-def test_a_measurement_replaces_that_of_its_setting_and_no_other(runs, capsys):
+def test_all_measures_of_one_checkpoint(runs, capsys):
     run = runs["adamw-1"]
-    for words in (["--split", "val"], ["--split", "val"], [], ["--rescale", "4"]):
-        assert main(["sharpness", f"{run}@8", *FAST, "--eigenvalues", "0", *words]) == 0
+    words = ["--tokens", "100", "--draws", "2", "--passes", "3", "--device", "cpu"]
+    assert main(["sharpness", f"{run}@4", *words]) == 0
+    (found,) = sharpness.read(run)
+    assert (found.tokens, found.split) == (96, "train")
+    assert found.eigenvalues[0] > 0
+    assert found.trace_error > 0
+    assert found.neighbourhoods[0].all_directions > found.neighbourhoods[1].all_directions > 0
+    assert found.neighbourhoods[0].subspace > found.neighbourhoods[1].subspace > 0
+    assert found.adaptive > 0
+    assert found.preconditioned.eigenvalue > 0
+    assert found.preconditioned.limit == pytest.approx((2 + 2 * 0.9) / (1 - 0.9))
+    assert (run / "checkpoints" / f"step-00000004-{found.checkpoint}.pt").is_file()
+    said = capsys.readouterr().out
+    assert said.count("largest eigenvalues") == said.count("38 / lr") == 1
+
+
+def test_a_measurement_replaces_that_of_its_setting_and_no_other(runs):
+    run = runs["adamw-2"]
+    (run / "sharpness.json").unlink(missing_ok=True)
+    words = [*LOSS_ALONE, "--passes", "2", *ON_CPU]
+    for more in (["--split", "val"], ["--split", "val"], ["--rescale", "1", "4"]):
+        assert main(["sharpness", f"{run}@8", *words, *more]) == 0
     found = sharpness.read(run)
     assert [(x.step, x.split, x.rescaled) for x in found] == [
         (8, "train", 1), (8, "train", 4), (8, "val", 1)]  # fmt: skip
@@ -63,11 +76,12 @@ def test_a_measurement_replaces_that_of_its_setting_and_no_other(runs, capsys):
 
 def test_averaged_weights_are_measured_and_their_scaling_is_said_to_be_unknown(runs, capsys):
     run = runs["schedule_free_adamw-1"]
-    assert main(["sharpness", str(run), *FAST, "--split", "val"]) == 0
+    assert main(["sharpness", str(run), *ON_CPU, *LOSS_ALONE, "--split", "val"]) == 0
     (found,) = sharpness.read(run)
     evaluated = [x["val/loss"] for x in read_metrics(run) if "val/loss" in x][-1]
     assert found.loss == pytest.approx(evaluated, abs=1e-5)
-    assert found.preconditioned is None
+    words = [*LOSS_ALONE, "--eigenvalues", "1", "--tokens", "32", "--device", "cpu"]
+    assert main(["sharpness", str(run), *words]) == 0
     assert "not known, as schedule_free_adamw does not" in capsys.readouterr().out
 
 
@@ -149,7 +163,7 @@ def test_a_damaged_record_is_named_before_anything_is_measured(runs, tmp_path, c
     (run / "checkpoints").symlink_to(runs["adamw-1"] / "checkpoints")
     (run / "sharpness.json").write_text("[{}]")
     monkeypatch.setattr("analysis.sharpness.measure", lambda *_: pytest.fail("measured"))
-    assert main(["sharpness", str(runs["adamw-1"]), str(run), *FAST]) == 2
+    assert main(["sharpness", str(runs["adamw-1"]), str(run), *ON_CPU]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "sharpness.json is damaged (0.step: Field required)" in line
 
@@ -168,8 +182,7 @@ def test_an_interrupted_series_keeps_what_it_has(runs, tmp_path, capsys, monkeyp
         return whole(*given)
 
     monkeypatch.setattr(measuring, "measure", second_is_interrupted)
-    words = ["--eigenvalues", "0", "--draws", "0", "--passes", "0", "--device", "cpu"]
-    assert main(["sharpness", f"{run}@all", *words]) == 130
+    assert main(["sharpness", f"{run}@all", *ON_CPU, *LOSS_ALONE]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "interrupted" in line
     assert [x.step for x in sharpness.read(run)] == [4]

@@ -1,5 +1,7 @@
 """Dinh's point: other weights, the same function, another sharpness; and one that stays."""
 
+import math
+
 import pytest
 import torch
 
@@ -44,4 +46,4 @@ def test_rescaling_changes_plain_sharpness_and_not_the_adaptive_one():
     assert there["loss"] == here["loss"]
     assert there["adaptive"] == pytest.approx(here["adaptive"], rel=1e-5)
     for name in ("eigenvalue", "trace", "keskar"):
-        assert there[name] > 2 * here[name], name
+        assert abs(math.log(there[name] / here[name])) > math.log(2), name
