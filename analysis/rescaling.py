@@ -24,10 +24,10 @@ def rescaled(model: GPT, alpha: float) -> GPT:
     own, width = dict(scaled.named_parameters()), model.shape.n_embd
     for layer in range(model.shape.n_layer):
         for norm, linear in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
-            own[f"h.{layer}.{norm}.weight"] *= alpha
-            own[f"h.{layer}.{norm}.bias"] *= alpha
-            own[f"h.{layer}.{linear}.weight"] /= alpha
+            own[f"h.{layer}.{norm}.weight"].mul_(alpha)
+            own[f"h.{layer}.{norm}.bias"].mul_(alpha)
+            own[f"h.{layer}.{linear}.weight"].div_(alpha)
         for kind in ("weight", "bias"):
-            own[f"h.{layer}.attn.c_attn.{kind}"][2 * width :] *= alpha
-        own[f"h.{layer}.attn.c_proj.weight"] /= alpha
+            own[f"h.{layer}.attn.c_attn.{kind}"][2 * width :].mul_(alpha)
+        own[f"h.{layer}.attn.c_proj.weight"].div_(alpha)
     return scaled
