@@ -85,7 +85,7 @@ def _command(commands: Any, name: str, runs: int | str, said: str) -> argparse.A
     p: argparse.ArgumentParser = commands.add_parser(name, help=said, description=said)
     p.add_argument("runs", nargs=runs, metavar="RUN", help="FOLDER or FOLDER@STEP of a run")
     tokens = "of text: the first sequences of the run's data (%(default)s)"
-    p.add_argument("--tokens", type=_at_least(1), default=8192, help=tokens)
+    p.add_argument("--tokens", type=_at_least(1), default=4096, help=tokens)
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return p
 

@@ -1,7 +1,6 @@
 """`python -m analysis` on real runs: numbers, records, figures, and one line for each mistake."""
 
 import csv
-import os
 
 import numpy as np
 import pytest
@@ -178,7 +177,7 @@ def test_an_interrupted_series_keeps_what_it_has(runs, tmp_path, capsys, monkeyp
 
     def second_is_interrupted(*given):
         if next(count) == 2:
-            os.kill(os.getpid(), 2)
+            raise KeyboardInterrupt  # as Ctrl-C does
         return whole(*given)
 
     monkeypatch.setattr(measuring, "measure", second_is_interrupted)
