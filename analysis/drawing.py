@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,16 +29,20 @@ def line(places: Floats, losses: Mapping[str, Floats], ends: tuple[str, str]) ->
 
 
 def plane(
-    x: Floats, y: Floats, losses: Floats, marks: Mapping[str, tuple[float, float]], split: str
+    x: Floats, y: Floats, losses: Floats, marks: Sequence[tuple[str, float, float]], split: str
 ) -> Plot:
-    """Loss as a heat map with contours; marks: models that lie in the plane.
+    """Loss as a heat map with contours; marks: models that lie in the plane, with their places.
 
     Losses far above the others would leave one colour for all else, so colours end at twice the
     distance from the lowest to the median.
     """
     low, middle = float(losses.min()), float(np.median(losses))
     top = min(float(losses.max()), low + 2 * (middle - low))
-    plot = _new(f"{split} loss, {NOTE}", "distance from the first", "distance from the first")
+    names = [f"{number}: {name}" for number, (name, _, _) in enumerate(marks, 1)]
+    axes = ["distance from 1, towards 2", "distance from the line through 1 and 2"]
+    if len(marks) == 1:
+        axes = ["along one random direction", "along the other"]
+    plot = _new("<br>".join([*names, f"colour: {split} loss, {NOTE}"]), *axes)
     plot.add_contour(
         x=x.tolist(),
         y=y.tolist(),
@@ -52,9 +55,9 @@ def plane(
         hovertemplate="%{z:.4f} at (%{x:.3g}, %{y:.3g})<extra></extra>",
     )
     plot.add_scatter(
-        x=[place[0] for place in marks.values()],
-        y=[place[1] for place in marks.values()],
-        text=[html.escape(name) for name in marks],
+        x=[x for _, x, _ in marks],
+        y=[y for _, _, y in marks],
+        text=[str(number) for number in range(1, len(marks) + 1)],
         mode="markers+text",
         textposition="top center",
         marker={"color": "white", "size": 10, "line": {"color": "black", "width": 1}},
@@ -69,7 +72,14 @@ def _new(title: str, across: str, up: str) -> Plot:
     plot = go.Figure()
     plot.update_layout(
         template="plotly_white",
-        title={"text": title, "font": {"size": 14}},
+        title={
+            "text": title,
+            "font": {"size": 13},
+            "yref": "container",
+            "y": 0.96,
+            "yanchor": "top",
+        },
+        margin={"t": 90},
         xaxis={"title": across},
         yaxis={"title": up},
     )

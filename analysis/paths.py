@@ -100,7 +100,8 @@ def plane(sources: list[str], settings: Settings) -> None:
     )
     grid = np.meshgrid(x, y)
     columns = {"x": grid[0].ravel(), "y": grid[1].ravel(), f"{batch.split}_loss": losses.ravel()}
-    plot = drawing.plane(x, y, losses, dict(zip(names, shown.marks, strict=True)), batch.split)
+    marks = [(name, *place) for name, place in zip(names, shown.marks, strict=True)]
+    plot = drawing.plane(x, y, losses, marks, batch.split)
     _write(settings.out, plot, columns)
 
 
