@@ -1,15 +1,13 @@
 """What logging, metrics and waiting for data cost, as a share of the quickstart's step time.
 
     python -m bench.overhead [--steps 150] [--nproc 2] [--diagnose 10]
-    python -m bench.overhead --checkpoint-every 50
 
 Runs configs/quickstart.toml under torchrun with W&B offline, in a temporary folder. The step clock
 stops before metrics and logging, so their cost is what is left of the wall time between updates:
 time between two lines of metrics.jsonl, less the step itself. The waiting for data is inside the
 clock and is logged. With --diagnose N every N-th update is measured (diagnose.every), inside the
 step and with one more line of the log: the row "measuring" has both, and its mean and share spread
-them over all updates. Evaluations and checkpoints are kept out of the measured part, unless
---checkpoint-every asks how long the loop stands still for a checkpoint.
+them over all updates. Evaluations and checkpoints are kept out of the measured part.
 """
 
 import argparse
@@ -78,13 +76,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--nproc", type=int, default=2)
-    parser.add_argument("--checkpoint-every", type=int, default=0, metavar="N", help="updates")
     parser.add_argument("--diagnose", type=int, metavar="N", help="updates between measured ones")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         _start([sys.executable, "-m", "data", "stdlib", "--out", f"{folder}/tokens"])
         words = ["configs/quickstart.toml", "--data.dir", f"{folder}/tokens"]
-        words += ["--log.wandb", "offline", "--checkpoint.every", str(options.checkpoint_every)]
+        words += ["--log.wandb", "offline", "--checkpoint.every", "0"]
         words += ["--diagnose.every", str(options.diagnose)] if options.diagnose else []
         found = measured(words, options.steps, options.nproc)
     step = found["step"]
@@ -97,9 +94,6 @@ def main() -> None:
         figures = f"{np.median(values):8.3f} {np.percentile(values, 99):8.3f} {values.mean():8.3f}"
         print(f"{labels.get(name, name):22} {figures}  {share:.3f} %")
     print(f"overhead: {overhead(found):.3f} % of step time")
-    if found["checkpoint"].size:
-        pauses = ", ".join(f"{ms:.0f}" for ms in found["checkpoint"])
-        print(f"the loop stood still for checkpoints, ms: {pauses}")
 
 
 def _start(command: Sequence[str]) -> object:

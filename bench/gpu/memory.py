@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench import throughput
+from bench import memory, throughput
 from bench.gpu.part import TINY, Part, Row, Settings, check, flags, run
 from configs import Model, load, size
 
 SIZES = ("124m", "350m", "774m", "1558m")
 STATE_BYTES = 8  # a parameter, of AdamW
 TOLERANCE = 0.15  # of what is counted
-TABLE = "memory, GiB"
+TABLE, ALONE = "memory, GiB", "a step alone, GiB"
 STEPS = 3
 
 
@@ -19,15 +19,18 @@ def measure(settings: Settings, part: Part) -> None:
     """A few updates at each size, with the micro-batch of its preset or the largest that fits."""
     if settings.tiny and settings.device == "cpu":
         part.rows(TABLE, "tiny", _of_a_process)
+        part.rows(ALONE, "10M", partial(_alone, "10M", False, settings))
         return
     for name in ("tiny",) if settings.tiny else SIZES:
         part.rows(TABLE, name, partial(_on_a_gpu, name, settings))
+    for name in ("10M",) if settings.tiny else SIZES:
+        for recomputes in (False, True):
+            label = f"{name.upper()}{', blocks run again' if recomputes else ''}"
+            part.rows(ALONE, label, partial(_alone, name.upper(), recomputes, settings))
 
 
 def _on_a_gpu(name: str, settings: Settings) -> Row:
     """What the allocator gave at most, against the count; the context is not in either."""
-    import torch
-
     model = f"configs/model/gpt2_{name}.toml"
     words = ["configs/gpt2_124m.toml", *([] if name == "124m" else [model])]
     if settings.tiny:
@@ -35,7 +38,7 @@ def _on_a_gpu(name: str, settings: Settings) -> Row:
     config = load(words)
     micro = config.train.micro_batch_size
     assert isinstance(micro, int), "a preset says how many"
-    limit = 0.9 * torch.cuda.get_device_properties(0).total_memory / size.GIB
+    limit = _limit()
     while micro > 1 and _counted(config.model, micro) > limit:
         micro //= 2
     counted = _counted(config.model, micro)
@@ -44,6 +47,27 @@ def _on_a_gpu(name: str, settings: Settings) -> Row:
     batch = 2 * micro * config.model.block_size
     words += flags({"train.micro_batch_size": micro, "train.batch_tokens": batch})
     return _compared(f"{name}, {micro} sequences", counted, _peak(words))
+
+
+def _alone(name: str, recomputes: bool, settings: Settings) -> Row:
+    """A row of bench.memory, if this GPU has what is counted."""
+    cuda = settings.device == "cuda"
+    shape, rows = memory.shape_of(name), memory.ROWS[name]
+    given = {"bfloat16": cuda, "compiled": cuda, "checkpointing": recomputes}
+    counted = size.memory(shape, rows, STATE_BYTES, **given).total / size.GIB
+    if cuda and counted > _limit():
+        return check(name, f"{counted:.3g} by counting", "more than this GPU has", None)
+    dtype = "bfloat16" if cuda else "float32"
+    found = float(memory.row(name, dtype, recomputes, settings.device)[5])
+    label = f"{name}, {rows} sequences{', blocks run again' if recomputes else ''}"
+    return _compared(label, counted, found)
+
+
+def _limit() -> float:
+    """GiB of this GPU, less what CUDA and the allocator's gaps take."""
+    import torch
+
+    return 0.9 * torch.cuda.get_device_properties(0).total_memory / size.GIB
 
 
 def _of_a_process() -> Row:
@@ -64,8 +88,8 @@ def _peak(words: list[str]) -> float:
 
 
 def _counted(shape: Model, micro: int, gpu: bool = True) -> float:
-    memory = size.memory(shape, micro, STATE_BYTES, bfloat16=gpu, compiled=gpu)
-    return memory.total / size.GIB
+    counted = size.memory(shape, micro, STATE_BYTES, bfloat16=gpu, compiled=gpu)
+    return counted.total / size.GIB
 
 
 def _compared(name: str, counted: float, measured: float) -> Row:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from bench import overhead
@@ -17,7 +19,8 @@ TABLE, GOAL = "overhead", 1.0  # % of the step's time
 def measure(settings: Settings, part: Part) -> None:
     """At the quickstart's size, where a step is short; then the pause for a checkpoint at 124M."""
     part.rows(TABLE, "logging, metrics and waiting for data", lambda: [_overhead(settings)])
-    part.rows("checkpoint", "tiny" if settings.tiny else "124M", lambda: _pause(settings))
+    for name, background in (("written while training goes on", True), ("waited for", False)):
+        part.rows("checkpoint", name, partial(_pause, settings, background))
 
 
 def _overhead(settings: Settings) -> Row:
@@ -38,7 +41,7 @@ def _overhead(settings: Settings) -> Row:
     return check(name, expected, text, share < GOAL or settings.tiny)
 
 
-def _pause(settings: Settings) -> Row:
+def _pause(settings: Settings, background: bool) -> Row:
     """How long the loop stands still, and whether the update after it takes longer."""
     words, every = base(settings, 131072), 6
     config, folder = load(words), settings.work / "random"
@@ -46,7 +49,8 @@ def _pause(settings: Settings) -> Row:
     batch, val = config.train.batch_tokens, config.model.block_size * 64
     write_tokens(folder, config, {"train": 4 * batch, "val": val})
     values = {"data.dir": folder, "eval.tokens": val, "checkpoint.every": every}
-    words += flags(values | {"log.wandb": "disabled"})
+    given = str(background).lower()
+    words += flags(values | {"log.wandb": "disabled", "checkpoint.background": given})
     found = overhead.measured(words, 4 * every, start=run)
     steps = [float(ms) for ms in found["step"]]
     after = [ms for i, ms in enumerate(steps, overhead.SKIPPED) if i % every == 0]
