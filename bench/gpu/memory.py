@@ -19,7 +19,6 @@ def measure(settings: Settings, part: Part) -> None:
     """A few updates at each size, with the micro-batch of its preset or the largest that fits."""
     if settings.tiny and settings.device == "cpu":
         part.rows(TABLE, "tiny", _of_a_process)
-        part.rows(ALONE, "10M", partial(_alone, "10M", False, settings))
         return
     for name in ("tiny",) if settings.tiny else SIZES:
         part.rows(TABLE, name, partial(_on_a_gpu, name, settings))
