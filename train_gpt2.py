@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 import optim.by_role
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
-from data import DataError, HeldOut, Loader, data_hashes, held_out, open_splits
+from data import DataError, HeldOut, Loader, data_hashes, held_out, listed, open_splits
 from launch import attention, memory, session
 from launch.calls import called
 from launch.process import Process, Requests, print_once, run_main
@@ -209,12 +209,12 @@ class State:
 
 def prepare(config: Config, origins: dict[str, str]) -> Run:
     """Check all that can be checked before a GPU is touched (ConfigError, DataError)."""
-    process, shape = Process.from_environment(config.train), config.model
+    process, shape, data = Process.from_environment(config.train), config.model, config.data
     batch = Batch.divide(config, process.world_size)
     schedule = optim.schedule_of(config)
     with torch.device("meta"):
         optim.optimizer_of(config, GPT(shape).parameter_groups(), *process.place)  # or refuses
-    splits = open_splits(config.data.dir, vocab_size=shape.vocab_size, format=config.data.format)
+    splits = open_splits(data.dir, vocab_size=shape.vocab_size, format=data.format, scan=False)
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(splits["train"], batch_size=batch.size, data_seed=config.data_seed, **ranks)
     texts = held_out(splits, num_tokens=config.eval.tokens, **ranks)
@@ -268,24 +268,22 @@ def warm_up(run: Run, state: State) -> float:
 
 
 def begin(run: Run, state: State, log: runlog.Log) -> None:
-    """Warm up; rank 0 prints and records what this launch runs on (RunError: other data)."""
+    """Print and record on rank 0 what this launch runs on; warm up (RunError: other weights)."""
     config, process, step = run.config, run.process, state.progress.step
     tokens = {split: text.num_tokens for split, text in run.held_out.items()}
-    facts = {"warm_up_seconds": warm_up(run, state), "dtype": state.dtype, "start_step": step}
-    facts["profiled_updates"] = config.log.profile
-    facts |= {"optimizer_ranks": state.optimizer.ranks, "micro_batch_size": run.batch.micro}
+    facts = {"start_step": step, "optimizer_ranks": state.optimizer.ranks, "eval_tokens": tokens}
+    facts |= {"profiled_updates": config.log.profile, "micro_batch_size": run.batch.micro}
     facts["attention"] = attention.taken(config.model, state.dtype, process.device)
-    hashes = data_hashes(run.loader, run.held_out)
+    hashes = {"weights": checkpoints.weights_hash(state.model)} if step == process.rank == 0 else {}
     if process.rank == 0:
-        if step == 0:
-            hashes["weights"] = checkpoints.weights_hash(state.model)
         n, epochs = size.parameters(config.model), run.loader.epoch(config.train.total_steps)
         model = f"{n:,} parameters, {state.dtype}, {facts['attention']}, on {process.device_name}"
         lines = model + process.hint(config.train.dtype), str(run.batch), epochs, tokens
         print(screen.opening(config, run.origins, step, *lines), flush=True)
         if conflict := optim.schedule_conflict(state.optimizer, run.schedule):
             print(f"warning: {conflict}", flush=True)
-    session.record_launch(process, log, hashes, facts | {"eval_tokens": tokens})
+    facts["warm_up_seconds"] = warm_up(run, state)
+    session.record_launch(process, config, log, hashes, facts)
 
 
 # -------------------------------------------------------------------------------------- the loop
@@ -313,6 +311,7 @@ def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None
 
 def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
     """The val loss; after the last update also the test loss, and each sequence's in a file."""
+    session.require_equal_replicas(run.process, run.config, state.model, step)
     began, last = time.perf_counter(), step == run.config.train.total_steps
     texts = run.held_out if last else {"val": run.held_out["val"]}
     rows, process, losses = run.batch.micro, run.process, {}
@@ -465,11 +464,13 @@ def command(argv: list[str]) -> int:
         needs = memory.estimates(config, optim.by_role.state_bytes(config))
         return print_once(f"# folder: {config.directory}\n{needs}{config.toml()}")
     run = prepare(config, origins(words))
-    if (ended := session.already_ended(config)) is not None:
-        return ended
-    with run.process.joined(config) as signals:
-        log, checkpoint = session.open_record(run.process, config, run.origins)
-        with log, run.process.naming_lost_peers(), memory.explained(config):
+    process, tokens = run.process, (run.loader, run.held_out)
+    with process.joined(config, listed(*tokens)) as signals:
+        hashes = session.agreed_hashes(process, lambda scan: data_hashes(*tokens, scan), DataError)
+        if (ended := session.already_ended(process, config, hashes)) is not None:
+            return ended
+        log, checkpoint = session.open_record(process, config, run.origins, hashes)
+        with log, process.naming_lost_peers(), memory.explained(config):
             status = train(run, log, checkpoint, signals)
     return runlog.EXIT_CODES[status]
 

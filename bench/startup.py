@@ -49,10 +49,11 @@ def noted(owner, name, text):
 
 noted(train_gpt2, "prepare", "configuration, schedule and tokens are checked")
 noted(process.Process, "join", "the ranks have joined")
+noted(session, "agreed_hashes", "hashes of the data are compared")
 noted(session, "open_record", "the record is open")
 noted(train_gpt2, "build", "model and optimizer are built")
 noted(train_gpt2, "warm_up", "warm-up pass")
-noted(session, "record_launch", "banner; the environment is recorded")
+noted(session, "record_launch", "the environment is recorded")
 noted(screen.Screen, "evaluated", "first evaluation, of 8,192 tokens")
 noted(screen.Screen, "stepped", "first update")
 code = train_gpt2.main(sys.argv[2:])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -33,6 +33,19 @@ from configs.validation import ConfigError, Strict, nearest
 Resolve = Callable[[Any], Mapping[str, Any]]  # a table, Optimizer or Schedule, with all its keys
 Version = Callable[[str, str], str]  # of the source at a dotted path, which a key names
 T = TypeVar("T")
+
+# Keys and tables that change no result: no part of a run's identity. The tokens in data.dir do, and
+# a run's record has their hash; of two micro-batches only the rounding differs.
+OUTSIDE = (
+    "log",
+    "checkpoint",
+    "launch",
+    "diagnose",
+    "data.dir",
+    "train.micro_batch_size",
+    "train.activation_checkpointing",
+    "train.shard_optimizer",
+)
 
 # Of parameters: matrices inside the network; embeddings of tokens and positions, with a tied head;
 # a head that is not tied; whatever has less than two dimensions (train_gpt2.GPT.parameter_groups).
@@ -108,7 +121,7 @@ class Eval(Strict):
 
 
 class Checkpoint(Strict):
-    """Saved state. It does not change results, so it is not part of the run's identity."""
+    """Saved state."""
 
     every: int = Field(1000, ge=0, description="updates between checkpoints; 0: only at the end")
     keep: int = Field(2, gt=0, description="newest checkpoints kept")
@@ -118,7 +131,7 @@ class Checkpoint(Strict):
 
 
 class Launch(Strict):
-    """How ranks wait for each other. This too is not part of the run's identity."""
+    """How ranks come together, and what they accept."""
 
     join_seconds: float = Field(
         45, gt=0, description="s for all ranks to come, and be found equal, before training"
@@ -126,10 +139,15 @@ class Launch(Strict):
     timeout_seconds: float = Field(
         90, gt=0, description="s without a sign of life from a rank after which the others end"
     )
+    accept_other_hardware: bool = Field(
+        False,
+        description="train together on different GPUs, and resume on others than before, also where"
+        " train.dtype = auto then means another type",
+    )
 
 
 class Diagnose(Strict):
-    """Measurements inside an update. They change no result, so they are outside the identity."""
+    """Measurements inside an update."""
 
     every: int | None = Field(
         None, gt=0, description="updates between measurements of every tensor; default: none"
@@ -137,7 +155,7 @@ class Diagnose(Strict):
 
 
 class Log(Strict):
-    """Output. It does not change results, so it is not part of the run's identity."""
+    """Output."""
 
     dir: str = Field("runs", description="each run has its own folder in it")
     print_every: int = Field(10, gt=0, description="updates between printed lines (no terminal)")
@@ -284,16 +302,21 @@ class Config(Strict):
         """The configuration as a TOML file that `load` reads back to the same run."""
         return tomli_w.dumps(self.table())
 
-    @property
-    def identity(self) -> str:
-        """8 hex digits: a hash of everything that can change the result."""
-        outside = ("log", "checkpoint", "launch", "diagnose")
-        table = {k: v for k, v in self.table().items() if k not in outside}
-        for key in ("shard_optimizer", "activation_checkpointing"):
-            del table["train"][key]
+    def decisive(self, outside: Sequence[str] = OUTSIDE) -> dict[str, Any]:
+        """The table without the keys and tables that are `outside`: what decides the result."""
+        table = self.table()
+        for key in outside:
+            *tables, name = key.split(".")
+            inner = table.get(tables[0], {}) if tables else table
+            inner.pop(name, None)
         if self.init:
             table["init"] = self.init.rpartition("#")[2]  # the content, wherever it lies
-        return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
+        return table
+
+    @property
+    def identity(self) -> str:
+        """8 hex digits: a hash of everything that can change the result, but for the tokens."""
+        return _digest(self.decisive())
 
     @property
     def directory(self) -> Path:
@@ -306,9 +329,25 @@ class Config(Strict):
 
         Wrappers follow the optimizer: adamw+ema.
         """
+        return f"{self._begin_of_name}-{self.identity}"
+
+    @property
+    def former_name(self) -> str:
+        """The name that earlier versions gave this run: it held two keys more."""
+        held = ("data.dir", "train.micro_batch_size")
+        outside = [key for key in OUTSIDE if key not in held]
+        return f"{self._begin_of_name}-{_digest(self.decisive(outside))}"
+
+    @property
+    def _begin_of_name(self) -> str:
         optimizer, schedule = (n.name.rpartition(".")[2] for n in (self.optimizer, self.schedule))
         optimizer = "+".join([optimizer, *self.optimizer.wrap])
-        return f"{optimizer.lower()}-{schedule.lower()}-s{self.seed}-{self.identity}"
+        return f"{optimizer.lower()}-{schedule.lower()}-s{self.seed}"
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    """8 hex digits of a hash."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any
 
 from configs import Config, ConfigError, load
 from configs.loading import flat
+from configs.schema import OUTSIDE
 from contest.file import Arm, Contest
 from contest.job import Job, job, resolved, schedule_factors
 from record import checkpoints, runlog
@@ -170,7 +171,8 @@ def prepare(source: Path, config: Config) -> None:
     if not checkpoint or checkpoints.step_of(checkpoint) != step:
         problem = f"{source} has no checkpoint of its end, step {step}"
         raise ConfigError(f"{problem}; remove the folder to train it again")
-    hashes = (runlog.read_record(source) or {}).get("hashes")
+    record = runlog.read_record(source) or {}
+    hashes = record.get("hashes")
     if not hashes:
         problem = f"{source} has no {runlog.RECORD} with hashes"
         raise ConfigError(f"{problem}; remove the folder to train it again")
@@ -193,7 +195,10 @@ def prepare(source: Path, config: Config) -> None:
     saved.progress.evaluated, saved.progress.log_offset = evaluated, len(text)
     saved.progress.metrics = stream.state_dict()
     checkpoints.save(partial / "checkpoints", 1, saved)
-    facts = {"hashes": hashes, "branched_from": {"run": source.name, "step": step}}
+    ran = record.get("launches", [{}])[-1].get("environment", {})
+    hardware = {key: ran[key] for key in ("device", "dtype") if key in ran}
+    branched = {"run": source.name, "step": step, **hardware}
+    facts = {"hashes": hashes, "branched_from": branched}
     write_json(partial / runlog.RECORD, facts)
     partial.rename(directory)
 
@@ -215,9 +220,7 @@ def _check(trunk: Config, config: Config, source: Path) -> None:
 
 def _shared_settings(config: Config) -> dict[str, Any]:
     """The settings that two runs with a common beginning must share."""
-    apart = ("schedule", "log", "checkpoint", "diagnose")
-    table = {k: v for k, v in config.table().items() if k not in apart}
-    table["train"] = {k: v for k, v in table["train"].items() if k != "total_steps"}
+    table = config.decisive((*OUTSIDE, "schedule", "train.total_steps"))
     return table | {"versions": config.versions.get(config.optimizer.name)}
 
 

@@ -90,7 +90,19 @@ def make(contest: Contest, out: Path, ask: int = 0) -> Plan:
         ready.sort(key=lambda start: (names.index(start.arm.name) - number) % len(names))
         plan.jobs += [start.job for start in ready]
     plan.jobs = _unique(plan)
+    if former := [job for job in plan.jobs if _has_former_folder(job)]:
+        plan.problems.append(
+            f"runs that an earlier version made, in folders whose names held data.dir and the"
+            f" micro-batch: {len(former)} ({former[0].config.former_name}, ...); this version makes"
+            " them anew, so finish this contest with the version that began it"
+        )
     return plan
+
+
+def _has_former_folder(job: Job) -> bool:
+    """Whether the run has not begun, but was begun under the name that it had then."""
+    old = job.directory.with_name(job.config.former_name)
+    return not job.directory.exists() and old.exists()
 
 
 def written(contest: Contest, out: Path) -> Plan | None:
@@ -203,7 +215,8 @@ def check(contest: Contest, home: Path, nproc: int = 1) -> None:
             job = build(contest, home, arm, seeds, "report", length=length)
             if (owner := owners.setdefault(job.id, arm.name)) != arm.name:
                 problem = f"arms '{owner}' and '{arm.name}' are the same run {job.id}"
-                remedy = "change one, remove it, or, to compare an arm with itself, give one of "
+                remedy = "change one (data.dir and the micro-batch do not count), remove it, or, "
+                remedy += "to compare an arm with itself, give one of "
                 remedy += "them `seeds` of its own"
                 raise ConfigError(f"{problem}; {remedy}")
             if seeds == contest.seeds(arm)[0]:

@@ -8,7 +8,15 @@
 `python -m data` makes them.
 """
 
-from data.loader import HeldOut, Loader, Prefetcher, data_hashes, first_batches_hash, held_out
+from data.loader import (
+    HeldOut,
+    Loader,
+    Prefetcher,
+    data_hashes,
+    first_batches_hash,
+    held_out,
+    listed,
+)
 from data.shards import FORMATS, DataError, MissingShards, Tokens, open_split, open_splits
 
 __all__ = [
@@ -22,6 +30,7 @@ __all__ = [
     "data_hashes",
     "first_batches_hash",
     "held_out",
+    "listed",
     "open_split",
     "open_splits",
 ]

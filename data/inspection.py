@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.console import shown
+from data.index import in_pieces
 from data.shards import (
     FORMATS,
     MAX_VOCAB_SIZE,
@@ -17,7 +18,6 @@ from data.shards import (
     DataError,
     MissingShards,
     Tokens,
-    in_pieces,
     open_split,
 )
 from data.vocabulary import GPT2, Tokenizer, tokenizer_named
@@ -51,9 +51,11 @@ def run(args: argparse.Namespace) -> None:
     missing: dict[str, MissingShards] = {}
     for split in SPLITS:
         try:
-            splits.append(
-                open_split(args.directory, split, vocab_size=vocab_size, format=args.format)
+            found = open_split(
+                args.directory, split, vocab_size=vocab_size, format=args.format, scan=False
             )
+            found.scan(again=True)
+            splits.append(found)
         except MissingShards as error:
             missing[split] = error
     if not splits:

@@ -12,7 +12,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -291,9 +291,41 @@ def held_out(
     return found
 
 
-def data_hashes(loader: Loader, texts: Mapping[str, HeldOut]) -> dict[str, str]:
-    """Hashes of what a run sees: of its first "batches", and of each held-out text by its split."""
-    return {"batches": first_batches_hash(loader)} | {s: text.hash() for s, text in texts.items()}
+def listed(loader: Loader, texts: Mapping[str, HeldOut]) -> dict[str, str]:
+    """What is known of the data without reading them: by "shard NAME" how many tokens it has."""
+    return {
+        f"shard {path.name}": f"{len(shard):,} tokens"
+        for tokens in _splits(loader, texts)
+        for path, shard in zip(tokens.paths, tokens.shards, strict=True)
+    }
+
+
+def data_hashes(loader: Loader, texts: Mapping[str, HeldOut], scan: bool) -> dict[str, str]:
+    """Hashes of what a run sees: of its first "batches", and of each held-out text by its split.
+
+    scan: also of all shards, "data", which checks them as `Tokens.scan` does.
+
+    Raises:
+        DataError: as `Tokens.scan`.
+    """
+    everything = fingerprint(_splits(loader, texts)) if scan else ""
+    hashes = {"batches": first_batches_hash(loader)}
+    hashes |= {split: text.hash() for split, text in texts.items()}
+    return hashes | ({"data": everything} if scan else {})
+
+
+def fingerprint(splits: Iterable[Tokens]) -> str:
+    """SHA-256 (hex) of the hashes of all shards, with their splits, in their order."""
+    digest = hashlib.sha256()
+    for tokens in splits:
+        for sha256 in tokens.scan():
+            digest.update(f"{tokens.split} {sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _splits(loader: Loader, texts: Mapping[str, HeldOut]) -> list[Tokens]:
+    """train, val, and test where there is one."""
+    return [loader.windows.tokens, *(text.windows.tokens for text in texts.values())]
 
 
 def first_batches_hash(loader: Loader, steps: int = 3) -> str:

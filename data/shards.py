@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data.index import ScanIndex
+from data.index import Scan, scan_all
 from storage import read_json, write_atomically
 
 MAGIC = 20240520  # llm.c's number for "GPT-2 tokens as uint16"
@@ -56,22 +56,37 @@ class Tokens:
     split: str
     paths: list[Path]
     shards: list[np.memmap]
+    vocab_size: int
 
     @property
     def num_tokens(self) -> int:
         """Tokens in all shards together."""
         return sum(len(shard) for shard in self.shards)
 
+    def scan(self, again: bool = False) -> list[str]:
+        """SHA-256 (hex) of the tokens of each shard, once all are known to be what they should.
+
+        `index.json` beside the shards keeps what was read. again: read all, whatever it says.
+
+        Raises:
+            DataError: a token id is not below vocab_size, or the tokens are not those that
+                `python -m data` has written; the message names the shard.
+        """
+        scans = scan_all(self.directory, self.paths, self.shards, again)
+        written = _written_hashes(self.directory)
+        for path, found in zip(self.paths, scans, strict=True):
+            _refuse_other_tokens(path, found, self.vocab_size, written.get(path.name))
+        return [found.sha256 for found in scans]
+
 
 def open_split(
-    directory: str | Path, split: str, *, vocab_size: int, format: str = "auto"
+    directory: str | Path, split: str, *, vocab_size: int, format: str = "auto", scan: bool = True
 ) -> Tokens:
     """Find, check and map the shards of `split`, one of SPLITS, in the order of their names.
 
     `format` is "auto" (llm.c's .bin and .npy, told apart by extension) or "nanogpt".
-    Every shard's header, length and dtype are checked, and its largest token id must be below
-    `vocab_size`. The first such scan reads every byte; `index.json` beside the shards keeps the
-    result for the next start.
+    Every shard's header, length and dtype are checked, and its tokens as `Tokens.scan` does, which
+    reads every byte the first time. scan: False to leave that to the caller.
 
     Raises:
         MissingShards: there are no shards of this split.
@@ -85,12 +100,14 @@ def open_split(
     _refuse_unfinished(directory)
     paths = find_shards(directory, split, format)
     shards = _map_all(paths, format)
-    _check_token_ids(directory, paths, shards, vocab_size)
-    return Tokens(directory, split, paths, shards)
+    tokens = Tokens(directory, split, paths, shards, vocab_size)
+    if scan:
+        tokens.scan()
+    return tokens
 
 
 def open_splits(
-    directory: str | Path, *, vocab_size: int, format: str = "auto"
+    directory: str | Path, *, vocab_size: int, format: str = "auto", scan: bool = True
 ) -> dict[str, Tokens]:
     """train and val, and test where there is one: other projects' folders have none.
 
@@ -98,9 +115,10 @@ def open_splits(
         DataError: as `open_split`.
     """
     found: dict[str, Tokens] = {}
+    how: dict[str, Any] = {"vocab_size": vocab_size, "format": format, "scan": scan}
     for split in SPLITS:
         try:
-            found[split] = open_split(directory, split, vocab_size=vocab_size, format=format)
+            found[split] = open_split(directory, split, **how)
         except MissingShards:
             if split != "test":
                 raise
@@ -147,12 +165,6 @@ def write_shard(path: Path, tokens: np.ndarray) -> None:
     header = np.zeros(256, dtype="<i4")
     header[:3] = MAGIC, VERSION, len(tokens)
     write_atomically(path, [header.tobytes(), np.ascontiguousarray(tokens).data.cast("B")])
-
-
-def in_pieces(tokens: np.ndarray, size: int = 2**24) -> Iterator[np.ndarray]:
-    """Views of at most `size` tokens, so that a scan of a large shard needs little memory."""
-    for start in range(0, len(tokens), size):
-        yield tokens[start : start + size]
 
 
 def _split_of(path: Path) -> str | None:
@@ -329,19 +341,26 @@ def _wider(tokens: np.ndarray) -> int | None:
     return None
 
 
-def _check_token_ids(
-    directory: Path, paths: list[Path], shards: list[np.memmap], vocab_size: int
-) -> None:
-    index = ScanIndex(directory)
-    for path, shard in zip(paths, shards, strict=True):
-        largest = index.largest_id(path, shard, scan=_largest_id)
-        if largest >= vocab_size:
-            raise DataError(
-                f"{path}: holds token id {largest}, but vocab_size is {vocab_size}; set"
-                f" model.vocab_size to at least {largest + 1}, or use shards of that vocabulary"
-            )
-    index.save()
+def _refuse_other_tokens(path: Path, found: Scan, vocab_size: int, written: str | None) -> None:
+    if found.largest_id >= vocab_size:
+        raise DataError(
+            f"{path}: holds token id {found.largest_id}, but vocab_size is {vocab_size}; set"
+            f" model.vocab_size to at least {found.largest_id + 1}, or use shards of that"
+            " vocabulary"
+        )
+    if written and written != found.sha256:
+        raise DataError(
+            f"{path}: its tokens have changed since they were written (sha256"
+            f" {found.sha256[:8]}, in {META} {written[:8]}); copy the shard again, or remove"
+            f" {path.parent} and make it again"
+        )
 
 
-def _largest_id(tokens: np.ndarray) -> int:
-    return max(int(piece.max()) for piece in in_pieces(tokens))
+def _written_hashes(directory: Path) -> dict[str, str]:
+    """By name of a shard the hash that `python -m data` has noted; earlier versions noted none."""
+    meta = read_json(directory / META) or {}
+    try:
+        shards = [shard for split in meta["splits"].values() for shard in split["shards"]]
+        return {shard["name"]: shard["sha256"] for shard in shards if shard.get("sha256")}
+    except (AttributeError, KeyError, TypeError):  # of another program
+        return {}

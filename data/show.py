@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from configs import Config, ConfigError, load
-from data.loader import Loader, data_hashes
-from data.shards import META, DataError, open_split
+from data.loader import Loader, fingerprint, first_batches_hash
+from data.shards import META, DataError, Tokens, open_splits
 from data.vocabulary import tokenizer_named
 from storage import read_json
 
@@ -41,10 +41,12 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(
             f"{args.run} has updates 0 to {config.train.total_steps - 1}, not {args.step}"
         )
-    loader = _loader(config)
-    _refuse_other_data(loader, record.get("hashes") or {}, config.data.dir)
+    data, vocabulary = config.data, config.model.vocab_size
+    splits = open_splits(data.dir, vocab_size=vocabulary, format=data.format)
+    loader = _loader(config, splits["train"])
+    _refuse_other_data(loader, splits, record.get("hashes") or {}, data.dir)
     rows = _rows(loader.batch_size, args.rank, _ranks(record, args.step), args.run)
-    text = _decoder(Path(config.data.dir), config.model.vocab_size)
+    text = _decoder(Path(data.dir), vocabulary)
     indices, block = loader.window_ids(args.step)[rows.start : rows.stop], config.model.block_size
     try:
         print(f"{args.run}: update {args.step}, {len(rows)} sequences of {block} tokens")
@@ -69,21 +71,23 @@ def _config(folder: Path) -> Config:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def _loader(config: Config) -> Loader:
+def _loader(config: Config, tokens: Tokens) -> Loader:
     """The batches of a run, whatever the number of its ranks."""
-    vocabulary, block = config.model.vocab_size, config.model.block_size
-    directory = Path(config.data.dir)
-    tokens = open_split(directory, "train", vocab_size=vocabulary, format=config.data.format)
+    block = config.model.block_size
     size = config.train.batch_tokens // block
     return Loader(tokens, block_size=block, batch_size=size, data_seed=config.data_seed)
 
 
-def _refuse_other_data(loader: Loader, recorded: dict[str, Any], directory: str) -> None:
-    for name, now in data_hashes(loader, {}).items():
+def _refuse_other_data(
+    loader: Loader, splits: Mapping[str, Tokens], recorded: dict[str, Any], directory: str
+) -> None:
+    hashes = {"first batches": ("batches", first_batches_hash(loader))}
+    hashes["shards"] = ("data", fingerprint(splits.values()))
+    for what, (name, now) in hashes.items():
         if (then := recorded.get(name)) not in (None, now):
             raise DataError(
-                f"{directory} no longer holds what the run began with: the hash of its first"
-                f" batches is {now[:8]}, not {then[:8]}; bring the old tokens back"
+                f"{directory} no longer holds what the run began with: the hash of its {what}"
+                f" is {now[:8]}, not {then[:8]}; bring the old tokens back"
             )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data.index import ScanIndex
+from data.index import ScanIndex, scan
 from data.shards import (
     HEADER_BYTES,
     META,
@@ -59,6 +59,7 @@ class _Written:
     name: str
     tokens: int
     documents: int | None  # None where documents have no separator
+    sha256: str | None = None  # of the tokens; None where an earlier version wrote them
 
 
 @dataclass
@@ -116,8 +117,9 @@ class Output:
             tokens = np.concatenate(self._parts).astype(TOKEN, copy=False)
             name = f"{self.recipe.source}_{self.split}_{len(self.shards[self.split]):06d}.bin"
             write_shard(self.directory / name, tokens)
-            self._index(self.directory / name, tokens)
-            self.shards[self.split].append(_Written(name, len(tokens), self._documents(tokens)))
+            sha256 = self._index(self.directory / name, tokens)
+            written = _Written(name, len(tokens), self._documents(tokens), sha256)
+            self.shards[self.split].append(written)
             self._parts, self._filled = [], 0
         self.position = position
         self.split = next_split or self.split
@@ -152,10 +154,11 @@ class Output:
         eot_id = self.recipe.eot_id
         return None if eot_id is None else int(np.count_nonzero(tokens == eot_id))
 
-    def _index(self, path: Path, tokens: np.ndarray) -> None:
-        index = ScanIndex(self.directory)
-        index.record(path, tokens, int(tokens.max()))
+    def _index(self, path: Path, tokens: np.ndarray) -> str:
+        index, found = ScanIndex(self.directory), scan(tokens)
+        index.record(path, tokens, found)
         index.save()
+        return found.sha256
 
     def _save_progress(self) -> None:
         state = {

@@ -23,6 +23,13 @@ from configs import Config
 from configs.loading import flat
 from record.hardware import code_files
 
+# How to mend a difference between ranks, by the first word of what differs.
+REMEDIES = {
+    "device": "launch.accept_other_hardware = true trains on both",
+    "dtype": "give --train.dtype, which is auto now",
+    "shard": "copy the same shards to all nodes",
+}
+
 
 class RunError(RuntimeError):
     """The run cannot start or go on; the message is one line for the user. On all ranks."""
@@ -32,10 +39,10 @@ class RankError(RuntimeError):
     """This rank cannot go on, while others might; the message is one line for the user."""
 
 
-def facts(config: Config, device: torch.device) -> dict[str, str]:
+def facts(config: Config, hardware: Mapping[str, str]) -> dict[str, str]:
     """What must be equal on all ranks, by name. `log` may differ, since only rank 0 writes."""
     of_run = {
-        "device": device.type,
+        **hardware,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
     }
@@ -141,9 +148,11 @@ def _difference(me: dict[str, Any], rank: int, other: dict[str, Any]) -> str | N
     if not odd:
         return None
     key, more = odd[0], f" and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+    remedy = REMEDIES.get(key.split()[0])
     return (
         f"{other['host']} (rank {rank}) is not like {me['host']} (rank 0): {key} is "
         f"{its.get(key, 'absent')} there and {mine.get(key, 'absent')} here{more}"
+        f"{f'; {remedy}' if remedy else ''}"
     )
 
 

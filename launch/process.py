@@ -99,27 +99,40 @@ class Process:
         slower = dtype == "auto" and self.device.type == "cpu" and multiplies_bfloat16()
         return "; this processor is faster with --train.dtype bfloat16" if slower else ""
 
-    def precision(self, setting: str) -> tuple[str, torch.autocast]:
-        """The type of matrix products, and the context in which they have it.
+    def hardware(self, config: Config) -> dict[str, str]:
+        """What changes the numbers of a run and is not in its configuration: "device", "dtype"."""
+        return {"device": self.device_name, "dtype": self.dtype(config.train.dtype)}
 
-        setting: a type, or "auto": "bfloat16" where a GPU has it natively, else "float32".
+    def dtype(self, setting: str) -> str:
+        """The type of matrix products: `setting`, or what "auto" means on this device.
+
+        That is "bfloat16" where a GPU has it natively, else "float32".
         """
-        dtype, cuda = setting, self.device.type == "cuda"
-        if setting == "auto":
-            native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-            dtype = "bfloat16" if native else "float32"
-        if dtype == "float32" or not cuda:  # an optimizer's own products are float32 there
+        if setting != "auto":
+            return setting
+        cuda = self.device.type == "cuda"
+        native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "float32"
+
+    def precision(self, setting: str) -> tuple[str, torch.autocast]:
+        """The type of autocast, and the context in which matrix products have it."""
+        dtype = self.dtype(setting)
+        if dtype == "float32" or self.device.type != "cuda":
+            # on a CPU an optimizer's own products are float32, whatever the model's are
             torch.set_float32_matmul_precision(products.setting(self.device))
         if dtype == "bfloat16-weights":  # launch.calls makes them
             dtype = "bfloat16"
         bfloat16 = dtype == "bfloat16"
         return dtype, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
-    def join(self, config: Config) -> None:
+    def join(self, config: Config, shards: dict[str, str]) -> None:
         """Meet the other ranks, and connect to them.
 
+        shards: what is known of the data without reading them, by what it is called.
+
         Raises:
-            RunError: a rank is missing, or was given another configuration or other code.
+            RunError: a rank is missing, or has another configuration, other code, shards or
+                hardware.
         """
         torch.set_flush_denormal(True)  # on a CPU denormals make a step up to ten times slower
         gpu = self.device if self.device.type == "cuda" else None
@@ -129,7 +142,11 @@ class Process:
             return
         limits = config.launch
         patience = limits.join_seconds
-        store, hosts = meet(self.rank, self.world_size, facts(config, self.device), patience)
+        hardware = self.hardware(config)
+        if limits.accept_other_hardware:
+            hardware["device"] = self.device.type
+        mine = facts(config, hardware) | shards
+        store, hosts = meet(self.rank, self.world_size, mine, patience)
         Heartbeat.announce(store, self.rank)
         late = threading.Timer(
             patience, _cannot_connect, [f"{hosts[self.rank]} (rank {self.rank})"]
@@ -180,6 +197,20 @@ class Process:
                 raise LostPeerError(culprit) from error
             raise
 
+    @contextmanager
+    def agreeing(self, *errors: type[Exception]) -> Iterator[None]:
+        """Turn one of these errors, on whatever rank, into a RunError on all.
+
+        Raises:
+            RunError: a rank had such an error.
+        """
+        problem = None
+        try:
+            yield
+        except errors as error:
+            problem = str(error)
+        self.agree(problem)
+
     def agree(self, problem: str | None) -> None:
         """Raise the first problem of any rank on all ranks, so that none waits for another.
 
@@ -210,8 +241,8 @@ class Process:
         return ddp_model
 
     @contextmanager
-    def joined(self, config: Config) -> Iterator[Requests]:
-        """Meet the other ranks; leave them at the end, also after a RunError.
+    def joined(self, config: Config, shards: dict[str, str]) -> Iterator[Requests]:
+        """Meet the other ranks, as `join`; leave them at the end, also after a RunError.
 
         Gives a list that grows by the names of the signals that ask this process to stop. Its
         `at_once` holds until the caller says that there is something to save.
@@ -222,7 +253,7 @@ class Process:
         """
         with ended_by_the_third_ctrl_c(), stop_requests() as signals:
             signals.at_once = True
-            self.join(config)
+            self.join(config, shards)
             try:
                 with attention.preferred(self.device, config.model.block_size):
                     yield signals
@@ -252,8 +283,8 @@ class Process:
         return tensor
 
     def each(self, number: int) -> list[int]:
-        """The number of each rank, by rank; below 2^53."""
-        numbers = torch.zeros(self.world_size, dtype=torch.float64, device=self.device)
+        """The number of each rank, by rank; from -2^63 to 2^63 - 1."""
+        numbers = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
         numbers[self.rank] = number
         return [int(x) for x in self.sum(numbers).tolist()]
 

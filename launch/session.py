@@ -6,24 +6,55 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs import Config
+from launch.meeting import RunError
 from launch.process import Process, print_once
 from record import checkpoints, parents, runlog, sequences
 from record.hardware import environment, reset_peak_memory
 from record.metrics import summarize
-from record.resume import changed_code, open_run, other_version
+from record.resume import changed_code, former_folder, open_run, other_version
 from record.screen import closing
 
 T = TypeVar("T")
 
 
-def already_ended(config: Config) -> int | None:
-    """If the run has finished or diverged already, print so and return its exit code; else None."""
+def agreed_hashes(
+    process: Process, hashes_of: Callable[[bool], dict[str, str]], *errors: type[Exception]
+) -> dict[str, str]:
+    """Hashes of the data, equal on all ranks.
+
+    hashes_of: computes them; given True it reads all shards, as one rank of each node does, before
+    it adds "data". errors: it may raise them.
+
+    Raises:
+        RunError: it raised one, or a rank has other data; on all ranks.
+    """
+    hashes: dict[str, str] = {}
+    with process.naming_lost_peers():  # reading may take long
+        with process.agreeing(*errors):
+            hashes = hashes_of(process.local_rank == 0)
+        of_rank_0 = process.broadcast(hashes)
+        process.agree(_other_data(process, hashes, of_rank_0))
+    return of_rank_0
+
+
+def already_ended(process: Process, config: Config, hashes: Mapping[str, str]) -> int | None:
+    """If the run has finished or diverged already, print so and return its exit code; else None.
+
+    Raises:
+        RunError: it did so on other data; on all ranks.
+    """
+    return process.broadcast(_on_rank_0(process, lambda: _ended(config, hashes)))
+
+
+def _ended(config: Config, hashes: Mapping[str, str]) -> int | None:
     summary = runlog.read_summary(config.directory)
     if not summary or summary["status"] == "stopped":
         return None
+    record = runlog.read_record(config.directory) or {}
+    runlog.require_same(config.directory, record.get("hashes", {}), hashes)
     print_once(
         f"{config.directory} has {summary['status']} already, see its summary.json; another --seed "
         "is another run; remove the folder to repeat this one"
@@ -32,20 +63,23 @@ def already_ended(config: Config) -> int | None:
 
 
 def open_record(
-    process: Process, config: Config, origins: Mapping[str, str]
+    process: Process, config: Config, origins: Mapping[str, str], hashes: Mapping[str, str]
 ) -> tuple[runlog.Log, Path | None]:
     """The run's record, and the checkpoint to resume from (None: from step 0).
 
-    origins: of hyperparameters, as configs.origins gives them.
+    origins: of hyperparameters, as configs.origins gives them. hashes: of the data.
 
     Raises:
-        RunError: the folder cannot be used, or is not the same on all nodes; on all ranks.
+        RunError: the folder cannot be used, is not the same on all nodes, or holds a run that began
+            on other data or hardware; on all ranks.
     """
     where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
     wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
-    if process.rank == 0 and (line := other_version(config, origins)):
-        print(line, flush=True)
-    opened = _on_rank_0(process, lambda: _open(config, wandb))
+    if process.rank == 0:
+        for line in filter(None, (other_version(config, origins), former_folder(config))):
+            print(line, flush=True)
+    hardware = process.hardware(config)
+    opened = _on_rank_0(process, lambda: _open(config, wandb, hashes, hardware))
     checkpoint, problem = process.broadcast(opened and opened[1]), None
     if checkpoint and not checkpoint.exists():
         problem = f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
@@ -53,48 +87,77 @@ def open_record(
     return opened[0] if opened else runlog.NoLog(), checkpoint
 
 
-def _open(config: Config, wandb: runlog.WandbOptions) -> tuple[runlog.RunLog, Path | None]:
-    """The record, with the run's parent in it, and the checkpoint to resume from."""
-    given = config.directory, wandb, config.toml(), config.table(), config.log.tensorboard
-    log, checkpoint = open_run(*given)
+def _open(
+    config: Config,
+    wandb: runlog.WandbOptions,
+    hashes: Mapping[str, str],
+    hardware: Mapping[str, str],
+) -> tuple[runlog.RunLog, Path | None]:
+    """The record, with the run's data and parent in it, and the checkpoint to resume from."""
+    log, checkpoint = open_run(config, wandb, hashes, hardware)
     if parent := parents.facts(config):
         log.record(parent=parent)
     return log, checkpoint
 
 
 def record_launch(
-    process: Process, log: runlog.Log, hashes: Mapping[str, str], facts: Mapping[str, Any]
+    process: Process,
+    config: Config,
+    log: runlog.Log,
+    hashes: Mapping[str, str],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Record the `hashes` of what this launch starts with, as `RunLog.begin`, and where it runs.
+    """Record the hash of the "weights" that this launch starts with, and where it runs.
 
     Only rank 0's are recorded. A line says so if a run is resumed by other code. From here on the
     peak of memory is that of training.
 
     Raises:
-        RunError: the data are not the same on all ranks, or are not those that the run began
-            with; on all ranks.
+        RunError: the weights are not those that the run began with; on all ranks.
     """
-    process.agree(_other_data(process, hashes))
-    _on_rank_0(
-        process,
-        lambda: log.begin(hashes, environment() | {"world_size": process.world_size, **facts}),
-    )
+    where = environment() | process.hardware(config) | {"world_size": process.world_size}
+    _on_rank_0(process, lambda: log.begin(hashes, where | dict(facts)))
     if process.rank == 0 and (line := changed_code(log.facts["launches"], facts["start_step"])):
         print(line, flush=True)
     reset_peak_memory(process.device)
 
 
-def _other_data(process: Process, hashes: Mapping[str, str]) -> str | None:
+def _other_data(
+    process: Process, hashes: Mapping[str, str], of_rank_0: Mapping[str, str]
+) -> str | None:
     """What differs between this rank's data and rank 0's."""
-    for name, first in process.broadcast(dict(hashes)).items():
-        if name != "weights" and hashes.get(name) != first:
-            what = "the first batches" if name == "batches" else f"the {name} text"
-            mine = hashes.get(name, "none")[:8]
+    for name, first in of_rank_0.items():
+        unread = name == "data" and name not in hashes  # another rank of this node has read them
+        if hashes.get(name) != first and not unread:
+            what, mine = runlog.HASHED.get(name, name), hashes.get(name, "none")[:8]
             return (
                 f"{process.host} (rank {process.rank}) has other data in data.dir than rank 0:"
                 f" the hash of {what} is {mine}, not {first[:8]}; copy the same shards to all nodes"
             )
     return None
+
+
+def require_equal_replicas(process: Process, config: Config, model: nn.Module, step: int) -> None:
+    """Compare the weights of all ranks, to the bit; without a second rank, do nothing.
+
+    Raises:
+        RunError: they differ; on all ranks, with the names of those that do.
+    """
+    if process.world_size == 1:
+        return
+    assert process.heartbeat
+    hosts = process.heartbeat.hosts
+    sums = process.each(checkpoints.checksum(model))
+    usual = max(sums, key=sums.count)
+    if odd := [rank for rank, number in enumerate(sums) if number != usual]:
+        first, more = sums.index(usual), sums.count(usual) - 1
+        names = ", ".join(f"{rank} on {hosts[rank]}" for rank in odd)
+        raise RunError(
+            f"stopped at step {step}: the weights of rank {names} are not those of rank {first} on"
+            f" {hosts[first]}{f' and {more} more' if more else ''}: a fault of a machine, or an"
+            " optimizer whose updates differ by rank; at the evaluation before they were equal:"
+            f" remove later checkpoints from {config.directory}, then give the same command again"
+        )
 
 
 def save_checkpoint(

@@ -12,39 +12,76 @@ from record import checkpoints, runlog
 
 
 def open_run(
-    directory: Path,
+    config: Config,
     wandb: runlog.WandbOptions,
-    config_toml: str,
-    config: dict[str, Any],
-    tensorboard: bool = False,
+    hashes: Mapping[str, str],
+    hardware: Mapping[str, str],
 ) -> tuple[runlog.RunLog, Path | None]:
     """The record of the run, and the checkpoint that it resumes from (None: from step 0).
 
-    The other arguments are as RunLog takes them; `wandb.name` is the name of the run.
+    hashes: of the data, which are recorded. hardware: "device" and "dtype" of this launch.
 
     Raises:
         RecordError: another process runs it, the folder cannot be written, or it holds another
-            run's checkpoint, only torn ones, or a record that does not fit.
+            run's checkpoint, only torn ones, or a record that does not fit; or the run began on
+            other data, or went on on other hardware.
     """
+    directory = config.directory
     try:
         lock = runlog.lock(directory, wait_seconds=30)
         checkpoint, offset = checkpoints.newest_whole(directory / "checkpoints"), None
         if checkpoint:
-            offset = checkpoints.load(checkpoint, wandb.name, mmap=True).progress.log_offset
+            offset = checkpoints.load(checkpoint, config.run_name, mmap=True).progress.log_offset
+            record = runlog.read_record(directory) or {}
+            runlog.require_same(directory, record.get("hashes", {}), hashes)
+            _require_same_hardware(record, hardware, config.launch.accept_other_hardware)
         log = runlog.RunLog(
             directory,
-            config_toml=config_toml,
-            config=config,
+            config_toml=config.toml(),
+            config=config.table(),
             resume_offset=offset,
             wandb=wandb,
-            tensorboard=tensorboard,
+            tensorboard=config.log.tensorboard,
             held=lock,
         )
+        log.record(hashes={**hashes, **log.facts.get("hashes", {})})
     except OSError as error:
         raise runlog.RecordError(
             f"cannot write the run's folder {directory}: {error}; give another with --log.dir"
         ) from None
     return log, checkpoint
+
+
+def _require_same_hardware(
+    record: Mapping[str, Any], hardware: Mapping[str, str], accepted: bool
+) -> None:
+    """Compare with the latest launch, or the trunk that the run branched from.
+
+    Raises:
+        RecordError: the hardware differs, and is not `accepted`.
+    """
+    known = [launch.get("environment", {}) for launch in record.get("launches", [])]
+    before = next((e for e in reversed(known) if e), record.get("branched_from", {}))
+    changes = {k: (before.get(k, new), new) for k, new in hardware.items()}
+    if not (odd := [f"{k} {old} to {new}" for k, (old, new) in changes.items() if old != new]):
+        return
+    if not accepted:
+        raise runlog.RecordError(
+            f"this run would go on with {' and '.join(odd)} changed, so its numbers too; resume it"
+            " where it ran before, or accept that with --launch.accept_other_hardware true"
+        )
+    print(f"warning: the run goes on, as accepted, from {' and '.join(odd)}", flush=True)
+
+
+def former_folder(config: Config) -> str | None:
+    """A line if this new run has a folder that an earlier version made under another name."""
+    old = config.directory.with_name(config.former_name)
+    if config.directory.exists() or not old.exists():
+        return None
+    return (
+        f"{old} is this run by an earlier version, whose names held data.dir and the micro-batch;"
+        " this version starts it anew: to finish that one, use the version that began it"
+    )
 
 
 def other_version(config: Config, origins: Mapping[str, str]) -> str | None:

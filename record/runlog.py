@@ -49,6 +49,15 @@ class RecordError(ValueError):
     """A run's record cannot be written or read as asked; one line that says how to mend it."""
 
 
+# Hashes of the data, in words.
+HASHED = {
+    "batches": "the first batches",
+    "val": "the val text",
+    "test": "the test text",
+    "data": "all shards",
+}
+
+
 class RunLog:
     """Writes the record of a run: facts, metrics, summary and their mirrors; lives on rank 0.
 
@@ -154,33 +163,16 @@ class RunLog:
     def begin(self, hashes: Mapping[str, str], environment: Mapping[str, Any]) -> None:
         """Record what this launch starts with; the first launch's hashes stay.
 
-        hashes: of the first "batches", of the texts of "val" and "test", and of the initial
-        "weights" where the run starts at step 0.
+        hashes: by the names in HASHED, and of the initial "weights" where the run starts at step 0.
         environment: what it runs on.
 
         Raises:
             RecordError: the data or the initial weights are not those of the first launch.
         """
         recorded = self.facts.get("hashes", {})
-        for name, current in hashes.items():
-            if (first := recorded.get(name, current)) != current:
-                raise RecordError(self._differs(name, current[:8], first[:8]))
+        require_same(self.directory, recorded, hashes)
         self.facts["launches"][-1]["at_start"] = machine_now()
         self.record(hashes={**hashes, **recorded}, environment=dict(environment))
-
-    def _differs(self, name: str, current: str, first: str) -> str:
-        if name == "weights":
-            return (
-                f"the initial weights are not those with which this run began: their hash is"
-                f" {current}, not {first}; bring back the versions of code and torch that"
-                f" record.json names, or remove {self.directory} to start again"
-            )
-        what = "first batches" if name == "batches" else f"{name} text"
-        return (
-            f"the data in data.dir is not what this run began with: the hash of its {what} is"
-            f" {current}, not {first}; bring the old tokens back, or remove {self.directory} to"
-            " start again"
-        )
 
     def record(self, **facts: Any) -> None:
         """Merge facts into record.json, whole values by name; the file is replaced atomically.
@@ -213,8 +205,10 @@ class RunLog:
             end = {"ended": now(), "status": status, "at_end": machine_now()}
             self.facts["launches"][-1] |= end
             self.record()
-            # a reader of W&B needs the hashes to know that two arms may be compared
-            told = {**summary, "hashes": self.facts.get("hashes")}
+            # a reader of W&B needs these to know that two arms may be compared
+            ran = self.facts["launches"][-1].get("environment", {})
+            hardware = {k: ran[k] for k in ("device", "dtype") if k in ran}
+            told = {**summary, "hashes": self.facts.get("hashes"), "hardware": hardware}
             self.mirror.finish(status, EXIT_CODES[status], told)
             self.record(wandb=self.mirror.facts)
         except OSError as error:
@@ -328,6 +322,28 @@ def _updates(directory: Path) -> int:
     """Updates that metrics.jsonl holds."""
     steps = [line["step"] for line in read_metrics(directory) if "train/loss" in line]
     return steps[-1] + 1 if steps else 0
+
+
+def require_same(directory: Path, recorded: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+    """Compare hashes with those that the run in `directory` began with; new ones are not compared.
+
+    Raises:
+        RecordError: one differs.
+    """
+    for name, current in hashes.items():
+        if (first := recorded.get(name, current)) == current:
+            continue
+        if name == "weights":
+            raise RecordError(
+                f"the initial weights are not those with which this run began: their hash is"
+                f" {current[:8]}, not {first[:8]}; bring back the versions of code and torch that"
+                f" record.json names, or remove {directory} to start again"
+            )
+        raise RecordError(
+            f"the data in data.dir are not those that the run in {directory} began with: the hash"
+            f" of {HASHED.get(name, name)} is {current[:8]}, not {first[:8]}; bring the old tokens"
+            " back, or give another --log.dir to train on these"
+        )
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

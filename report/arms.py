@@ -15,23 +15,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from configs.loading import flat
-from configs.schema import Config
+from configs.schema import OUTSIDE, Config
 from report.run import Run, default_arm, optimizer_words, value_at
 
 # Keys that change no result: runs that differ in these alone are one arm. Numbers of updates are
-# told apart by study.by_length.
+# told apart by study.by_length, and folders of tokens by what lies in them.
 SAME_RESULT = (
     "seed",
     "data_seed",
-    "log.",
-    "checkpoint.",
-    "diagnose.",
-    "launch.",
     "train.total_steps",
-    "train.micro_batch_size",
-    "train.activation_checkpointing",
-    "train.shard_optimizer",
     "train.device",
+    *(key for key in OUTSIDE if key != "data.dir"),
 )
 FIRST = ("optimizer.", "schedule.")  # in a name; the other keys follow in alphabetical order
 
@@ -85,13 +79,17 @@ def _head(run: Run, with_schedule: bool) -> Run:
 
 
 def _texts(runs: Iterable[Run]) -> dict[str, str]:
-    """By data.dir the first one with equal batches: the same tokens at another place."""
-    first: dict[str, str] = {}  # by the hash of the first batches
+    """By data.dir the first one with the same tokens, at another place.
+
+    Records of earlier versions have no hash of all tokens, but one of the first batches.
+    """
+    first: dict[str, str] = {}  # by hash
     same: dict[str, str] = {}
     for run in runs:
-        folder, batches = value_at(run.config, "data.dir"), run.hashes.get("batches")
-        if folder and batches:
-            known = first.setdefault(batches, folder)
+        folder = value_at(run.config, "data.dir")
+        tokens = run.hashes.get("data") or run.hashes.get("batches")
+        if folder and tokens:
+            known = first.setdefault(tokens, folder)
             same.setdefault(folder, same.get(known, known))
     return same
 

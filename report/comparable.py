@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from configs.loading import flat
+from configs.schema import OUTSIDE
 from report.run import Run, value_at
 from report.study import Study
 
@@ -21,21 +22,11 @@ STARTS = {
     "batches": ("first batches", ("train.batch_tokens", "model.block_size", "data.")),
     "val": ("validation texts", ("eval.tokens", "model.block_size", "data.")),
     "test": ("test texts", ("eval.tokens", "model.block_size", "data.")),
+    "data": ("shards of tokens", ("data.",)),
 }
 # Keys that arms may differ in without a caution: the subject of the comparison, and keys that do
 # not change results.
-FREE = (
-    "optimizer.",
-    "schedule.",
-    "log.",
-    "checkpoint.",
-    "diagnose.",
-    "seed",
-    "data_seed",
-    "train.micro_batch_size",
-    "train.activation_checkpointing",
-    "train.shard_optimizer",
-)
+FREE = ("optimizer.", "schedule.", "seed", "data_seed", *OUTSIDE)
 
 
 def refusal(study: Study, arm: str, base: str) -> str | None:
@@ -47,6 +38,7 @@ def refusal(study: Study, arm: str, base: str) -> str | None:
         or _unequal_starts(study, mine, theirs)
         or _carried_over(study, [*mine, *theirs])
         or _unequal_lengths(study, mine, theirs)
+        or _unequal_types(study, mine, theirs)
     )
 
 
@@ -143,6 +135,20 @@ def _unequal_lengths(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) -
     return f"unequal lengths: {a.pop():,} tokens against {b.pop():,} of the baseline"
 
 
+def _unequal_types(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) -> str | None:
+    """Matrix products of different types: of two arms, unless the contest says so, or of one run.
+
+    `train.dtype = "auto"` means another type on another GPU.
+    """
+    for run in (*mine, *theirs):
+        if len(types := run.hardware("dtype")) > 1:
+            return f"{run.name} was trained in {' and '.join(types)}, on different hardware"
+    a, b = (sorted({t for run in runs for t in run.hardware("dtype")}) for runs in (mine, theirs))
+    if not a or not b or a == b or _declared(study, *mine, *theirs) & {"train.dtype"}:
+        return None
+    return f"trained in {' and '.join(a)} against {' and '.join(b)} of the baseline"
+
+
 def _budget(run: Run) -> int | None:
     """Tokens that the run was configured for."""
     steps, tokens = run.total_steps, value_at(run.config, "train.batch_tokens")
@@ -180,10 +186,10 @@ def _unfinished(mine: Sequence[Run]) -> list[str]:
 
 
 def _other_devices(runs: Sequence[Run]) -> list[str]:
-    devices = sorted({str(run.environment.get("device")) for run in runs if run.environment})
+    devices = sorted({device for run in runs for device in run.hardware("device")})
     if len(devices) < 2:
         return []
-    return [f"different devices ({', '.join(devices)}): times do not compare"]
+    return [f"different devices ({', '.join(devices)}): times do not compare, rounding differs"]
 
 
 # ---------------------------------------------------------------------------------- configurations

@@ -106,6 +106,12 @@ class Run:
         """Machine and versions of its latest launch."""
         return (self.facts.get("launches") or [{}])[-1].get("environment") or {}
 
+    def hardware(self, name: str) -> list[str]:
+        """All values of "device" or "dtype" over its launches, and over its trunk's, sorted."""
+        launches = [each.get("environment") or {} for each in self.facts.get("launches") or []]
+        trunk = self.facts.get("branched_from") or {}
+        return sorted({str(each[name]) for each in (*launches, trunk) if each.get(name)})
+
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key of nested tables; None if it is absent."""

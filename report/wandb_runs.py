@@ -116,7 +116,8 @@ def _read_run(source: Any) -> Run:
     config, problems = dict(source.config), list[str]()
     added = _added(source.summary, records)
     status = settled(source.state, added.pop("status", None), problems)
-    hashes = added.pop("hashes", None) or {}
+    hashes, hardware = added.pop("hashes", None) or {}, added.pop("hardware", None) or {}
+    about = {"id": source.id, "url": source.url, "created": source.created_at}
     contest, role = contest_and_role(source.group or "")
     train, val = columns(records, problems)
     total_steps = value_at(config, "train.total_steps")
@@ -137,7 +138,7 @@ def _read_run(source: Any) -> Run:
         val=val,
         summary=added | summarize(records, total_steps or len(records)),
         hashes=dict(hashes),
-        facts={"wandb": {"id": source.id, "url": source.url, "created": source.created_at}},
+        facts={"wandb": about, "launches": [{"environment": dict(hardware)}]},
         status=status,
         problems=tuple(problems),
     )

@@ -1,11 +1,15 @@
 """An interrupted run gives the same bits as one that was not, whatever interrupts it."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+import optim
+import train_gpt2
+from configs import load
 from record import checkpoints, hardware
 from record.runlog import RunLog, read_metrics, read_record, read_summary
 from tests.faults.kills import steps_logged
@@ -79,14 +83,91 @@ def test_stopping_torchrun_stops_its_ranks_with_a_checkpoint(shards, tmp_path, n
     assert len(checkpoints.found(directory / "checkpoints")) == 1
 
 
-def test_changed_data_is_refused_on_resume(tiny, shards, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("finished", "shard", "at", "what"),
+    [
+        (False, "tiny_train_000001.bin", None, "the first batches"),  # other windows
+        (True, "tiny_train_000001.bin", -2, "all shards"),  # the last token, in no window
+        (False, "tiny_val_000000.bin", 1024, "the val text"),
+        (True, "tiny_val_000000.bin", -2, "all shards"),  # beyond what is evaluated
+    ],
+)
+def test_changed_data_are_refused_before_anything_is_compiled(
+    tiny, shards, tmp_path, monkeypatch, capsys, finished, shard, at, what
+):
+    """Also where the run has finished: it was another run."""
     folder = tmp_path / "data"
     shutil.copytree(shards, folder)
     arguments = [*tiny, "--data.dir", str(folder)]
-    assert interrupted(arguments, at=6) == 0
-    (folder / "tiny_train_000001.bin").unlink()  # another number of windows: another order
+    assert (main(arguments) if finished else interrupted(arguments, at=6)) == 0
+    if at is None:
+        (folder / shard).unlink()
+    else:
+        content = bytearray((folder / shard).read_bytes())
+        content[at] ^= 1
+        (folder / shard).write_bytes(content)
+    record = (only_run(tmp_path / "runs") / "record.json").read_bytes()
+    monkeypatch.setattr(train_gpt2, "build", lambda *_: pytest.fail("built a model"))
+    capsys.readouterr()
     assert main(arguments) == 2
-    assert "is not what this run began with" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "error: the data in data.dir are not those that the run in" in line
+    assert f"the hash of {what} is" in line
+    assert (only_run(tmp_path / "runs") / "record.json").read_bytes() == record
+
+
+def test_a_run_resumes_on_a_smaller_gpu_and_from_another_mount(tiny, shards, tmp_path):
+    assert interrupted(tiny, at=6) == 0
+    shutil.copytree(shards, tmp_path / "mount")
+    moved = ["--data.dir", str(tmp_path / "mount"), "--train.micro_batch_size", "2"]
+    assert main([*tiny, *moved]) == 0
+    directory = only_run(tmp_path / "runs")
+    assert [x["step"] for x in read_metrics(directory) if "train/loss" in x] == list(range(12))
+    assert f'dir = "{tmp_path / "mount"}"' in (directory / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("what", ["device", "dtype"])
+def test_other_hardware_is_refused_on_resume_unless_it_is_accepted(tiny, tmp_path, capsys, what):
+    assert interrupted(tiny, at=6) == 0
+    directory = only_run(tmp_path / "runs")
+    path = directory / "record.json"
+    old = "H100" if what == "device" else "bfloat16"
+    record = json.loads(path.read_text())
+    record["launches"][-1]["environment"][what] = old
+    path.write_text(json.dumps(record))
+    new = "cpu" if what == "device" else "float32"
+    capsys.readouterr()
+    assert main(tiny) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"this run would go on with {what} {old} to {new} changed" in line
+    assert "--launch.accept_other_hardware true" in line
+    assert main([*tiny, "--launch.accept_other_hardware", "true"]) == 0
+    said = f"warning: the run goes on, as accepted, from {what} {old} to {new}\n"
+    assert capsys.readouterr().out.count(said) == 1
+    environments = [launch["environment"] for launch in read_record(directory)["launches"]]
+    assert [environment[what] for environment in environments] == [old, new]
+
+
+def test_a_folder_of_an_earlier_version_is_named(tiny, tmp_path, capsys):
+    config = optim.resolve(load(tiny))
+    (tmp_path / "runs" / config.former_name).mkdir(parents=True)
+    assert main(tiny) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "earlier version" in x]
+    assert line.startswith(f"{tmp_path / 'runs' / config.former_name} is this run by an earlier")
+    assert config.directory.exists()
+
+
+def test_what_the_user_can_mend_is_said_before_minutes_of_compilation(tiny, monkeypatch, capsys):
+    def conflicts(*_):
+        return "this schedule works against the method"
+
+    said = []
+    monkeypatch.setattr("optim.schedule_conflict", conflicts)
+    monkeypatch.setattr(
+        train_gpt2, "warm_up", lambda *_: said.append(capsys.readouterr().out) or 0.0
+    )
+    assert main(tiny) == 0
+    assert "warning: this schedule works against the method\n" in said[0]
 
 
 def test_killing_the_agent_leaves_no_orphan_and_loses_nothing(shards, tmp_path):

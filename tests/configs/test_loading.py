@@ -1,5 +1,7 @@
 """From files and flags to one configuration."""
 
+import hashlib
+import json
 import re
 import tomllib
 
@@ -128,7 +130,7 @@ def test_written_toml_reads_back_to_the_same_run(tmp_path):
         ["--optimizer.lr", "1e-4"],
         ["--schedule.min_lr_ratio", "0.2"],
         ["--train.total_steps", "5"],
-        ["--data.dir", "elsewhere"],
+        ["--data.format", "nanogpt"],
         ["--eval.tokens", "1024"],
         ["--train.dtype", "float32"],
     ],
@@ -140,7 +142,24 @@ def test_whatever_can_change_the_result_changes_the_run(flags):
 def test_output_and_checkpoints_do_not_change_the_run():
     flags = ["--log.dir", "x", "--log.group", "g", "--log.wandb", "disabled"]
     flags += ["--checkpoint.every", "7", "--checkpoint.keep", "1"]
+    flags += ["--launch.accept_other_hardware", "true", "--train.shard_optimizer", "true"]
     assert load(flags).run_name == load([]).run_name
+
+
+def test_a_run_moves_to_a_smaller_gpu_and_to_another_mount_under_its_own_name():
+    flags = ["--train.micro_batch_size", "4", "--data.dir", "/another/mount"]
+    assert load(flags).run_name == load([]).run_name
+
+
+def test_the_former_name_is_that_of_the_versions_that_hashed_the_place_of_the_data():
+    config = load(["--data.dir", "/some/mount", "--train.micro_batch_size", "4"])
+    outside = {"versions", "log", "checkpoint", "launch", "diagnose"}
+    table = config.model_dump(exclude_none=True, exclude=outside)
+    for later in ("shard_optimizer", "activation_checkpointing"):
+        del table["train"][later]
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:8]
+    assert config.former_name == f"adamw-cosine-s1-{digest}"
+    assert config.former_name not in (config.run_name, load([]).former_name)
 
 
 def test_run_name_tells_optimizer_schedule_and_seed():

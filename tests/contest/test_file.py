@@ -101,6 +101,11 @@ MISTAKES = {
     "misspelt contest key": (TWO, {"seds": [1]}, "unknown key 'contest.seds'; did you mean"),
     "seed of an arm": ({"a": {"seed": 3}}, {}, "sets seed, which is the planner's"),
     "same run": ({"a": {}, "b": {}}, {}, "arms 'a' and 'b' are the same run"),
+    "same run on other data": (
+        {"a": {"data.dir": "x", "train.micro_batch_size": 2}, "b": {"data.dir": "y"}},
+        {},
+        "are the same run adamw-cosine-s1",
+    ),
     "missing overlay": ({"a": {"configs": ["configs/optimizer/lino.toml"]}}, {}, "lion.toml"),
     "tuning without seeds": (TWO, {"tune": {"optimizer.lr": [1e-3]}}, "tuning_seeds is missing"),
     "seeds without tuning": (TWO, {"tuning_seeds": [101]}, "nothing is tuned"),

@@ -55,6 +55,19 @@ def test_without_tuning_every_arm_runs_with_every_seed(shards, tmp_path):
         ]  # fmt: skip
 
 
+def test_folders_of_an_earlier_version_are_named_and_not_taken_for_these_runs(shards, tmp_path):
+    contest = tiny.parse(shards, TWO)
+    first, *_ = make(contest, tmp_path).jobs
+    former = first.directory.with_name(first.config.former_name)
+    former.mkdir(parents=True)
+    plan = make(contest, tmp_path)
+    assert [state(job) for job in plan.jobs] == ["waiting"] * 4
+    (problem,) = plan.problems
+    assert f"micro-batch: 1 ({former.name}, ...)" in problem
+    tiny.ended(first, 2.0)  # made anew
+    assert make(contest, tmp_path).problems == []
+
+
 def test_every_arm_is_first_for_one_of_the_seeds(shards, tmp_path):
     arms = {name: {"schedule.name": name} for name in ("cosine", "wsd", "linear")}
     plan = make(tiny.parse(shards, arms, seeds=[1, 2, 3, 4]), tmp_path)

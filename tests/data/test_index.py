@@ -1,7 +1,8 @@
-"""The index of largest token ids: each shard is scanned once."""
+"""The index of what shards hold: each is scanned once, and its hash is compared."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -9,20 +10,26 @@ import os
 import numpy as np
 import pytest
 
-import data.shards
+import data.index
 from data import open_split
-from data.index import ScanIndex
+from data.index import Scan, ScanIndex
 from data.shards import write_shard
 from tests.data.reading import read, refusal
 
 TOKENS = np.array([50256, 15496, 995, 0, 1, 2, 3, 50255], dtype=np.uint16)
 
 
-def test_largest_ids_are_scanned_once(tmp_path, monkeypatch):
+@pytest.fixture
+def no_scans(monkeypatch):
+    """Call it, and a scan fails the test."""
+    return lambda: monkeypatch.setattr(data.index, "scan", lambda _: pytest.fail("scanned again"))
+
+
+def test_shards_are_scanned_once(tmp_path, no_scans):
     write_shard(tmp_path / "x_train_0.bin", TOKENS)
     read(tmp_path)
     assert json.loads((tmp_path / "index.json").read_text())["files"]["x_train_0.bin"]
-    monkeypatch.setattr(data.shards, "_largest_id", lambda tokens: pytest.fail("scanned again"))
+    no_scans()
     read(tmp_path)
     assert "holds token id 50256" in refusal(tmp_path, vocab_size=100)
 
@@ -106,22 +113,28 @@ def index_of(directory):
     return json.loads((directory / "index.json").read_text())
 
 
-def entry(directory, name, count, largest):
+def sha256(tokens):
+    return hashlib.sha256(tokens.astype("<u2").tobytes()).hexdigest()
+
+
+def entry(directory, name, tokens, largest):
     status = (directory / name).stat()
     return {
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
         "ctime_ns": status.st_ctime_ns,
-        "tokens": count,
+        "tokens": len(tokens),
         "largest_id": largest,
+        "sha256": sha256(tokens),
     }
 
 
-def test_index_holds_what_a_file_is_known_by_and_its_largest_id(tmp_path):
+def test_index_holds_what_a_file_is_known_by_its_largest_id_and_its_hash(tmp_path):
     for name in ("x_train_1.bin", "x_train_0.bin"):
         write_shard(tmp_path / name, TOKENS[2:])
     read(tmp_path)
-    files = {f"x_train_{i}.bin": entry(tmp_path, f"x_train_{i}.bin", 6, 50255) for i in range(2)}
+    names = [f"x_train_{i}.bin" for i in range(2)]
+    files = {name: entry(tmp_path, name, TOKENS[2:], 50255) for name in names}
     assert index_of(tmp_path) == {"kind": "largest token ids", "files": files}
     assert list(index_of(tmp_path)["files"]) == sorted(files)
 
@@ -138,15 +151,15 @@ def test_index_keeps_what_others_found_and_forgets_files_that_are_gone(tmp_path)
     assert set(index_of(tmp_path)["files"]) == {"x_val_0.bin", "x_val_1.bin"}
 
 
-def test_a_writer_records_what_it_knows(tmp_path, monkeypatch):
+def test_a_writer_records_what_it_knows(tmp_path, no_scans):
     write_shard(tmp_path / "x_train_0.bin", TOKENS)
     index = ScanIndex(tmp_path)
-    index.record(tmp_path / "x_train_0.bin", TOKENS, 50256)
+    index.record(tmp_path / "x_train_0.bin", TOKENS, Scan(50256, sha256(TOKENS)))
     index.save()
     assert index_of(tmp_path)["files"] == {
-        "x_train_0.bin": entry(tmp_path, "x_train_0.bin", 8, 50256)
+        "x_train_0.bin": entry(tmp_path, "x_train_0.bin", TOKENS, 50256)
     }
-    monkeypatch.setattr(data.shards, "_largest_id", lambda tokens: pytest.fail("scanned again"))
+    no_scans()
     assert len(read(tmp_path)) == 8
 
 
@@ -163,5 +176,43 @@ def test_damaged_entries_are_scanned_again(tmp_path, files):
     (tmp_path / "index.json").write_text(json.dumps({"kind": "largest token ids", "files": files}))
     assert len(read(tmp_path)) == 8
     assert index_of(tmp_path)["files"] == {
-        "x_train_0.bin": entry(tmp_path, "x_train_0.bin", 8, 50256)
+        "x_train_0.bin": entry(tmp_path, "x_train_0.bin", TOKENS, 50256)
     }
+
+
+def test_an_index_without_hashes_is_read_again_and_completed(tmp_path):
+    """As earlier versions wrote it."""
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    old = entry(tmp_path, "x_train_0.bin", TOKENS, 50256)
+    del old["sha256"]
+    files = {"x_train_0.bin": old}
+    (tmp_path / "index.json").write_text(json.dumps({"kind": "largest token ids", "files": files}))
+    (found,) = open_split(tmp_path, "train", vocab_size=50257).scan()
+    assert found == sha256(TOKENS)
+    assert index_of(tmp_path)["files"]["x_train_0.bin"]["sha256"] == sha256(TOKENS)
+
+
+@pytest.mark.parametrize("length", [1, 2**20, 2**20 + 1, 3 * 2**20 + 5])
+def test_hash_and_largest_id_are_of_all_pieces(length):
+    tokens = np.arange(length, dtype="<u4").astype("<u2")
+    tokens[-1] = 65_535
+    assert data.index.scan(tokens) == Scan(65_535, sha256(tokens))
+    assert data.index.scan(tokens[::-1]) == Scan(65_535, sha256(tokens[::-1]))
+
+
+def test_a_hash_is_of_the_tokens_in_whatever_format_they_lie(tmp_path):
+    write_shard(tmp_path / "x_train_0.bin", TOKENS)
+    np.save(tmp_path / "x_val_0.npy", TOKENS)
+    hashes = [open_split(tmp_path, s, vocab_size=50257).scan() for s in ("train", "val")]
+    assert hashes[0] == hashes[1] == [sha256(TOKENS)]
+
+
+def test_a_long_scan_says_so(tmp_path, monkeypatch, capsys):
+    for i in range(2):
+        write_shard(tmp_path / f"x_train_{i}.bin", TOKENS)
+    monkeypatch.setattr(data.index, "_LONG", 31)  # of 32 bytes
+    read(tmp_path)
+    said = f"reading 2 shards in {tmp_path}, 0 GB, to check them once\n"
+    assert capsys.readouterr().err == said
+    read(tmp_path)
+    assert capsys.readouterr().err == ""

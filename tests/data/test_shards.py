@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import data.index
 import data.shards
 from data import DataError, MissingShards, open_split, open_splits
 from data.shards import SPLITS, find_shards, write_shard
@@ -430,12 +431,12 @@ def test_largest_id_is_found_in_any_piece(monkeypatch):
     for place in range(5):
         tokens = np.zeros(5, np.uint16)
         tokens[place] = 7
-        pieces = list(data.shards.in_pieces(tokens, 2))
+        pieces = list(data.index.in_pieces(tokens, 2))
         assert [len(piece) for piece in pieces] == [2, 2, 1]
         assert max(int(piece.max()) for piece in pieces) == 7
         assert np.shares_memory(pieces[0], tokens)
     long = np.zeros(2**24 + 1, np.uint16)
-    assert [len(piece) for piece in data.shards.in_pieces(long)] == [2**24, 1]
+    assert [len(piece) for piece in data.index.in_pieces(long)] == [2**24, 1]
 
 
 def test_only_uint16_is_written_and_never_a_part_of_it(tmp_path):

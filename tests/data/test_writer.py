@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from datetime import UTC, datetime
 
@@ -15,7 +16,7 @@ from data import DataError, Tokens, open_split
 from data.shards import SPLITS, write_shard
 from data.writer import Recipe, opened, recorded_arguments, split_by_hash, write_documents
 from storage import lock
-from tests.data.reading import read
+from tests.data.reading import read, refusal
 
 
 def test_another_source_is_refused(cli, tmp_path):
@@ -66,11 +67,63 @@ def test_two_writers_of_one_directory_are_refused(cli, tmp_path):
 
 
 def test_writers_leave_the_index_that_readers_need(cli, tmp_path, monkeypatch):
-    import data.shards
+    import data.index
 
     cli("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
-    monkeypatch.setattr(data.shards, "_largest_id", lambda tokens: pytest.fail("scanned again"))
+    monkeypatch.setattr(data.index, "scan", lambda tokens: pytest.fail("scanned again"))
     assert isinstance(open_split(tmp_path, "val", vocab_size=2), Tokens)
+
+
+def with_one_bit_flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # of a token's lower byte
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("index", ["is there", "is gone"])
+def test_one_flipped_bit_in_a_shard_of_ours_is_refused_by_name(cli, tmp_path, index):
+    cli("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
+    with_one_bit_flipped(tmp_path / "coinflip_train_000000.bin")
+    if index == "is gone":
+        (tmp_path / "index.json").unlink()
+    assert len(read(tmp_path, "val", vocab_size=2)) == 1000
+    said = refusal(tmp_path, "train", vocab_size=50257)
+    assert "coinflip_train_000000.bin: its tokens have changed since they were written" in said
+    assert len(set(re.findall(r"\b[0-9a-f]{8}\b", said))) == 2
+
+
+def test_inspect_reads_all_bytes_again_whatever_the_index_says(cli, tmp_path):
+    """A disk that forgets a bit changes no time of the file."""
+    cli("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
+    shard = tmp_path / "coinflip_train_000000.bin"
+    known = json.loads((tmp_path / "index.json").read_text())
+    with_one_bit_flipped(shard)
+    times = {"mtime_ns": shard.stat().st_mtime_ns, "ctime_ns": shard.stat().st_ctime_ns}
+    known["files"][shard.name] |= times
+    (tmp_path / "index.json").write_text(json.dumps(known))
+    assert len(read(tmp_path, vocab_size=2)) == 1000  # the index is believed
+    result = cli("inspect", tmp_path)
+    assert result.returncode == 2
+    assert f"{shard}: its tokens have changed" in result.stderr
+
+
+def test_a_folder_of_an_earlier_version_without_hashes_is_read(cli, tmp_path):
+    cli("coinflip", "--out", tmp_path, "--train-tokens", 1000, "--val-tokens", 1000)
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    for split in meta["splits"].values():
+        for shard in split["shards"]:
+            del shard["sha256"]
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    assert len(read(tmp_path, vocab_size=2)) == 1000
+    small = ("--train-tokens", 1000, "--val-tokens", 1000)
+    assert "is complete already" in cli("coinflip", "--out", tmp_path, *small).stdout
+
+
+@pytest.mark.parametrize("meta", ["[]", '{"splits": 3}', '{"splits": {"train": {"shards": [5]}}}'])
+def test_meta_json_of_another_program_is_left_alone(tmp_path, meta):
+    write_shard(tmp_path / "x_train_0.bin", np.arange(5, dtype=np.uint16))
+    (tmp_path / "meta.json").write_text(meta)
+    assert len(read(tmp_path)) == 5
 
 
 # ---- one output, shard by shard ----
@@ -93,6 +146,10 @@ def begun(tmp_path):
         assert output.fill(uint16(256, 7, 8, 9)) == 3
         output.write({"file": 1, "at": 3})
     return tmp_path
+
+
+def sha256(*ids):
+    return hashlib.sha256(b"".join(i.to_bytes(2, "little") for i in ids)).hexdigest()
 
 
 def progress(directory):
@@ -119,6 +176,7 @@ def test_a_shard_takes_what_it_has_room_for(tmp_path):
     meta = json.loads((tmp_path / "meta.json").read_text())
     created = datetime.fromisoformat(meta.pop("created"))
     assert abs((datetime.now(UTC) - created).total_seconds()) < 100
+    val, train = sha256(256, 1, 2, 3, 4), sha256(256, 256)
     assert meta == {
         "source": "x",
         "tokenizer": "bytes",
@@ -129,12 +187,16 @@ def test_a_shard_takes_what_it_has_room_for(tmp_path):
             "val": {
                 "tokens": 5,
                 "documents": 1,
-                "shards": [{"name": "x_val_000000.bin", "tokens": 5, "documents": 1}],
+                "shards": [
+                    {"name": "x_val_000000.bin", "tokens": 5, "documents": 1, "sha256": val}
+                ],
             },
             "train": {
                 "tokens": 2,
                 "documents": 2,
-                "shards": [{"name": "x_train_000000.bin", "tokens": 2, "documents": 2}],
+                "shards": [
+                    {"name": "x_train_000000.bin", "tokens": 2, "documents": 2, "sha256": train}
+                ],
             },
             "test": {"tokens": 0, "documents": None, "shards": []},
         },
@@ -155,7 +217,7 @@ def test_the_place_is_on_disk_before_the_first_shard_and_after_each(tmp_path, mo
             output.fill(uint16(7, 8))
             output.write({"place": place})
     assert seen == [("x_val_000000.bin", None), ("x_val_000001.bin", {"place": 1})]
-    shard = {"tokens": 2, "documents": 0}
+    shard = {"tokens": 2, "documents": 0, "sha256": sha256(7, 8)}
     assert progress(tmp_path) == {
         "command": "python -m data x",
         "recipe": a_recipe().key(),
@@ -302,7 +364,9 @@ def test_whole_documents_fill_shard_after_shard(tmp_path):
     assert meta["splits"]["train"] == {
         "tokens": 2,
         "documents": None,
-        "shards": [{"name": "x_train_000000.bin", "tokens": 2, "documents": None}],
+        "shards": [
+            {"name": "x_train_000000.bin", "tokens": 2, "documents": None, "sha256": sha256(6, 7)}
+        ],
     }
 
 
@@ -353,9 +417,9 @@ def test_arguments_are_remembered_while_begun_and_when_complete(begun, tmp_path)
     assert recorded_arguments(tmp_path / "nowhere") == {}
 
 
-def test_the_index_has_the_largest_id_of_each_shard(begun):
-    files = json.loads((begun / "index.json").read_text())["files"]
-    assert {name: entry["largest_id"] for name, entry in files.items()} == {"x_val_000000.bin": 256}
+def test_the_index_has_the_largest_id_and_the_hash_of_each_shard(begun):
+    (entry,) = json.loads((begun / "index.json").read_text())["files"].values()
+    assert (entry["largest_id"], entry["sha256"]) == (256, sha256(256, 7, 8))
 
 
 def test_documents_are_split_by_a_hash_of_their_text():

@@ -335,7 +335,7 @@ def test_a_resumed_launch_keeps_the_hash_of_the_weights_and_refuses_other_batche
         log.begin({"weights": "w" * 64, "batches": "b" * 64}, {"threads": 1})
     with open_log(tmp_path, resume_offset=0) as log:
         log.begin({"batches": "b" * 64}, {"threads": 2})
-        with pytest.raises(RecordError, match=r"first batches is cccccccc, not bbbbbbbb; bring"):
+        with pytest.raises(RecordError, match=r"batches is cccccccc, not bbbbbbbb; bring"):
             log.begin({"batches": "c" * 64}, {})
     record = read_record(tmp_path)
     assert record["hashes"] == {"weights": "w" * 64, "batches": "b" * 64}
@@ -345,13 +345,14 @@ def test_a_resumed_launch_keeps_the_hash_of_the_weights_and_refuses_other_batche
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("val", r"the hash of its val text is xxxxxxxx, not vvvvvvvv; bring the old tokens back"),
-        ("test", r"the hash of its test text is xxxxxxxx, not tttttttt; bring the old tokens back"),
+        ("val", r"the hash of the val text is xxxxxxxx, not vvvvvvvv; bring the old tokens back"),
+        ("test", r"the hash of the test text is xxxxxxxx, not tttttttt; bring the old tokens back"),
+        ("data", r"the hash of all shards is xxxxxxxx, not dddddddd; bring the old tokens back"),
         ("weights", r"initial weights are not .* hash is xxxxxxxx, not wwwwwwww; bring back"),
     ],
 )
 def test_a_resumed_launch_refuses_other_texts_and_other_initial_weights(tmp_path, name, message):
-    first = {key: key[0] * 64 for key in ("batches", "val", "test", "weights")}
+    first = {key: key[0] * 64 for key in ("batches", "val", "test", "data", "weights")}
     with open_log(tmp_path) as log:
         log.begin(first, {})
         with pytest.raises(RecordError, match=message) as caught:

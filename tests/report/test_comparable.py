@@ -10,12 +10,15 @@ from tests.report.contest_folder import HASH, configuration, curve, write_run
 from tests.report.studies import BASE, FIVE, a_run, a_study, changed, rows
 
 
-@pytest.mark.parametrize("name", ["weights", "batches"])
-def test_different_hashes_for_the_same_seeds_are_refused(name):
-    hashes = {"weights": "w2", "batches": "b2"} | {name: "0" * 64}
-    c = rows(changed(a_study(FIVE), "good", 2, hashes=hashes))["good"].comparison
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("weights", "initial weights"), ("batches", "first batches"), ("data", "shards of tokens")],
+)
+def test_different_hashes_for_the_same_seeds_are_refused(name, what):
+    hashes = {"weights": "w2", "batches": "b2", "data": "d"}
+    study = changed(a_study(FIVE), "base", 2, hashes=hashes)
+    c = rows(changed(study, "good", 2, hashes=hashes | {name: "0" * 64}))["good"].comparison
     assert c.call == "refused"
-    what = "initial weights" if name == "weights" else "first batches"
     assert c.words.startswith(f"refused: {what} differ for seed 2 (base")
     assert c.p is None
 
@@ -261,7 +264,7 @@ def test_cautions_say_what_is_missing_different_or_unfinished():
         "eval.tokens is 1 against 65536 (as the contest says)",
         "train.grad_clip is 0.5 against None (not in the contest)",
         "not finished: 1 of 2 runs",
-        "different devices (H100, cpu): times do not compare",
+        "different devices (H100, cpu): times do not compare, rounding differs",
     )
 
 
@@ -330,3 +333,39 @@ def test_children_of_one_checkpoint_are_compared_beside_their_parent():
         replace(run, config={k: v for k, v in run.config.items() if k != "init"}) for run in runs
     ]
     assert rows(replace(study, runs=unsaid))["good"].comparison.call == "refused"
+
+
+def launched(*environments, **facts):
+    return {"launches": [{"environment": each} for each in environments], **facts}
+
+
+def on(study, arm, facts):
+    """The study, whose runs of `arm` have these facts."""
+    return replace(study, runs=[replace(r, facts=facts) if r.arm == arm else r for r in study.runs])
+
+
+BF16, F32 = {"device": "H100", "dtype": "bfloat16"}, {"device": "V100", "dtype": "float32"}
+
+
+def test_arms_of_other_precision_are_refused_unless_the_contest_says_so():
+    study = on(on(a_study(FIVE), "base", launched(BF16)), "good", launched(F32))
+    words = "trained in float32 against bfloat16 of the baseline"
+    assert refusal(study, "good", "base") == words
+    assert refusal(replace(study, declared={"good": ("train.dtype",)}), "good", "base") is None
+    assert refusal(on(study, "good", launched(BF16 | {"device": "V100"})), "good", "base") is None
+    assert refusal(on(study, "good", {}), "good", "base") is None  # not recorded
+
+
+def test_a_run_that_went_on_in_another_precision_is_refused_by_its_name():
+    study = on(on(a_study(FIVE), "base", launched(BF16)), "good", launched(BF16))
+    for facts in (launched(BF16, F32), launched(BF16, branched_from={"run": "trunk"} | F32)):
+        mixed = changed(study, "good", 2, facts=facts)
+        words = "good-2-0.001 was trained in bfloat16 and float32, on different hardware"
+        assert refusal(mixed, "good", "base") == words
+
+
+def test_a_device_of_an_earlier_launch_counts():
+    moved = launched(BF16, BF16 | {"device": "A100"})
+    study = on(on(a_study(TWO), "base", launched(BF16)), "good", moved)
+    told = "different devices (A100, H100): times do not compare, rounding differs"
+    assert cautions(study, "good", "base") == (told,)

@@ -32,7 +32,8 @@ def stream(folder, arm, seed, group, loss=None, steps=12):
     options = WandbOptions("online", "bench", name, entity="lab", group=group, job_type=arm)
     with RunLog(Path(folder) / name, config_toml="", config=config, resume_offset=None,
                 wandb=options) as log:
-        log.record(hashes={"weights": f"w{seed}", "batches": f"b{seed}"})
+        log.record(hashes={"weights": f"w{seed}", "batches": f"b{seed}"},
+                   environment={"device": "H100", "dtype": "bfloat16", "host": "a"})
         scores = StreamMetrics(steps)
         for step in range(steps):
             if step % 4 == 0:
@@ -137,6 +138,7 @@ def test_a_run_read_from_wandb_is_the_run_on_disk(lab, answers):
         assert run.status == summary.pop("status")
         assert run.summary == summary
         assert run.hashes == read_record(folder)["hashes"]
+        assert run.environment == {"device": "H100", "dtype": "bfloat16"}
         assert (run.contest, run.arm) == ("schedules", run.name.split("-")[1])
         assert run.name.endswith(f"-s{run.seed}")
         assert run.data_seed == run.seed
