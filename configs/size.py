@@ -14,6 +14,7 @@ from configs.schema import Batch, Config, Model
 GIB = 2**30
 WEIGHT_BYTES = 4  # of a parameter, and of its gradient: both are float32
 FILL = 0.9  # of free memory; kernels' workspaces and gaps between tensors take the rest
+SHORT = 256  # tokens; attention over so many, on a CPU, is made of plain products
 UNIT = 64  # rows of the embedding are padded to a multiple of it
 
 
@@ -60,6 +61,7 @@ def memory(
     compiled: bool,
     checkpointing: bool = False,
     buckets: bool = False,
+    plain_attention: bool = False,
 ) -> Memory:
     """What a rank needs for forward and backward passes of `micro_batch_size` sequences.
 
@@ -72,6 +74,7 @@ def memory(
         checkpointing: whether each block keeps its input only, and runs again in the backward pass.
         buckets: whether DDP's buckets lie beside the gradients: they do where ranks exchange the
             sum of several micro-batches.
+        plain_attention: whether no fused kernel computes it, so that all its weights are kept.
     """
     n, c, tokens = parameters(shape), shape.n_embd, micro_batch_size * shape.block_size
     vocabulary = -(-shape.vocab_size // UNIT) * UNIT
@@ -79,6 +82,8 @@ def memory(
     # Two norms keep their input in float32 and their output; q, k, v, the attention's output and
     # the two inputs of the MLP's second half (4 c each) are kept too; then statistics.
     block = c * (8 + 14 * width) + 4 * shape.n_head + 16
+    if plain_attention:  # and in bfloat16 a copy of q, k, v in float32
+        block += 4 * shape.n_head * (shape.block_size - 1) + (6 * c if bfloat16 else 0)
     kept = shape.n_layer * (4 * c if checkpointing else block) + (block if checkpointing else 0)
     # Compiled: logits and their gradient. Otherwise float32 logarithms, and the gradients of their
     # selection and of the logarithm.
@@ -108,6 +113,7 @@ def planned(
         compiled=gpu if train.compile == "auto" else bool(train.compile),
         checkpointing=train.activation_checkpointing,
         buckets=buckets,
+        plain_attention=not gpu and config.model.block_size <= SHORT,
     )
 
 

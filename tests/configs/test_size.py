@@ -10,6 +10,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.decomposition import select_decomp_table
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -107,6 +108,16 @@ def test_a_block_keeps_what_is_counted(bfloat16, compiled):
         memory(shape(n), BATCH, 8, bfloat16=bfloat16, compiled=compiled).activations for n in (1, 2)
     )
     assert measured[1] - measured[0] == pytest.approx(two - one, rel=0.01)
+
+
+def test_plain_attention_keeps_its_weights():
+    tokens, measured = torch.zeros(BATCH, 64, dtype=torch.int64), []
+    with sdpa_kernel(SDPBackend.MATH):
+        for layers in (1, 2):
+            measured.append(kept_by_torch(GPT.initialised(shape(layers), 1), tokens))
+    how = {"bfloat16": False, "compiled": False, "plain_attention": True}
+    one, two = (memory(shape(n), BATCH, 8, **how).activations for n in (1, 2))
+    assert measured[1] - measured[0] == two - one
 
 
 PEAK = """
