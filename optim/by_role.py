@@ -82,7 +82,10 @@ def state_bytes(config: Config, rank: int = 0, world_size: int = 1) -> int:
 
 
 def _kept(optimizer: Optimizer) -> int:
-    """Bytes of state after a step; of a class that fails before it has some, as AdamW's."""
+    """Bytes of state after a step; of a class that fails before it has some, as AdamW's.
+
+    Where a decision needs data the step fails, and what a wrapper would keep is not counted.
+    """
     row: Any = optimizer.row if isinstance(optimizer, Around) else optimizer
     row.compile = row.check_gradients = False
     steps, bare = optimizer.inner if isinstance(optimizer, Owned) else optimizer, 0

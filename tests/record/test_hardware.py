@@ -97,3 +97,16 @@ def test_code_hash_changes_with_the_code_that_trains_and_with_nothing_else(tmp_p
     (tmp_path / "optim/x.py").unlink()
     (tmp_path / "optim/core/base.py").write_text("2")
     assert hardware.code_hash() != first
+
+
+def test_memory_left_is_that_of_the_tightest_group_and_files_do_not_count(tmp_path):
+    """Limits of control groups, in the form of the kernel's files (version 2)."""
+    inner = tmp_path / "job" / "step"
+    inner.mkdir(parents=True)
+    for group, most, used in ((tmp_path / "job", "1000", "700"), (inner, "max", "600")):
+        (group / "memory.max").write_text(most + "\n")
+        (group / "memory.current").write_text(used + "\n")
+        (group / "memory.stat").write_text("anon 1\ninactive_file 40\nactive_file 50\n")
+    left = hardware._left_in_groups("/job/step", str(tmp_path), "memory.max", "memory.current")
+    assert left == [1000 - 700 + 90]
+    assert 0 < hardware.available_memory() < 2**50
