@@ -9,6 +9,7 @@ drawn from (data_seed, epoch).
 from __future__ import annotations
 
 import hashlib
+import mmap
 import queue
 import threading
 import time
@@ -54,9 +55,29 @@ class Windows:
         indices = indices.astype(np.int64)
         shards = np.searchsorted(self._ends, indices, side="right")
         offsets = (indices - self._starts[shards]) * self.block_size
-        for row, shard, offset in zip(rows, shards.tolist(), offsets.tolist(), strict=True):
-            row[:] = self.tokens.shards[shard][offset : offset + self.block_size + 1]
+        length = self.block_size + 1
+        places = [
+            (self.tokens.shards[shard], offset)
+            for shard, offset in zip(shards.tolist(), offsets.tolist(), strict=True)
+        ]
+        for shard, offset in places:
+            _ask_for(shard, offset, length)
+        for row, (shard, offset) in zip(rows, places, strict=True):
+            row[:] = shard[offset : offset + length]
         return rows
+
+
+def _ask_for(shard: np.memmap, offset: int, length: int) -> None:
+    """Have the system begin to read these tokens; this does not wait for them.
+
+    So a slow disk reads the windows of a batch side by side. One page fault after the other would
+    wait for each of them, and read 128 kB around it.
+    """
+    file = shard.base
+    if isinstance(file, mmap.mmap):
+        start = shard.offset % mmap.ALLOCATIONGRANULARITY + offset * TOKEN.itemsize
+        page = start - start % mmap.PAGESIZE
+        file.madvise(mmap.MADV_WILLNEED, page, start - page + length * TOKEN.itemsize)
 
 
 class Loader:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 import threading
 import time
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -12,9 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import DataError, HeldOut, Loader, Prefetcher, first_batches_hash, open_split
-from data.loader import Windows
-from data.shards import write_shard
+from data import DataError, HeldOut, Loader, Prefetcher, first_batches_hash, loader, open_split
+from data.loader import Windows, _ask_for
+from data.shards import map_shard, write_shard
 
 # ---- windows and batches ----
 
@@ -335,3 +339,65 @@ def test_pinned_batches_come_from_the_device_of_the_process(monkeypatch):
     with Prefetcher(lambda step: rows, 0, pin_memory=False) as batches:
         assert next(batches).tolist() == [[1, 2]]
     assert len(asked) == 1
+
+
+# ---- slow disks ----
+
+
+def resident(shard):
+    """Whether each page of a mapped shard is in memory, as the system says."""
+    file, libc = shard.base, ctypes.CDLL(None, use_errno=True)
+    start = shard.ctypes.data - shard.offset % mmap.ALLOCATIONGRANULARITY
+    pages = (ctypes.c_ubyte * -(-len(file) // mmap.PAGESIZE))()
+    assert libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(len(file)), pages) == 0
+    return [page & 1 for page in pages]
+
+
+@pytest.mark.parametrize("suffix", ["bin", "npy"])
+def test_windows_of_a_batch_are_read_by_the_system_before_they_are_used(tmp_path, suffix):
+    path = tmp_path / f"x_train.{suffix}"
+    if suffix == "bin":
+        write_shard(path, np.zeros(2**20, np.uint16))
+    else:
+        np.save(path, np.zeros(2**20, np.uint16))
+    shard = map_shard(path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if any(resident(shard)):
+        pytest.skip("this file system keeps all files in memory")
+    place = 700_000
+    _ask_for(shard, place, 4097)
+    first, last = ((shard.offset + 2 * x) // mmap.PAGESIZE for x in (place, place + 4096))
+    deadline = time.monotonic() + 10
+    while not all(resident(shard)[first : last + 1]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pages = resident(shard)
+    assert all(pages[first : last + 1])
+    assert sum(pages) == last - first + 1, "and no other"
+
+
+def test_all_windows_are_asked_for_before_the_first_is_waited_for(make_tokens, monkeypatch):
+    tokens, order = make_tokens(200, 300), []
+
+    class Watched:
+        def __init__(self, shard):
+            self.shard = shard
+
+        def __len__(self):
+            return len(self.shard)
+
+        def __getitem__(self, part):
+            order.append(("read", part.start))
+            return self.shard[part]
+
+    watched = replace(tokens, shards=[Watched(shard) for shard in tokens.shards])
+    monkeypatch.setattr(
+        loader, "_ask_for", lambda shard, offset, length: order.append(("ask", offset, length))
+    )
+    rows = Windows(watched, 10).take(np.array([3, 30, 1]))
+    assert order == [
+        *(("ask", x, 11) for x in (30, 110, 10)),
+        *(("read", x) for x in (30, 110, 10)),
+    ]
+    assert rows[:, 0].tolist() == [30, 310, 10]
