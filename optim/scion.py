@@ -14,6 +14,7 @@ from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, Count, NonNegative
 from optim.core.matrix import (
     check_matrix_state,
+    float32_products,
     is_hidden,
     matrix_cost,
     single_matrices,
@@ -110,7 +111,8 @@ class Scion(UpdateRule):
                 self.run(self.update, batch, self.coefficients(batch.h, batch.step))
         hidden = (batch for batch in batches if batch.h["kind"] in ("matrix", "qkv"))
         for batch in single_matrices(hidden):
-            _spectral_step(batch, self.coefficients(batch.h, batch.step))
+            with float32_products("float32", batch.params[0].device.type):
+                _spectral_step(batch, self.coefficients(batch.h, batch.step))
 
     @staticmethod
     def update(params: Tensors, grads: Tensors, state: State, h: Values, c: Values) -> None:

@@ -115,26 +115,25 @@ class MatrixRule(UpdateRule):
                 own = replace(batch, h={key: batch.h[key] for key in _OF_ADAMW})
                 self.run(self.update, own, adamw.coefficients(batch.h, batch.step))
         for batch in single_matrices(b for b in batches if b.h["kind"] != "adamw"):
-            with float32_products(batch.h.get("matmul_dtype"), batch.params[0].device.type):
+            dtype, device = batch.h.get("matmul_dtype", "float32"), batch.params[0].device.type
+            with float32_products(dtype, device):
                 self.matrix_step(batch, self.coefficients(batch.h, batch.step))
 
 
 @contextmanager
-def float32_products(dtype: MatmulDtype | None, device: str) -> Iterator[None]:
-    """Take products of float32 matrices as `dtype` says, whatever torch is set to; None: as set.
+def float32_products(dtype: str, device: str) -> Iterator[None]:
+    """Take products of float32 matrices in TF32 if `dtype` is "tf32", whatever torch is set to.
 
     The precision of a method is its own affair: it does not change with the dtype of the model,
     which decides how the trainer sets torch. TF32 rounds factors to 11 bits, on GPUs only.
     """
     before = torch.get_float32_matmul_precision()
-    if dtype is not None:
-        tf32 = dtype == "tf32" and device == "cuda"
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    tf32 = dtype == "tf32" and device == "cuda"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
         yield
     finally:
-        if dtype is not None:
-            torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before)
 
 
 def is_hidden(p: Tensor, group: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.validation import ConfigError
 from optim import OPTIMIZERS, build_optimizer, resolve_optimizer
@@ -142,6 +143,47 @@ def test_products_do_not_depend_on_how_torch_is_set(name, monkeypatch):
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen == ["highest", "highest"]
+
+
+PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
+
+
+class Precisions(TorchDispatchMode):
+    """Notes how torch was set at each product of float32 matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in PRODUCTS and args[1].dtype == torch.float32:
+            self.seen.append((name, torch.get_float32_matmul_precision()))
+        return func(*args, **(kwargs or {}))
+
+
+# torch's Adafactor multiplies a column by a row as torch is set: only these factors are rounded
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"adafactor"}))
+def test_no_row_leaves_the_precision_of_its_products_to_the_model(name):
+    """The trainer sets torch by the model's dtype; the same rule must give the same update."""
+    before, seen = torch.get_float32_matmul_precision(), {}
+    for setting in ("medium", "highest"):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.randn(6, 4))
+        optimizer = build_optimizer(
+            name, [{"params": [p], "role": "hidden", "names": ["h.w"]}], total_steps=9
+        )
+        try:
+            torch.set_float32_matmul_precision(setting)
+            with Precisions() as precisions:
+                for _ in range(2):
+                    p.grad = torch.randn(6, 4)
+                    optimizer.step()
+            assert torch.get_float32_matmul_precision() == setting, "left as it was"
+        finally:
+            torch.set_float32_matmul_precision(before)
+        seen[setting] = precisions.seen
+    assert seen["medium"] == seen["highest"]
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("tf32", "high"), ("float32", "highest")])
