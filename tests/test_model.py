@@ -1,11 +1,13 @@
 """The model is GPT-2: shapes, numbers, logits of the reference implementation."""
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._inductor.utils import run_and_get_code
 
 from configs import Model, load, size
 from configs.loading import PRESETS
@@ -164,4 +166,25 @@ def test_compiled_it_masks_the_padded_columns_and_is_the_same_function(labels):
         model.zero_grad()
     for plain, masked in zip(*results, strict=True):
         torch.testing.assert_close(masked, plain, rtol=1e-5, atol=1e-7)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow  # inductor calls the C++ compiler
+def test_compiled_the_logits_are_stored_once_and_in_bfloat16(monkeypatch):
+    """Float32 logits of a GPT-2 micro-batch of 64 would take 12.3 GiB."""
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    shape = Model(vocab_size=1000, block_size=64, n_layer=1, n_head=2, n_embd=64)
+    model, tokens = GPT.initialised(shape, 0), torch.zeros(4, 64, dtype=torch.int64)
+    compiled = torch.compile(model, dynamic=False)
+
+    def passes():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = compiled(tokens, tokens)
+        loss.backward()
+
+    _, codes = run_and_get_code(passes)
+    made = re.findall(r"empty_strided_cpu\(\(([\d, ]*)\), .*?, torch\.(\w+)\)", "\n".join(codes))
+    sizes = [(math.prod(int(n) for n in dims.split(",") if n.strip()), kind) for dims, kind in made]
+    assert len(sizes) > 20, "the code is read"
+    assert [kind for size, kind in sizes if size >= 4 * 64 * 1000] == ["bfloat16"]
     torch._dynamo.reset()
