@@ -221,6 +221,25 @@ def test_a_compiled_model_under_ddp_agrees_with_the_plain_one(shards, tmp_path, 
     assert int((tmp_path / "graphs").read_text()) == 2
 
 
+@pytest.mark.slow
+def test_bfloat16_weights_under_ddp_and_compiled_train_as_in_one_process(shards, tmp_path):
+    script = tmp_path / "compiled.py"
+    script.write_text(
+        "import functools, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch, train_gpt2\n"
+        "compiled = torch.compile\n"
+        "torch.compile = lambda f, **_: compiled(f, backend='aot_eager', dynamic=False)\n"
+        "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
+    )
+    flags = ["--train.dtype", "bfloat16-weights"]
+    one = train(shards, tmp_path / "one", 0, 4, flags=flags)
+    flags += ["--train.compile", "true"]
+    two = train(shards, tmp_path / "two", 2, 4, flags=flags, program=str(script))
+    for name in ("train", "val", "norm"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
+
+
 def test_gradients_sent_in_bfloat16_train_alike_and_are_recorded(shards, tmp_path, alone):
     flags = ["--train.gradient_dtype", "bfloat16"]
     two = train(shards, tmp_path / "runs", 2, 8, flags=flags)

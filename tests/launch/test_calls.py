@@ -50,8 +50,10 @@ def batches(count):
     return [(part[:, :-1], part[:, 1:]) for part in tokens]
 
 
-def test_it_is_the_model_with_matrices_in_bfloat16_whose_gradients_add_up_in_float32():
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_it_is_the_model_with_matrices_in_bfloat16_whose_gradients_add_up_in_float32(recomputes):
     model = GPT.initialised(SHAPE, seed=1)
+    model.recomputes = recomputes  # in the backward pass, where the copies are no longer in place
     module = Bfloat16Weights(model, False, CPU)
     assert [*module.parameters()] == [*model.parameters()]
     expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
