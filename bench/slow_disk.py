@@ -93,7 +93,7 @@ def measured(place: Path, backing: Path, ms: float, rows: int) -> tuple[float, f
         assert server.stdout.readline() == "mounted\n", "cannot mount: this needs root and FUSE"
         try:
             path = place / NAME.decode()
-            windows = loader.Windows(Tokens(place, "train", [path], [map_shard(path)]), 1024)
+            windows = loader.Windows(Tokens(place, "train", [path], [map_shard(path)], 1), 1024)
             drawn = np.random.default_rng(1).permutation(len(windows))[: BATCHES * rows]
             moments = [time.perf_counter()]
             for batch in np.split(drawn, BATCHES):
