@@ -95,7 +95,10 @@ def origin_of(source: str) -> Origin | None:
         raise ConfigError(f"'{source}' has no such checkpoint; it has {has}")
     path = found[0] if step else checkpoints.newest_whole(Path(folder) / "checkpoints")
     assert path, "there is one"
-    saved = checkpoints.load(path, mmap=True)
+    try:
+        saved = checkpoints.load(path, mmap=True)
+    except (RuntimeError, EOFError):  # newest_whole has passed over such a file, @STEP names it
+        raise ConfigError(f"{path} is torn or corrupt; give another checkpoint") from None
     return Origin(Path(folder), parents.configuration(saved), path, saved)
 
 

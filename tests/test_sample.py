@@ -7,7 +7,7 @@ import torch
 import export
 import sample
 from analysis.trained import trained
-from configs import Model
+from configs import ConfigError, Model
 from data.vocabulary import Bytes
 from record import checkpoints, huggingface
 from record.runlog import read_metrics
@@ -124,6 +124,8 @@ def test_a_torn_checkpoint_is_passed_over(runs, tmp_path):
         content = path.read_bytes()
         torn = checkpoints.step_of(path) == 12
         (copy / "checkpoints" / path.name).write_bytes(content[:-1] if torn else content)
+    with pytest.raises(ConfigError, match="is torn or corrupt; give another"):
+        trained(f"{copy}@12", "cpu")
     assert trained(str(copy), "cpu").source.endswith("at step 6")
 
 
