@@ -97,7 +97,7 @@ def test_folder_without_a_test_split_trains_the_same_model(tiny, shards, finishe
     assert summary["final_test_loss"] is None
     assert summary["final_val_loss"] == reference["final_val_loss"]
     assert set(sequences.read(other)) == {"val"}
-    assert set(read_record(other)["hashes"]) == {"batches", "weights", "val"}
+    assert set(read_record(other)["hashes"]) == {"batches", "weights", "val", "data"}
     weights, same = (
         checkpoints.load(checkpoints.found(run / "checkpoints")[0]).model
         for run in (other, finished)
