@@ -61,7 +61,7 @@ def changes(settings: Settings) -> Iterator[tuple[str, Any]]:
     fields, skipped = schema.Train.model_fields, settings.device == "cpu"
     for key, value in CHANGES:
         known = key in fields and _takes(fields[key], value)
-        if known and not (skipped and (key == "compile" or value in (16, 32))):
+        if known and not (skipped and (key == "compile" or value in ("float32", 8, 16, 32))):
             yield key, value
 
 

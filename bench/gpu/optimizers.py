@@ -22,7 +22,7 @@ TINY_NAMES = ("adamw", "muon", "soap")
 def measure(settings: Settings, part: Part) -> None:
     """Shares first, then steps, the better known first; then compiled against the reference."""
     words = base(settings)
-    for name in SHARE:
+    for name in SHARE[1:2] if settings.tiny else SHARE:
         preset = [words[0], f"configs/optimizer/{name}.toml", *words[1:]]
         part.rows("training step with", name, partial(_share, preset, settings))
     names = list(dict.fromkeys((*FIRST, *OPTIMIZERS)))
