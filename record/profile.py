@@ -123,6 +123,7 @@ def parts(events: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, float], f
         order = [*by_row.items(), ("communication", exposed), *waiting]
     else:
         own = [e for e in timed if e.get("cat") == "cpu_op" and e["tid"] in main]
+        own = [e for e in own if not e["name"].startswith("c10d::")]  # hands data to gloo's thread
         sent = _joined(_span(e) for e in timed if e["name"].startswith("gloo:"))
         exposed = _without(sent, _joined(_span(e) for e in own))
         computed = [(name, regions[name]) for name in COMPUTED]

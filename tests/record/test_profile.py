@@ -50,8 +50,11 @@ def test_on_a_cpu_the_parts_are_what_the_host_does_and_exposed_communication():
         event("cpu_op", "aten::mm", 30, 60),
         event("cpu_op", "aten::add", 31, 32),  # inside the one before it
         event("cpu_op", "aten::mm", 0, 200, tid=9),  # of another thread
-        event("cpu_op", "gloo:all_reduce", 50, 70, tid=9),  # ten of it while the host computes
-        event("cpu_op", "gloo:all_reduce", 82, 84, tid=9),
+        event(
+            "user_annotation", "gloo:all_reduce", 50, 70, tid=9
+        ),  # ten of it while the host computes
+        event("user_annotation", "gloo:all_reduce", 82, 84, tid=9),
+        event("cpu_op", "c10d::allreduce_", 81, 84),  # no work beside it
         {"ph": "M", "name": "process_name"},
     ]
     assert seconds(events) == (
