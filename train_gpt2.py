@@ -235,6 +235,8 @@ def build(run: Run, checkpoint: Path | None) -> State:
     compiled = called(model, settings, process.device)
     ddp_model = process.distribute(compiled, settings.gradient_dtype)
     dtype, autocast = process.precision(settings.dtype)
+    tf32 = dtype == "float32"  # where a GPU has it
+    torch.set_float32_matmul_precision(optim.matmul_precision(process.device.type, tf32))
     metrics = StreamMetrics(settings.total_steps)
     state = State(model, compiled, ddp_model, optimizer, dtype, autocast, metrics)
     if checkpoint:

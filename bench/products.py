@@ -1,11 +1,11 @@
-"""Products of float32 and attention on a CPU: by MKL, by oneDNN, and what launch/products.py takes.
+"""Products of float32 and attention on a CPU, by MKL and by oneDNN; optim/core/products.py chooses.
 
     python -m bench.products [--threads 2]
 
 Products of a GPT-2's linear maps for 4,096 tokens (forward, and both gradients), and attention both
 ways for as many tokens, by the fused kernel and by plain products. Best of the repetitions. oneDNN
 multiplies where torch's precision is "medium". The error against float64 shows that it stays in
-float32; with AMX it is bfloat16's, and launch/products.py leaves it alone.
+float32; with AMX it is bfloat16's, and optim/core/products.py leaves it alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.scaling import table
-from launch import products
+from optim.core.products import matmul_precision
 
 TOKENS = 4096
 MAPS = ((128, 128), (128, 512), (384, 1536), (768, 3072))  # inputs, outputs
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     threads = parser.parse_args().threads
     torch.set_num_threads(threads)
-    chosen = products.setting(torch.device("cpu"))
+    chosen = matmul_precision("cpu", tf32=False)
     library = next(name for name, setting in LIBRARIES.items() if setting == chosen)
     print(
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {threads}",

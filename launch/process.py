@@ -21,7 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from configs import Config, ConfigError, Train
-from launch import attention, compiler, products
+from launch import attention, compiler
 from launch.heartbeat import Heartbeat
 from launch.meeting import RankError, RunError, facts, meet, store_address
 from launch.signals import (
@@ -117,9 +117,6 @@ class Process:
     def precision(self, setting: str) -> tuple[str, torch.autocast]:
         """The type of autocast, and the context in which matrix products have it."""
         dtype = self.dtype(setting)
-        if dtype == "float32" or self.device.type != "cuda":
-            # on a CPU an optimizer's own products are float32, whatever the model's are
-            torch.set_float32_matmul_precision(products.setting(self.device))
         if dtype == "bfloat16-weights":  # launch.calls makes them
             dtype = "bfloat16"
         bfloat16 = dtype == "bfloat16"

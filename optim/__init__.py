@@ -32,6 +32,7 @@ from optim.core.base import Optimizer, optimizer_state_bytes
 from optim.core.hyperparameters import complete, in_updates
 from optim.core.inside import Inside
 from optim.core.logits import note_logits, watched_logits
+from optim.core.products import matmul_precision
 from optim.core.roles import (
     Roles,
     check_present,
@@ -77,6 +78,7 @@ __all__ = [
     "build_schedule",
     "counted_in_updates",
     "curves",
+    "matmul_precision",
     "note_logits",
     "optimizer_class",
     "optimizer_of",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+import optim
 import train_gpt2
 from configs import load
 from data import Loader, Prefetcher, open_split
-from launch import products, session, updates
-from launch.process import Process
+from launch import session, updates
 from record import checkpoints, hardware, screen
 from record.runlog import read_metrics, read_record, read_summary
 from tests.jobs import only_run
@@ -178,17 +178,13 @@ def test_headerless_shards_train_when_asked_for(tiny, shards, tmp_path):
     assert main([*tiny, "--data.dir", str(folder), "--data.format", "nanogpt"]) == 0
 
 
-@pytest.mark.parametrize(
-    ("device", "dtype", "precision"),
-    [("cuda", "float32", "high"), ("cuda", "bfloat16", "highest"), ("cpu", "float32", None)],
-)
-def test_tf32_is_allowed_on_gpus_where_products_are_float32(device, dtype, precision):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_multiplies_float32_as_this_processor_does_best(tiny, dtype):
     before = torch.get_float32_matmul_precision()
-    precision = precision or products.setting(torch.device("cpu"))
     try:
-        torch.set_float32_matmul_precision("highest")
-        assert Process(0, 0, 1, torch.device(device)).precision(dtype)[0] == dtype
-        assert torch.get_float32_matmul_precision() == precision
+        torch.set_float32_matmul_precision("high")
+        assert main([*tiny, "--train.dtype", dtype, "--train.total_steps", "1"]) == 0
+        assert torch.get_float32_matmul_precision() == optim.matmul_precision("cpu", tf32=True)
     finally:
         torch.set_float32_matmul_precision(before)
 

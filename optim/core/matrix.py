@@ -30,6 +30,7 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, Values
 from optim.core.orthogonal import iterations
+from optim.core.products import matmul_precision
 
 MatmulDtype = Literal["float32", "tf32"]
 # A processor multiplies matrices with so many FLOPs in the time in which it moves the 28 bytes of
@@ -128,8 +129,7 @@ def float32_products(dtype: str, device: str) -> Iterator[None]:
     which decides how the trainer sets torch. TF32 rounds factors to 11 bits, on GPUs only.
     """
     before = torch.get_float32_matmul_precision()
-    tf32 = dtype == "tf32" and device == "cuda"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.set_float32_matmul_precision(matmul_precision(device, dtype == "tf32"))
     try:
         yield
     finally:

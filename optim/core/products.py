@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 
-def setting(device: torch.device) -> str:
-    """What torch.set_float32_matmul_precision should be given for runs in float32.
+def matmul_precision(device: str, tf32: bool) -> str:
+    """What torch.set_float32_matmul_precision should be given for products on `device`.
 
-    On a GPU "high": TF32. On a CPU "highest", or "medium" where that is float32 as well. torch
+    "highest"; on a GPU "high" if `tf32`; on a CPU "medium" where that is float32 as well. torch
     calls MKL for float32, which makes nothing of an AMD processor's AVX-512, and oneDNN where
     bfloat16 is allowed ("medium"). oneDNN takes bfloat16 on processors with AMX only; on the others
     it multiplies in float32, on an AMD EPYC twice as fast as MKL (docs/results/cpu.md).
     """
-    if device.type == "cuda":
-        return "high"
+    if device == "cpu":
+        return _of_this_processor()
+    return "high" if tf32 and device == "cuda" else "highest"
+
+
+@functools.cache
+def _of_this_processor() -> str:
     before = torch.get_float32_matmul_precision()
     try:
-        torch.set_float32_matmul_precision("medium")
-        return "medium" if _onednn_may_be_asked() and _keeps_float32() else "highest"
+        with _disable_current_modes():  # such as one whose tensors have no data
+            torch.set_float32_matmul_precision("medium")
+            return "medium" if _onednn_may_be_asked() and _keeps_float32() else "highest"
     finally:
         torch.set_float32_matmul_precision(before)
 
