@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from configs import Batch, Config
-from configs.size import GIB, WEIGHT_BYTES, fitting, parameters, planned
+from configs.size import FILL, GIB, WEIGHT_BYTES, fitting, parameters, planned
 from launch.meeting import RankError, RunError
 from launch.process import Process
 from record.hardware import available_memory
@@ -122,16 +122,18 @@ def _of_last_launch(log: Log) -> int | None:
 
 def _counted(run: Any, state: Any, to_come: int) -> int:
     """Sequences in the largest micro-batch that fits this rank by counting; at least one."""
-    n, gpu = parameters(run.config.model), run.process.device.type == "cuda"
+    weights = WEIGHT_BYTES * parameters(run.config.model)  # they are there
+    free = _available(run.process.device)
+    found = fitting(run.batch, free, lambda rows: _needs(run, state, to_come, rows) - weights)
+    return found.micro if found else 1
+
+
+def _needs(run: Any, state: Any, to_come: int, rows: int) -> float:
+    """Bytes of this rank, by counting, with passes of `rows` sequences."""
     train = run.config.train.model_copy(update={"dtype": state.dtype})
     config = run.config.model_copy(update={"train": train})
-
-    def needs(rows: int) -> float:
-        counted = planned(config, rows, to_come / n, gpu=gpu)
-        return counted.total - WEIGHT_BYTES * n  # the weights are there
-
-    found = fitting(run.batch, _available(run.process.device), needs)
-    return found.micro if found else 1
+    each, gpu = to_come / parameters(config.model), run.process.device.type == "cuda"
+    return planned(config, rows, each, gpu=gpu).total
 
 
 def _available(device: torch.device) -> float:
@@ -169,10 +171,11 @@ def _fits(run: Any, state: Any, to_come: int, warm_up: Callable[[Any, Any], floa
 
 
 def _try(run: Any, state: Any, to_come: int, warm_up: Callable[[Any, Any], float]) -> None:
-    """One warm-up beside the optimizer's state, and the gradients of earlier micro-batches."""
+    """One warm-up, beside what a step will have added and a reserve."""
     gradients = WEIGHT_BYTES * sum(p.numel() for p in state.model.parameters())
     held = to_come + (gradients if run.batch.micro_batches > 1 else 0)
-    place = torch.empty(held, dtype=torch.uint8, device=run.process.device)
+    reserve = int((1 / FILL - 1) * _needs(run, state, to_come, run.batch.micro))
+    place = torch.empty(held + reserve, dtype=torch.uint8, device=run.process.device)
     warm_up(run, state)
     del place
 

@@ -83,7 +83,7 @@ def test_a_rank_whose_memory_runs_out_later_ends_the_others_with_its_line(limite
 
 def test_auto_finds_what_fits_every_rank_and_a_later_launch_keeps_it(limited, tmp_path):
     """Only rank 1 has a limit; the second launch has none, and would fit 64 sequences."""
-    for process in limited(2, rank=1, step=-1, megabytes=700, micro="auto", steps=1):
+    for process in limited(2, rank=1, step=-1, megabytes=550, micro="auto", steps=1):
         output = finish(process)
     run = only_run(tmp_path / "runs")
     (launch,) = read_record(run)["launches"]
