@@ -136,11 +136,14 @@ def _page(text: str) -> Path:
     """The path of a page.
 
     Raises:
-        argparse.ArgumentTypeError: it does not end in .html.
+        argparse.ArgumentTypeError: it does not end in .html, or there is no such folder.
     """
-    if Path(text).suffix != ".html":
+    page = Path(text)
+    if page.suffix != ".html":
         raise argparse.ArgumentTypeError(f"{text!r} should end in .html")
-    return Path(text)
+    if not page.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {page.parent}; make it first")
+    return page
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import train_gpt2
+from configs import load
+from optim import resolve
 from record import inside
 from record.inside import Measured
 from record.runlog import read_summary
@@ -86,12 +88,12 @@ def measured(row: int, arm: str, options: argparse.Namespace) -> Measured:
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
     presets = [str(ROOT / f"configs/{x}.toml") for x in ("quickstart", f"optimizer/{arm}")]
-    folder = next((x for x in home.glob(f"{arm}-cosine-*") if read_summary(x)), None)
-    if folder is None:
-        train_gpt2.main([*presets, *words])
-        (folder,) = home.glob(f"{arm}-cosine-*")
+    folder = resolve(load([*presets, *words])).directory
+    if read_summary(folder) is None and (code := train_gpt2.main([*presets, *words])):
+        sys.exit(code)  # the trainer has said why
     result = inside.read(folder)
-    assert result is not None, f"{folder} was trained without diagnose.every"
+    if result is None or result.steps.tolist() != [*range(0, options.steps, options.every)]:
+        sys.exit(f"error: {folder} was measured at other updates; give another --runs")
     return result
 
 

@@ -46,7 +46,7 @@ class Sharpness(Strict):
 
     checkpoint: 16 hex digits of its sha256. text: sha256 of the sequences. rescaled: alpha of
     analysis.rescaling; 1: the weights as they are. not_preconditioned: why that is not known.
-    adaptive: nats per token at `rho`. passes: of each ascent. products: with the Hessian, in all.
+    adaptive: nats per token at `rho`. draws: of the trace. passes: of each ascent.
     """
 
     step: int

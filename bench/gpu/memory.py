@@ -54,11 +54,11 @@ def _alone(name: str, recomputes: bool, settings: Settings) -> Row:
     shape, rows = memory.shape_of(name), memory.ROWS[name]
     given = {"bfloat16": cuda, "compiled": cuda, "checkpointing": recomputes}
     counted = size.memory(shape, rows, STATE_BYTES, **given).total / size.GIB
+    label = f"{name}, {rows} sequences{', blocks run again' if recomputes else ''}"
     if cuda and counted > _limit():
-        return check(name, f"{counted:.3g} by counting", "more than this GPU has", None)
+        return check(label, f"{counted:.3g} by counting", "more than this GPU has", None)
     dtype = "bfloat16" if cuda else "float32"
     found = float(memory.row(name, dtype, recomputes, settings.device)[5])
-    label = f"{name}, {rows} sequences{', blocks run again' if recomputes else ''}"
     return _compared(label, counted, found)
 
 

@@ -217,11 +217,14 @@ def _losses(directory: Path) -> dict[int, float]:
 
 
 def _interrupt(words: list[str], folder: Path, step: int, number: signal.Signals) -> int:
-    """Start a run, send it a signal once it has done `step` updates; returns its exit code."""
+    """Start a run, send it a signal after `step` updates and a checkpoint; returns its exit code.
+
+    A GPU may do ten updates while the first checkpoint is on its way to the disk.
+    """
     process = subprocess.Popen([sys.executable, *words], cwd=ROOT)
     try:
         while process.poll() is None:
-            if any(step in _steps(directory) for directory in folder.glob("*")):
+            if any(step in _steps(x) and checkpoints(x / "checkpoints") for x in folder.glob("*")):
                 os.kill(process.pid, number)
                 return process.wait()
             time.sleep(0.002)

@@ -136,7 +136,8 @@ def only_data(run):
         (["line", "{run}", "{run}", "--device", "cuda"], "no GPU is visible"),
     ],
 )
-def test_a_mistake_is_one_line(runs, shards, tmp_path, capsys, words, said):
+def test_a_mistake_is_one_line(runs, shards, tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.toml").write_text("")
@@ -154,6 +155,13 @@ def test_a_mistake_is_one_line(runs, shards, tmp_path, capsys, words, said):
     assert main([word.format(**names) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_figure_without_a_folder_is_refused_before_anything_is_read(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["line", "runs/A", "runs/B", "--out", str(tmp_path / "figures" / "line.html")])
+    assert ended.value.code == 2
+    assert f"there is no folder {tmp_path / 'figures'}" in capsys.readouterr().err
 
 
 def test_a_damaged_record_is_named_before_anything_is_measured(runs, tmp_path, capsys, monkeypatch):
