@@ -38,7 +38,7 @@ def refusal(study: Study, arm: str, base: str) -> str | None:
         or _unequal_starts(study, mine, theirs)
         or _carried_over(study, [*mine, *theirs])
         or _unequal_lengths(study, mine, theirs)
-        or _unequal_types(study, mine, theirs)
+        or _unequal_types(mine, theirs)
     )
 
 
@@ -135,8 +135,8 @@ def _unequal_lengths(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) -
     return f"unequal lengths: {a.pop():,} tokens against {b.pop():,} of the baseline"
 
 
-def _unequal_types(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) -> str | None:
-    """Matrix products of different types: of two arms, unless the contest says so, or of one run.
+def _unequal_types(mine: Sequence[Run], theirs: Sequence[Run]) -> str | None:
+    """Matrix products of different types: of one run, or of two arms whose settings are the same.
 
     `train.dtype = "auto"` means another type on another GPU.
     """
@@ -144,7 +144,7 @@ def _unequal_types(study: Study, mine: Sequence[Run], theirs: Sequence[Run]) -> 
         if len(types := run.hardware("dtype")) > 1:
             return f"{run.name} was trained in {' and '.join(types)}, on different hardware"
     a, b = (sorted({t for run in runs for t in run.hardware("dtype")}) for runs in (mine, theirs))
-    if not a or not b or a == b or _declared(study, *mine, *theirs) & {"train.dtype"}:
+    if not a or not b or a == b or _differing(mine[0], theirs[0], "train.dtype"):
         return None
     return f"trained in {' and '.join(a)} against {' and '.join(b)} of the baseline"
 

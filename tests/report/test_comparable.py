@@ -347,11 +347,13 @@ def on(study, arm, facts):
 BF16, F32 = {"device": "H100", "dtype": "bfloat16"}, {"device": "V100", "dtype": "float32"}
 
 
-def test_arms_of_other_precision_are_refused_unless_the_contest_says_so():
+def test_arms_of_other_precision_are_refused_unless_their_settings_say_so():
     study = on(on(a_study(FIVE), "base", launched(BF16)), "good", launched(F32))
     words = "trained in float32 against bfloat16 of the baseline"
     assert refusal(study, "good", "base") == words
-    assert refusal(replace(study, declared={"good": ("train.dtype",)}), "good", "base") is None
+    asked = with_config(study, "good", "train.dtype", "float32")
+    assert refusal(asked, "good", "base") is None
+    assert any("train.dtype is float32 against" in line for line in cautions(asked, "good", "base"))
     assert refusal(on(study, "good", launched(BF16 | {"device": "V100"})), "good", "base") is None
     assert refusal(on(study, "good", {}), "good", "base") is None  # not recorded
 
