@@ -86,8 +86,9 @@ class Heartbeat:
                     if self.store.add("failures", 1) == 1:
                         self.store.set("first", f"{self._name(self.rank)} failed: {self.error}")
                     told = True
-                if self.mistake:
+                if self.mistake and self.mistake == self.error:  # all is said, and the store may go
                     self.store.set("mistake", self.mistake)
+                    break
                 self.store.set(f"beat/{self.rank}", FAILED if told else str(count))
                 watched = self.others if self.rank == 0 or told else [0]
                 beats = [x.decode() for x in self.store.multi_get([f"beat/{r}" for r in watched])]
