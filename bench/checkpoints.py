@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from configs import load
+from contest.job import python_path
 from data.shards import write_shard
 from record import checkpoints
 
@@ -132,7 +133,7 @@ def run(work: Path, program: str, arguments: list[str], nproc: int = 1) -> str:
     done = subprocess.run(
         [*torchrun, f"--nproc_per_node={nproc}", str(work / "program.py"), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": python_path()},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

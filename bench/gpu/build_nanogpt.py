@@ -80,7 +80,7 @@ def measured(folder: Path, config: Config, steps: int, compiled: bool) -> Row:
         for split in ("train", "val"):
             ids = rng.integers(shape.vocab_size, size=least + 1, dtype=np.uint16)
             np.save(work / "edu_fineweb10B" / f"{split}_000000.npy", ids)
-        printed = run([sys.executable, "train_gpt2.py"], work, {"PYTHONPATH": str(work)})
+        printed = run([sys.executable, "train_gpt2.py"], work)
     times = [float(ms) for ms in re.findall(r"\| dt: ([\d.]+)ms", printed)]
     if len(times) != steps:
         raise RuntimeError(f"{folder} printed {len(times)} updates, not {steps}")

@@ -143,15 +143,16 @@ def check(name: str, expected: str, found: object, ok: bool | None) -> Row:
     return {"name": name, "expected": expected, "found": str(found), "ok": ok}
 
 
-def run(
-    command: Sequence[str], folder: Path = ROOT, environment: dict[str, str] | None = None
-) -> str:
+def run(command: Sequence[str], folder: Path = ROOT) -> str:
     """Run a program to its end, in `folder`; returns what it printed, which goes to the log too.
+
+    Modules of `folder` come first, then those that PYTHONPATH adds to this process.
 
     Raises:
         RuntimeError: it failed; the message is the last line that it printed.
     """
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    variables = os.environ | {"PYTHONPATH": path}
     given: dict[str, Any] = {"cwd": folder, "env": variables, "text": True}
     given |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     printed = []

@@ -11,7 +11,7 @@ import torch
 
 from bench.gpu import build_nanogpt, contest, levers, reference, smoke, table, throughput
 from bench.gpu.__main__ import PARTS, Plan, _carry_out, main
-from bench.gpu.part import Part, Settings, check
+from bench.gpu.part import Part, Settings, check, run
 from configs import load
 from optim.lion import Lion
 from tests.forked import Forked
@@ -98,6 +98,13 @@ def test_a_signal_ends_the_part(tmp_path):
     given = settings(tmp_path), "smoke", plan, end, [sys.executable, "-c", code], signals
     assert _carry_out(*given) == "stopped"
     assert time.monotonic() < end - 30
+
+
+def test_programs_find_the_packages_that_pythonpath_names(tmp_path, monkeypatch):
+    (tmp_path / "carried.py").write_text("print('here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import carried, bench.gpu.part"
+    assert run([sys.executable, "-c", code]) == "here\n"
 
 
 def test_page_has_a_table_for_all_rows_and_says_what_failed(tmp_path):
