@@ -71,12 +71,15 @@ class Profile:
         text = table(json.loads(content)["traceEvents"])
         if not text:
             return
-        self.folder.mkdir(exist_ok=True)
-        trace = self.folder / TRACE
-        trace.write_bytes(gzip.compress(content, compresslevel=6))
-        (self.folder / TABLE).write_text(text + "\n")
-        self.written = True
-        self.say(f"{text}\n{trace}: the trace, for ui.perfetto.dev")
+        self.written, trace = True, self.folder / TRACE
+        where = f"{trace}: the trace, for ui.perfetto.dev"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            trace.write_bytes(gzip.compress(content, compresslevel=6))
+            (self.folder / TABLE).write_text(text + "\n")
+        except OSError as error:  # a full disk: no reason to end the run
+            where = f"log.profile: this cannot be kept: {error}"
+        self.say(f"{text}\n{where}")
 
 
 def table(events: Sequence[Mapping[str, Any]]) -> str:

@@ -5,8 +5,9 @@ import json
 import re
 
 import pytest
+from torch.profiler import record_function
 
-from record.profile import ALWAYS, parts, table
+from record.profile import ALWAYS, Profile, parts, table
 from record.runlog import read_metrics, read_record
 from tests.jobs import command, finish, metrics, only_run, ranks
 from train_gpt2 import main
@@ -159,3 +160,16 @@ def test_a_launch_too_short_to_profile_says_so(tiny, tmp_path, capsys):
     assert main([*tiny, "--train.total_steps", "1", "--log.profile", "6"]) == 0
     assert "nothing to profile" in capsys.readouterr().out
     assert not (only_run(tmp_path / "runs") / "profile").exists()
+
+
+def test_a_trace_that_cannot_be_written_is_a_line_and_no_end_of_the_run(tmp_path):
+    (tmp_path / "profile").write_text("in the way")
+    said = []
+    with Profile(tmp_path, 1, said.append) as profile:
+        for _ in range(3):
+            with record_function("forward"):
+                pass
+            profile.step()
+    (text,) = said
+    assert text.startswith("ms of an update")
+    assert "log.profile: this cannot be kept" in text.splitlines()[-1]
