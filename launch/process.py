@@ -62,16 +62,15 @@ class Process:
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         gpus = torch.cuda.device_count()
         device = "cpu" if train.device == "auto" and not gpus else train.device
-        compiler.refuse_without("cpu" if device == "cpu" else "cuda", train.compile)
-        if device == "cpu":
-            return cls(rank, local_rank, world_size, torch.device("cpu"))
-        if local_rank >= gpus:
+        if device != "cpu" and local_rank >= gpus:
             raise ConfigError(
                 f"process {local_rank + 1} on this node has no GPU of its own: {gpus} visible; "
                 "start at most that many processes (--nproc, or torchrun's --nproc_per_node), or "
                 "give --train.device cpu"
             )
-        return cls(rank, local_rank, world_size, torch.device("cuda", local_rank))
+        place = torch.device("cpu") if device == "cpu" else torch.device("cuda", local_rank)
+        compiler.refuse_without(place.type, train.compile)
+        return cls(rank, local_rank, world_size, place)
 
     @staticmethod
     def ranks_given() -> int:

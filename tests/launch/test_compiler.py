@@ -4,9 +4,10 @@ import sysconfig
 
 import pytest
 
-from configs import ConfigError
+from configs import ConfigError, load
 from launch import compiler
 from launch.compiler import refuse_without
+from launch.process import Process
 from train_gpt2 import main
 
 
@@ -48,3 +49,13 @@ def test_a_gpu_needs_triton_a_c_compiler_and_pythons_headers(bare, monkeypatch, 
         refuse_without("cuda", "auto")
     (tmp_path / "Python.h").touch()
     refuse_without("cuda", "auto")
+
+
+def test_a_process_without_a_gpu_is_told_so_rather_than_what_compiling_for_one_takes(
+    bare, monkeypatch
+):
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    monkeypatch.setenv("LOCAL_RANK", "99")
+    train = load(["configs/quickstart.toml", "--train.device", "cuda"]).train
+    with pytest.raises(ConfigError, match="process 100 on this node has no GPU of its own"):
+        Process.from_environment(train)
