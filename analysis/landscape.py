@@ -106,7 +106,11 @@ def on_plane(loss: Loss, plane: Plane, across: Floats, up: Floats) -> Floats:
 
 
 def _losses(loss: Loss, points: Iterable[Tensor]) -> Floats:
-    """The loss at each of `points`; the weights stay as they are."""
+    """The loss at each of `points`; the weights stay as they are.
+
+    Raises:
+        ConfigError: it is not finite somewhere; one line.
+    """
     before, found = loss.weights, []
     try:
         for point in points:
@@ -114,4 +118,9 @@ def _losses(loss: Loss, points: Iterable[Tensor]) -> Floats:
             found.append(loss.value())
     finally:
         loss.put(before)
+    if unknown := int(np.count_nonzero(~np.isfinite(found))):
+        raise ConfigError(
+            f"the loss is not finite at {unknown} of {len(found)} places; give other checkpoints,"
+            " or a plane a smaller --span"
+        )
     return np.array(found)

@@ -68,6 +68,9 @@ def main() -> None:
         parser.error(f"{options.run}: no rescaled weights were measured; see --help")
     last = max(measured, key=lambda each: (each.rescaled != 1, each.step)).setting
     found = [each for each in measured if each.setting[:3] == last[:3]]
+    whole = all(x.eigenvalues and x.trace and x.neighbourhoods for x in found)
+    if not whole or not any(x.rescaled == 1 for x in found):
+        parser.error(f"{options.run}: needs all measures, and those of the weights as they are")
     print(table(found))
     if options.figure:
         figure(found, options.figure)

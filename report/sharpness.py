@@ -33,7 +33,9 @@ def section(study: Study) -> Section | None:
         "weight, which does not change then. None of them decides anything here."
     )
     if others:
-        text += f" Not shown: {counted(others, 'measurement')} on other tokens."
+        text += (
+            f" Not shown: {counted(others, 'measurement')} on other tokens or with other passes."
+        )
     box = first.neighbourhoods[0].epsilon if first.neighbourhoods else None
     columns = (
         "arm",
@@ -121,14 +123,22 @@ def _figure(
 
 
 def _measured(study: Study) -> tuple[Measured, int]:
-    """Measurements of weights as they are, on the text that most are on; and how many are not."""
+    """Measurements of weights as they are that can be compared; and how many are left out.
+
+    On the text that most are on, and with as many passes of ascent, or none: more find more.
+    """
     runs = [run for arm in study.arms for run in study.of(arm) if run.sharpness]
     every = [x for run in runs for x in run.sharpness if x.rescaled == 1]
     if not every:
         return [], 0
-    ((text, count),) = Counter((x.split, x.text) for x in every).most_common(1)
-    found = [
-        (run, [x for x in run.sharpness if x.rescaled == 1 and (x.split, x.text) == text])
-        for run in runs
-    ]
-    return [(run, those) for run, those in found if those], len(every) - count
+    kinds = Counter((x.split, x.text, x.passes) for x in every if x.passes)
+    kinds = kinds or Counter((x.split, x.text, 0) for x in every)
+    ((split, text, passes),) = (kind for kind, _ in kinds.most_common(1))
+
+    def alike(x: Sharpness) -> bool:
+        same = x.rescaled == 1 and (x.split, x.text) == (split, text)
+        return same and x.passes in (0, passes)
+
+    found = [(run, [x for x in run.sharpness if alike(x)]) for run in runs]
+    shown = sum(len(those) for _, those in found)
+    return [(run, those) for run, those in found if those], len(every) - shown

@@ -24,6 +24,14 @@ def test_losses_on_a_line_are_those_of_the_points_between():
     assert torch.equal(loss.weights, A)
 
 
+def test_a_loss_that_is_not_finite_is_one_line_and_the_weights_stay():
+    w = torch.nn.Parameter(A.clone())
+    loss = Loss([w], [lambda: torch.where(w[0] > 3, torch.nan, w[0])])
+    with pytest.raises(ConfigError, match=r"not finite at 2 of 5 places"):
+        along_line(loss, (A, B), np.linspace(0, 1, 5))
+    assert torch.equal(loss.weights, A)
+
+
 def test_a_barrier_is_the_height_above_the_chord():
     w = torch.nn.Parameter(torch.zeros(1))
     wells = Loss([w], [lambda: ((w**2 - 1) ** 2 + 0.5 * w).sum()])  # tilted: -0.5 and 0.5

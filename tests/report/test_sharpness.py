@@ -11,12 +11,12 @@ from report.sharpness import figures, section
 from tests.report.studies import BASE, a_study
 
 
-def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0):
+def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0, passes=20):
     return Sharpness(
         step=step, checkpoint="c", split="train", tokens=8192, text=text, rescaled=rescaled,
         loss=loss, eigenvalues=(40.0,), trace=500.0, trace_error=12.0,
         preconditioned=Preconditioned(eigenvalue=9000.0, lr=1e-3, limit=38.0),
-        not_preconditioned=None, dimensions=100, adaptive=0.02, rho=5e-3, draws=10, passes=20,
+        not_preconditioned=None, dimensions=100, adaptive=0.02, rho=5e-3, draws=10, passes=passes,
         neighbourhoods=(Neighbourhood(epsilon=1e-3, all_directions=keskar, subspace=0.1),),
         seed=0, device="cpu", torch="2", seconds=1.0)  # fmt: skip
 
@@ -42,8 +42,21 @@ def test_the_table_has_each_run_at_its_last_step_on_the_text_that_most_share(stu
         ("large", "1", "100", "7.5"),
     ]
     assert table.rows[0][5:7] == ["0.237", "500 ± 12"]  # 9000 * 1e-3 / 38
-    assert "Not shown: 1 measurement on other tokens." in found.text
+    assert "Not shown: 1 measurement on other tokens or with other passes." in found.text
     assert section(a_study({"small": BASE})) is None
+
+
+def test_a_rise_that_more_passes_have_found_is_not_beside_one_of_fewer():
+    plain = a_study({"small": BASE, "large": BASE})
+    found = {
+        ("small", 1): (measured(50), measured(100)),
+        ("large", 1): (measured(100, passes=40),),
+        ("large", 2): (measured(100, passes=0),),  # other measures are alike
+    }
+    runs = [replace(run, sharpness=found.get((run.arm, run.seed), ())) for run in plain.runs]
+    shown = section(replace(plain, runs=runs))
+    assert [row[1] for row in shown.tables[0].rows] == ["1", "2"]
+    assert "Not shown: 1 measurement on" in shown.text
 
 
 def test_the_figure_is_a_path_for_each_run(study):
