@@ -11,13 +11,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from configs import Config, ConfigError, load
 from data.loader import Loader, fingerprint, first_batches_hash
 from data.shards import META, DataError, Tokens, open_splits
 from data.vocabulary import tokenizer_named
 from storage import read_json
+
+if TYPE_CHECKING:
+    from configs import Config
 
 HELP = "the text of the batch of one update of a run"
 TOKENIZERS = {50257: "gpt2", 257: "bytes", 256: "bytes"}  # by vocab_size, where no meta.json says
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _config(folder: Path) -> Config:
+    from configs import ConfigError, load
+
     path = folder / "config.toml"
     if not path.is_file():
         raise DataError(f"{folder} is no folder of a run: it has no config.toml")

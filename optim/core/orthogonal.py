@@ -31,6 +31,7 @@ from optim.core.batch import Tensors
 Method = Literal["newton_schulz", "polar_express", "turbo", "polar"]
 ProductDtype = Literal["auto", "float32", "tf32", "bfloat16"]
 
+ALONE = 16  # rows or columns; torch asks oneDNN for products above 16 x 16 x 16 in all
 SMALLEST_NORM = 1e-7
 _SAFETY = 1.02  # of polar_express: its polynomials were made for s up to 1 / 1.02
 
@@ -91,15 +92,19 @@ def orthogonalised(
 ) -> Tensors:
     """`orthogonal` for each matrix, in batches of equal shape; results keep the matrix's dtype.
 
+    A matrix's bits do not depend on what else is in its batch.
+
     normalise_rows: give the rows of a matrix equal length before (Chang et al., "MuonEq",
     arXiv:2603.28254). renormalise: give the result the norm of an orthogonal matrix, sqrt(min(m,
     n)), after ("Muon+", arXiv:2602.21545).
     """
-    by_shape: dict[torch.Size, list[int]] = {}
+    alike: dict[tuple[torch.Size, int | None], list[int]] = {}
     for i, t in enumerate(tensors):
-        by_shape.setdefault(t.shape, []).append(i)
+        # on a CPU the number of tiny matrices decides which library multiplies them
+        alone = t.device.type == "cpu" and min(t.shape) <= ALONE
+        alike.setdefault((t.shape, i if alone else None), []).append(i)
     results = list(tensors)
-    for indices in by_shape.values():
+    for indices in alike.values():
         x = torch.stack([tensors[i] for i in indices])
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         x = _equal_rows(x) if normalise_rows else x

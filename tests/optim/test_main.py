@@ -104,7 +104,7 @@ def test_table_of_chosen_schedules(capsys):
     assert main(["schedules", "linear", "wsd", "--total-steps", "100"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["schedule", "linear", "wsd"]
-    assert lines[1].split()[1:] == ["0.5000", "1.0000", "0.5100", "1.02e-02"]
+    assert lines[1].split()[1:] == ["0.2500", "1.0000", "0.5100", "1.04e-02"]
 
 
 def test_picture(tmp_path, capsys):
