@@ -22,6 +22,7 @@ def test_a_run_has_the_same_bits(shards, tmp_path, dtype):
     assert_same(result(tmp_path / "without"), result(tmp_path / "with"))
 
 
+@pytest.mark.slow  # two of each do what one does in the test before
 def test_ranks_have_the_same_bits(shards, tmp_path):
     for name, flags in (("without", []), ("with", ON)):
         for rank in ranks([*command(shards, tmp_path / name), *flags], 2):

@@ -146,7 +146,12 @@ print(memory("VmHWM") - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("dtype", "recomputes"), [("float32", False), ("bfloat16", False), ("float32", True)]
+    ("dtype", "recomputes"),
+    [
+        ("float32", False),
+        pytest.param("bfloat16", False, marks=pytest.mark.slow),
+        pytest.param("float32", True, marks=pytest.mark.slow),
+    ],
 )
 def test_the_peak_of_a_real_step_is_what_is_counted(dtype, recomputes):
     """Measured by the operating system, over a step with one sequence."""
