@@ -18,7 +18,6 @@ from optim.core.batch import Params
 from optim.core.hyperparameters import AtLeastOne, Beta, Betas, NonNegative, Ratio, from_locals
 
 _FLOAT32_EPS = 2.0**-23
-_FUSED_ON = ("cpu", "cuda")  # kinds of devices
 
 
 class _Fused(Optimizer):
@@ -29,10 +28,14 @@ class _Fused(Optimizer):
     overwrite the rest.
     """
 
+    fused_on: tuple[str, ...] = ("cpu", "cuda")  # kinds of devices
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        fusable = (p.is_floating_point() and p.device.type in _FUSED_ON for p in group["params"])
+        fusable = (
+            p.is_floating_point() and p.device.type in self.fused_on for p in group["params"]
+        )
         group["fused"] = all(fusable) or None
 
     def check_step(self) -> None:
@@ -252,6 +255,8 @@ class Adagrad(torch.optim.Adagrad, _Fused):
     schedule comes on top. The first step is lr * sign(g). AdamW's weight_decay does not carry over.
     State: one tensor per parameter, allocated at construction: 4 bytes per parameter in float32.
     """
+
+    fused_on = ("cpu",)  # torch has no fused kernel of it for CUDA
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ KILLED_AT, STOPPED_AT = 30, 45  # updates
 SHORT = 8  # updates of a run that is compared with another
 # Of losses near 5 nats, between equal runs on a GPU, whose kernels add in an order of their own.
 ROUNDING = 0.02
+OF_A_RUN = 0.1  # sixty updates, each of which adds in another order
 
 
 def measure(settings: Settings, part: Part) -> None:
@@ -107,8 +108,8 @@ class _Runs:
         first, last = summary["initial_val_loss"], summary["final_val_loss"]
         uniform = math.log(257)
         yield check("updates recorded", str(STEPS), len(losses), len(losses) == STEPS)
-        near = abs(first - uniform) < 0.1
-        yield check("val loss at the start", f"{uniform:.3f}, to 0.1", f"{first:.3f}", near)
+        near = abs(first - uniform) < 0.3
+        yield check("val loss at the start", f"{uniform:.3f}, to 0.3", f"{first:.3f}", near)
         yield check("val loss at the end", "below 4.5", f"{last:.3f}", last < 4.5)
         steps = [step_of(path) for path in checkpoints(directory / "checkpoints")]
         yield check("checkpoints, newest first", str([60, 40]), steps, steps == [60, 40])
@@ -142,15 +143,17 @@ class _Runs:
         yield check("first loss after the resume", "equal bits", text, first)
         again = {step: before[step] for step in before if step >= start}
         yield self._alike("updates trained again", again, after)
-        yield self._alike("resumed twice, against never interrupted", whole, after)
+        yield self._alike("resumed twice, against never interrupted", whole, after, OF_A_RUN)
 
-    def _alike(self, name: str, one: Mapping[int, float], two: Mapping[int, float]) -> Row:
+    def _alike(
+        self, name: str, one: Mapping[int, float], two: Mapping[int, float], to: float = ROUNDING
+    ) -> Row:
         """Losses by update: equal bits on a CPU, equal to rounding on a GPU."""
         most = max(abs(one[step] - two[step]) for step in one)
         text = f"{len(one)} losses, most {most:.2g} apart"
         if self.settings.device == "cpu":
             return check(name, "equal bits", text, most == 0 and len(one) > 0)
-        return check(name, f"within {ROUNDING:g}", text, most <= ROUNDING)
+        return check(name, f"within {to:g}", text, most <= to)
 
     def compiled(self) -> Iterator[Row]:
         """Compiled and not, in float32: the same to rounding, and not the same code."""
