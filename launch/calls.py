@@ -39,8 +39,8 @@ class Bfloat16Weights(nn.Module):
 
     Under autocast alone, each pass casts each matrix again, and the residual stream is in float32,
     as the embeddings are. Gradients reach the float32 parameters in bfloat16 and add up there in
-    float32, as under autocast, but for the two gradients of the tied embedding in one pass, which add
-    up in bfloat16. Vectors (LayerNorms and biases) have no copies.
+    float32, as under autocast; the two of the tied embedding in one pass add up in bfloat16.
+    Vectors (LayerNorms and biases) have no copies.
     """
 
     def __init__(
