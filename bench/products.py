@@ -84,11 +84,9 @@ def main() -> None:
     torch.set_num_threads(threads)
     chosen = matmul_precision("cpu", tf32=False)
     library = next(name for name, setting in LIBRARIES.items() if setting == chosen)
-    print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {threads}",
-        end="",
-    )
-    print(f" threads, load {os.getloadavg()[0]:.0f}; a run takes {library}\n")
+    processor, load = platform.processor() or platform.machine(), os.getloadavg()[0]
+    print(f"{processor}, torch {torch.__version__}, {threads} threads, load {load:.0f}")
+    print(f"a run takes {library}\n")
     print(products_table())
     print()
     print(attention_table())

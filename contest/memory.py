@@ -41,11 +41,15 @@ def lines(plan: Plan, here: Room, nproc: int) -> Iterator[str]:
     runs: dict[tuple[Any, ...], Config] = {}
     for job in plan.jobs:
         runs.setdefault((job.contestant, job.config.model, job.config.train), job.config)
-    needs = [(arm, config, _state(config)) for (arm, _, _), config in runs.items()]
-    counted = [(_needs(config, state, here, nproc), arm) for arm, config, state in needs]
-    largest, arm = max(counted, key=lambda each: each[0].total)
-    yield f"memory: at most {largest} (arm {arm})"
-    for (arm, config, state), (need, _) in zip(needs, counted, strict=True):
+    most: dict[str, tuple[Memory, Config, float]] = {}  # by arm, its largest run
+    for (arm, _, _), config in runs.items():
+        state = _state(config)
+        need = _needs(config, state, here, nproc)
+        if arm not in most or need.total > most[arm][0].total:
+            most[arm] = need, config, state
+    largest = max(most, key=lambda arm: most[arm][0].total)
+    yield f"memory: at most {most[largest][0]} (arm {largest})"
+    for arm, (need, config, state) in most.items():
         if need.total > FILL * here.size:
             yield (
                 f"warning: arm '{arm}' needs {need.total / GIB:.3g} GiB on each rank by counting,"

@@ -329,10 +329,9 @@ def data_hashes(loader: Loader, texts: Mapping[str, HeldOut], scan: bool) -> dic
     Raises:
         DataError: as `Tokens.scan`.
     """
-    everything = fingerprint(_splits(loader, texts)) if scan else ""
-    hashes = {"batches": first_batches_hash(loader)}
-    hashes |= {split: text.hash() for split, text in texts.items()}
-    return hashes | ({"data": everything} if scan else {})
+    hashes = {"data": fingerprint(_splits(loader, texts))} if scan else {}
+    hashes["batches"] = first_batches_hash(loader)
+    return hashes | {split: text.hash() for split, text in texts.items()}
 
 
 def fingerprint(splits: Iterable[Tokens]) -> str:

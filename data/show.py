@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
             f"{args.run} has updates 0 to {config.train.total_steps - 1}, not {args.step}"
         )
     data, vocabulary = config.data, config.model.vocab_size
-    splits = open_splits(data.dir, vocab_size=vocabulary, format=data.format)
+    splits = open_splits(data.dir, vocab_size=vocabulary, format=data.format, scan=False)
     loader = _loader(config, splits["train"])
     _refuse_other_data(loader, splits, record.get("hashes") or {}, data.dir)
     rows = _rows(loader.batch_size, args.rank, _ranks(record, args.step), args.run)

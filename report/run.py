@@ -107,7 +107,7 @@ class Run:
         return (self.facts.get("launches") or [{}])[-1].get("environment") or {}
 
     def hardware(self, name: str) -> list[str]:
-        """All values of "device" or "dtype" over its launches, and over its trunk's, sorted."""
+        """All values of "device" or "dtype" over its launches and its trunk's last, sorted."""
         launches = [each.get("environment") or {} for each in self.facts.get("launches") or []]
         trunk = self.facts.get("branched_from") or {}
         return sorted({str(each[name]) for each in (*launches, trunk) if each.get(name)})

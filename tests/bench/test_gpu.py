@@ -198,7 +198,7 @@ def test_throughput_of_a_tiny_run(tmp_path, monkeypatch):
     assert row["MFU, %"] is None, "no peak of a CPU is known"
 
 
-def test_levers_that_this_version_does_not_have_are_left_out(tmp_path):
+def test_every_lever_is_a_setting_that_the_configuration_takes(tmp_path):
     found = list(levers.changes(settings(tmp_path, device="cuda", tiny=False)))
     assert ("dtype", "float32") in found
     assert ("compile", False) in found
