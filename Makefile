@@ -53,6 +53,7 @@ test-newest: .venv-newest/installed
 .venv-oldest/installed: requirements.txt requirements-test.txt | .venv-oldest/bin/python
 	.venv-oldest/bin/python -m pip install --quiet uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
+	    $(addprefix --extra-index-url ,$(PIP_EXTRA_INDEX_URL)) --index-strategy unsafe-best-match \
 	    --resolution lowest-direct --requirement requirements-test.txt
 	touch $@
 

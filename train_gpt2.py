@@ -226,17 +226,16 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
 
 def build(run: Run, checkpoint: Path | None) -> State:
     """Model and optimizer on their device: before step 0, or as the checkpoint left them."""
-    settings, process = run.config.train, run.process
-    model = GPT.initialised(run.config.model, run.config.seed).to(process.device)
+    settings, process, device = run.config.train, run.process, run.process.device
+    model = GPT.initialised(run.config.model, run.config.seed).to(device)
     model.recomputes = settings.activation_checkpointing
     parents.put_weights(run.config, run.parent, model, optim.optimizer_of)
     optimizer = optim.optimizer_of(run.config, model.parameter_groups(), *process.place)
     optimizer.check_gradients = False  # the loop checks their norm before every step
-    compiled = called(model, settings, process.device)
+    compiled = called(model, settings, device)
     ddp_model = process.distribute(compiled, settings.gradient_dtype)
     dtype, autocast = process.precision(settings.dtype)
-    tf32 = dtype == "float32"  # where a GPU has it
-    torch.set_float32_matmul_precision(optim.matmul_precision(process.device.type, tf32))
+    torch.set_float32_matmul_precision(optim.matmul_precision(device.type, dtype == "float32"))
     metrics = StreamMetrics(settings.total_steps)
     state = State(model, compiled, ddp_model, optimizer, dtype, autocast, metrics)
     if checkpoint:
@@ -311,6 +310,7 @@ def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None
     return total
 
 
+@record_function("evaluation")
 def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
     """The val loss; after the last update also the test loss, and each sequence's in a file."""
     session.require_equal_replicas(run.process, run.config, state.model, step)
@@ -342,8 +342,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             # ---- 1. evaluate
             if (last or step % config.eval.every == 0) and progress.evaluated != step:
                 updates.report()
-                with record_function("evaluation"):
-                    val_loss = measure(run, state, log, step)
+                val_loss = measure(run, state, log, step)
                 bar.evaluated(step, val_loss)
                 if not math.isfinite(val_loss):
                     bar.say(f"diverged: val loss {val_loss} after {step} updates with {arm}")
@@ -353,8 +352,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             due = config.checkpoint.every and step % config.checkpoint.every == 0
             if last or (due and step > start_step):
                 updates.report()
-                with record_function("checkpoint"):
-                    session.save_checkpoint(process, config, log, state, wait=last)
+                session.save_checkpoint(process, config, log, state, wait=last)
             if last:
                 break
 
@@ -379,8 +377,7 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             sums = torch.stack([loss, torch.full_like(loss, bool(signals or log.failure))])
             # The one wait for the device before the update: without it a bad gradient would reach
             # the weights unseen, and ranks could not agree to stop at the same step.
-            results = torch.cat([process.sum(sums), norm.view(1)])
-            loss_sum, stop_requested, grad_norm = results.tolist()
+            loss_sum, stop, grad_norm = torch.cat([process.sum(sums), norm.view(1)]).tolist()
             updates.report()  # of the update before, whose end the device has passed
             train_loss = loss_sum / process.world_size
             finite = math.isfinite(train_loss) and math.isfinite(grad_norm)
@@ -406,16 +403,14 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
                 "time/data_wait_ms": 1e3 * batches.wait_seconds,
                 **optim.curves(optimizer, run.schedule),  # of what all ranks keep
             }
-            updates.log_later(step, values, inside.found)
+            updates.log_later(step, values, inside.found, now=bool(stop) or not finite)
             if not finite:
-                updates.report()
                 what = f"loss {train_loss}, gradient norm {grad_norm} at step {step}"
                 bar.say(f"diverged: {what} with {arm}, lr {lr:.3g}; this update was not applied")
                 return "diverged"
             progress.step = step + 1
             profile.step()
-            if stop_requested:
-                updates.report()
+            if stop:
                 session.save_checkpoint(process, config, log, state, wait=True)
                 who = signals[0] if signals else "a signal to another process"
                 bar.say(f"stopped by {who} at step {step + 1}; the same command resumes there")
@@ -431,7 +426,6 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
     n, optimizer = size.parameters(run.config.model), state.optimizer
     held = run.process.each(optim.optimizer_state_bytes(optimizer))
     facts = {
-        "run": run.config.run_name,
         "parameters": n,
         "flops_per_token": size.flops_per_token(run.config.model),
         "optimizer_state_bytes": held,  # by rank

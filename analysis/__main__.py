@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; checkpoints measured so far are in their records", file=sys.stderr)
+        kept = "; checkpoints measured so far are in their records"
+        print(f"interrupted{kept if options.command == 'sharpness' else ''}", file=sys.stderr)
         return 130
     return 0
 

@@ -58,7 +58,7 @@ def line(sources: list[str], settings: Settings) -> None:
     rows = rows_at_once(first.model)
     with bar("line", total=2 * settings.points) as progress:
         for batch in batches:
-            loss = Loss.of(first.model, batch.rows, rows, progress.passed)
+            loss = Loss.of(first.model, batch.rows, rows, progress.update)
             ends = loss.weights, Loss.of(last.model, batch.rows, rows).weights
             losses[batch.split] = along_line(loss, ends, places)
     for split, values in losses.items():
@@ -81,7 +81,7 @@ def plane(sources: list[str], settings: Settings) -> None:
     batch = first_sequences(_with_data(found), settings.split, settings.tokens)
     model = found[0].model
     with bar("plane", total=settings.points**2) as progress:
-        loss = Loss.of(model, batch.rows, rows_at_once(model), progress.passed)
+        loss = Loss.of(model, batch.rows, rows_at_once(model), progress.update)
         vectors = [Loss.of(each.model, batch.rows, 1).weights for each in found]
         if len(found) == 1:
             shown = random_plane(model, vectors[0], settings.seed)

@@ -93,20 +93,20 @@ def measure(
     began, count, seed = time.perf_counter(), settings.eigenvalues, settings.seed
     model = source.model if alpha == 1 else rescaled(source.model, alpha)
     with bar(source.source) as progress:
-        loss = Loss.of(model, batch.rows, rows_at_once(model), progress.passed)
+        loss = Loss.of(model, batch.rows, rows_at_once(model), progress.update)
         if not math.isfinite(value := loss.value()):
             raise ConfigError(f"{source.source}: its loss is {value}; give an earlier checkpoint")
-        progress.says("largest eigenvalues")
+        progress.set_postfix_str("largest eigenvalues")
         eigenvalues = largest_eigenvalues(loss, count, seed=seed) if count else []
         scaling = "left out" if not count else _scaling(origin, source, alpha)
         preconditioned = None
         if isinstance(scaling, Preconditioner):
-            progress.says("preconditioned eigenvalue")
+            progress.set_postfix_str("preconditioned eigenvalue")
             (first,) = largest_eigenvalues(loss, 1, scaling.factors, seed=seed)
             preconditioned = Preconditioned(eigenvalue=first, lr=scaling.lr, limit=scaling.limit)
-        progress.says("trace")
+        progress.set_postfix_str("trace")
         estimate = trace(loss, settings.draws, seed) if settings.draws else (None, None)
-        progress.says("neighbourhood")
+        progress.set_postfix_str("neighbourhood")
         boxes, relative = _neighbourhoods(loss, settings) if settings.passes else ((), None)
     return Sharpness(
         step=origin.saved.progress.step,

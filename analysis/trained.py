@@ -35,8 +35,12 @@ class Trained:
 
     model: GPT
     source: str  # for people and records
-    data_dir: Path | None  # of the run; None for published weights
     origin: Origin | None = None  # the run; None for published weights
+
+    @property
+    def data_dir(self) -> Path | None:
+        """Of the run; None for published weights."""
+        return Path(self.origin.config.data.dir) if self.origin else None
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of its data.
@@ -108,7 +112,7 @@ def weights_of(origin: Origin, device: str = "auto") -> Trained:
     model = GPT.initialised(config.model, config.seed)
     parents.put_evaluated_weights(saved, model, optim.optimizer_of)
     where = f"{origin.folder} at step {saved.progress.step}"
-    return Trained(model.to(_device(device)).eval(), where, Path(config.data.dir), origin)
+    return Trained(model.to(_device(device)).eval(), where, origin)
 
 
 def each_checkpoint(source: str) -> list[str]:
@@ -132,7 +136,7 @@ def _published(source: str, device: str) -> Trained:
     folder = huggingface.folder_of(source)
     model = GPT.initialised(huggingface.shape_of(folder), 0)
     model.load_state_dict(huggingface.read(folder))
-    return Trained(model.to(_device(device)).eval(), str(folder), None)
+    return Trained(model.to(_device(device)).eval(), str(folder))
 
 
 def _device(name: str) -> torch.device:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.throughput import write_tokens
 from configs import load
 from contest.job import python_path
-from data.shards import write_shard
 from record import checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -108,10 +108,8 @@ def main() -> None:
             *["--train.total_steps", str(steps), "--eval.every", str(steps)],
             *["--checkpoint.every", str(options.every)],
         ]
-        vocabulary = load(arguments).model.vocab_size
-        for split, count in (("train", options.tokens * 8), ("val", options.context)):
-            ids = np.random.default_rng(0).integers(vocabulary, size=count + 1, dtype=np.uint16)
-            write_shard(work / f"synthetic_{split}_000000.bin", ids)
+        tokens = {"train": options.tokens * 8, "val": options.context}
+        write_tokens(work, load(arguments), tokens)
         for way, flag in (("background", "true"), ("waiting", "false")):
             flags = ["--checkpoint.background", flag, "--log.dir", str(work / way)]
             run(work, TRAINER, [str(work / "spans.json"), *arguments, *flags])

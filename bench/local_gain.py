@@ -27,6 +27,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import train_gpt2
+from bench.gpu.part import flags
 from configs import load
 from optim import resolve
 from record import inside
@@ -72,8 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
 def measured(row: int, arm: str, options: argparse.Namespace) -> Measured:
     """What the run of `arm` measured; trains it if it is not there."""
     home = options.runs.resolve() / ("plain", "used")[row]
-    values = {**ARMS[arm], **({} if row else {"weight_decay": "0.0", **PLAIN[arm]})}
-    flags = {f"optimizer.{key}": value for key, value in values.items()} | {
+    keys = {**ARMS[arm], **({} if row else {"weight_decay": "0.0", **PLAIN[arm]})}
+    values = {f"optimizer.{key}": value for key, value in keys.items()} | {
         "model.n_embd": 64,
         "train.total_steps": options.steps,
         "train.batch_tokens": 1024,
@@ -86,7 +87,7 @@ def measured(row: int, arm: str, options: argparse.Namespace) -> Measured:
         "log.dir": home,
         "log.wandb": "disabled",
     }
-    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    words = flags(values)
     presets = [str(ROOT / f"configs/{x}.toml") for x in ("quickstart", f"optimizer/{arm}")]
     folder = resolve(load([*presets, *words])).directory
     if read_summary(folder) is None and (code := train_gpt2.main([*presets, *words])):

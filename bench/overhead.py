@@ -12,7 +12,6 @@ them over all updates. Evaluations and checkpoints are kept out of the measured 
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,10 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.throughput import ROOT, SKIPPED, here
 from record.runlog import read_metrics
-
-ROOT = Path(__file__).parent.parent
-SKIPPED = 10  # updates at the start
 
 # Each rank's trainer, with a clock around what follows the step clock; nothing else changes.
 TRAINER = """
@@ -79,7 +76,7 @@ def main() -> None:
     parser.add_argument("--diagnose", type=int, metavar="N", help="updates between measured ones")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        _start([sys.executable, "-m", "data", "stdlib", "--out", f"{folder}/tokens"])
+        here([sys.executable, "-m", "data", "stdlib", "--out", f"{folder}/tokens"])
         words = ["configs/quickstart.toml", "--data.dir", f"{folder}/tokens"]
         words += ["--log.wandb", "offline", "--checkpoint.every", "0"]
         words += ["--diagnose.every", str(options.diagnose)] if options.diagnose else []
@@ -96,15 +93,11 @@ def main() -> None:
     print(f"overhead: {overhead(found):.3f} % of step time")
 
 
-def _start(command: Sequence[str]) -> object:
-    return subprocess.run(command, cwd=ROOT, check=True)
-
-
 def measured(
     words: Sequence[str],
     steps: int,
     nproc: int = 1,
-    start: Callable[[Sequence[str]], object] = _start,
+    start: Callable[[Sequence[str]], object] = here,
 ) -> dict[str, Any]:
     """Milliseconds, by name, of each update; and of each "checkpoint" but the last.
 

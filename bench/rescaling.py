@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.scaling import table as markdown
 from record.sharpness import Sharpness, read
 
 MEASURES: dict[str, Callable[[Sharpness], float]] = {
@@ -26,10 +27,10 @@ MEASURES: dict[str, Callable[[Sharpness], float]] = {
 
 def table(found: list[Sharpness]) -> str:
     """A row for each scale."""
-    rows = [["scale", *MEASURES], ["---:"] * (1 + len(MEASURES))]
-    for each in found:
-        rows.append([f"{each.rescaled:g}", *(f"{of(each):.4g}" for of in MEASURES.values())])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [
+        [f"{each.rescaled:g}", *(f"{of(each):.4g}" for of in MEASURES.values())] for each in found
+    ]
+    return markdown(["scale", *MEASURES], rows)
 
 
 def figure(found: list[Sharpness], path: Path) -> None:

@@ -42,7 +42,8 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def _start(command: Sequence[str]) -> object:
+def here(command: Sequence[str]) -> object:
+    """Run a command in the checkout."""
     return subprocess.run(command, cwd=ROOT, check=True)
 
 
@@ -52,7 +53,7 @@ def measured(
     nproc: int = 1,
     *,
     program: Sequence[str] = ("train_gpt2.py",),
-    start: Callable[[Sequence[str]], object] = _start,
+    start: Callable[[Sequence[str]], object] = here,
     skipped: int = SKIPPED,
 ) -> dict[str, Any]:
     """Train with `words` for `steps` updates on random tokens; returns the figures.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from configs.schema import Batch, Config, Model
+from configs.batch import Batch
+from configs.schema import Config, Model
 
 GIB = 2**30
 WEIGHT_BYTES = 4  # of a parameter, and of its gradient: both are float32

@@ -28,7 +28,8 @@ class Strict(BaseModel):
 
 def first_line(error: Exception) -> str:
     """Type and first line of the message of an error of another's code."""
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

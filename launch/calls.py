@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Train
+from configs import Train
+from launch.compiler import compiles
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
@@ -24,7 +25,7 @@ def _compiled(
     function: Called, setting: Literal["auto", "max-autotune"] | bool, device: torch.device
 ) -> Called:
     """`function` under torch.compile, if `setting` (train.compile) says so."""
-    if not setting or (setting == "auto" and device.type != "cuda"):
+    if not compiles(device.type, setting):
         return function
     # "max-autotune" times several kernels for each matrix product and keeps the fastest. Only then
     # can a kernel also compute what follows its product, as GELU follows one ("epilogue_fusion" in

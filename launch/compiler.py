@@ -12,14 +12,18 @@ from pathlib import Path
 from configs import ConfigError
 
 
+def compiles(device: str, setting: str | bool) -> bool:
+    """Whether `setting`, that of train.compile, compiles on this kind of device."""
+    return device == "cuda" if setting == "auto" else bool(setting)
+
+
 def refuse_without(device: str, setting: str | bool) -> None:
     """Refuse `setting`, that of train.compile, on a kind of device where it would fail.
 
     Raises:
         ConfigError: it compiles, and what that takes is missing; one line.
     """
-    compiles = device == "cuda" if setting == "auto" else setting
-    if compiles and (what := _missing(device)):
+    if compiles(device, setting) and (what := _missing(device)):
         raise ConfigError(
             f"train.compile = {str(setting).lower()} compiles on this {device} device, which takes"
             f" {what}; install it, or give --train.compile false"

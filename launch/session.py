@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from configs import Config
 from launch.meeting import RunError
 from launch.process import Process, print_once
-from record import checkpoints, parents, runlog, sequences
+from record import checkpoints, runlog, sequences
 from record.hardware import environment, reset_peak_memory
 from record.metrics import summarize
 from record.resume import changed_code, former_folder, open_run, other_version
@@ -73,31 +74,16 @@ def open_record(
         RunError: the folder cannot be used, is not the same on all nodes, or holds a run that began
             on other data or hardware; on all ranks.
     """
-    where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
-    wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
     if process.rank == 0:
         for line in filter(None, (other_version(config, origins), former_folder(config))):
             print(line, flush=True)
     hardware = process.hardware(config)
-    opened = _on_rank_0(process, lambda: _open(config, wandb, hashes, hardware))
+    opened = _on_rank_0(process, lambda: open_run(config, hashes, hardware))
     checkpoint, problem = process.broadcast(opened and opened[1]), None
     if checkpoint and not checkpoint.exists():
         problem = f"{checkpoint} is not on {process.host}: all nodes need the same --log.dir"
     process.agree(problem)
     return opened[0] if opened else runlog.NoLog(), checkpoint
-
-
-def _open(
-    config: Config,
-    wandb: runlog.WandbOptions,
-    hashes: Mapping[str, str],
-    hardware: Mapping[str, str],
-) -> tuple[runlog.RunLog, Path | None]:
-    """The record, with the run's data and parent in it, and the checkpoint to resume from."""
-    log, checkpoint = open_run(config, wandb, hashes, hardware)
-    if parent := parents.facts(config):
-        log.record(parent=parent)
-    return log, checkpoint
 
 
 def record_launch(
@@ -160,6 +146,7 @@ def require_equal_replicas(process: Process, config: Config, model: nn.Module, s
         )
 
 
+@record_function("checkpoint")
 def save_checkpoint(
     process: Process, config: Config, log: runlog.Log, state: Any, *, wait: bool
 ) -> None:
@@ -257,7 +244,8 @@ def _close(
     config: Config, log: runlog.Log, status: runlog.Status, facts: Mapping[str, Any]
 ) -> None:
     metrics = runlog.read_metrics(config.directory)
-    summary = summarize(metrics, config.train.total_steps) | dict(facts)
+    found = summarize(metrics, config.train.total_steps)
+    summary = {**found, "run": config.run_name, **facts}
     log.finish(status, summary)
     if status == "finished":
         print(closing(summary, config.directory))

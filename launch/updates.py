@@ -63,13 +63,15 @@ class Updates:
             yield
         self.mark()
 
-    def log_later(self, step: int, values: Mapping[str, Any], inside: Inside = None) -> None:
+    def log_later(
+        self, step: int, values: Mapping[str, Any], inside: Inside = None, *, now: bool = False
+    ) -> None:
         """Take what the line of update `step` holds besides its times; on a CPU, report it now.
 
-        inside: as RunLog.log takes it.
+        inside: as RunLog.log takes it. now: report it now on a GPU too, since no update follows.
         """
         self.unreported = step, values, inside, self.marks
-        if not self.waits_later:
+        if now or not self.waits_later:
             self.report()
 
     def report(self) -> None:

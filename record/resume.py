@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config
-from record import checkpoints, runlog
+from record import checkpoints, parents, runlog
 
 
 def open_run(
-    config: Config,
-    wandb: runlog.WandbOptions,
-    hashes: Mapping[str, str],
-    hardware: Mapping[str, str],
+    config: Config, hashes: Mapping[str, str], hardware: Mapping[str, str]
 ) -> tuple[runlog.RunLog, Path | None]:
     """The record of the run, and the checkpoint that it resumes from (None: from step 0).
 
-    hashes: of the data, which are recorded. hardware: "device" and "dtype" of this launch.
+    hashes: of the data. They are recorded, as is the parent. hardware: "device" and "dtype" of
+    this launch.
 
     Raises:
         RecordError: another process runs it, the folder cannot be written, or it holds another
@@ -27,6 +25,8 @@ def open_run(
             other data, or went on on other hardware.
     """
     directory = config.directory
+    where = config.log.model_dump(include={"project", "entity", "group", "job_type"})
+    wandb = runlog.WandbOptions(mode=config.log.wandb, name=config.run_name, **where)
     try:
         lock = runlog.lock(directory, wait_seconds=30)
         checkpoint, offset = checkpoints.newest_whole(directory / "checkpoints"), None
@@ -44,7 +44,11 @@ def open_run(
             tensorboard=config.log.tensorboard,
             held=lock,
         )
-        log.record(hashes={**hashes, **log.facts.get("hashes", {})})
+        parent = parents.facts(config)
+        log.record(
+            hashes={**hashes, **log.facts.get("hashes", {})},
+            **({"parent": parent} if parent else {}),
+        )
     except OSError as error:
         raise runlog.RecordError(
             f"cannot write the run's folder {directory}: {error}; give another with --log.dir"

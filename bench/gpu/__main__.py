@@ -12,8 +12,8 @@ recorded with its last line, and the part goes on with the next one. The same co
 the last one stopped, and tries again what failed. At the end, and after each part, the page is in
 OUT/gpu.md. Needs torch, numpy, pydantic and tomli-w, and says what else it does without.
 
-Exit codes: 0 all is measured and as expected; 1 something failed, differs or is missing, which the
-last lines say; 2 a mistake, in one line.
+Exit codes: 0 all that this machine can measure is as expected; 1 something failed, differs or had
+no time left. The last lines say which, and what was left out. 2: a mistake, in one line.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _measure_all(settings: Settings, end: float, signals: Sequence[str]) -> int:
     """All parts until `end`; prints what is wrong or missing, and returns the exit code."""
     machine = read_json(settings.out / "machine.json") or {}
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
-    problems = []
+    problems, left_out = [], []
     for name, plan in PARTS.items():
         if settings.device == "cpu":
             plan = replace(plan, limit=SHARED * plan.limit, row=SHARED * plan.row)
@@ -143,6 +143,7 @@ def _measure_all(settings: Settings, end: float, signals: Sequence[str]) -> int:
         part = Part(settings.out, name)
         found = [*part.problems(), *([reason] if reason else [])]
         problems += [f"{name}: {line}" for line in found]
+        left_out += [f"left out: {name}: {line}" for line in part.left_out()]
         state = "; ".join(found) or "as expected"
         print(f"{name}: {time.monotonic() - began:.0f} s, {state}", flush=True)
         write_atomically(settings.out / "gpu.md", _page(settings))
@@ -150,7 +151,8 @@ def _measure_all(settings: Settings, end: float, signals: Sequence[str]) -> int:
             print(f"stopped by {signals[0]}; the same command goes on from here", file=sys.stderr)
             return 1
     print(f"\nwritten to {settings.out / 'gpu.md'}")
-    print("\n".join(problems) or "all is measured, and as expected")
+    verdict = [] if problems else ["all that was measured is as expected"]
+    print("\n".join([*left_out, *problems, *verdict]))
     return 1 if problems else 0
 
 

@@ -66,7 +66,7 @@ def _limit() -> float:
     """GiB of this GPU, less what CUDA and the allocator's gaps take."""
     import torch
 
-    return 0.9 * torch.cuda.get_device_properties(0).total_memory / size.GIB
+    return size.FILL * torch.cuda.get_device_properties(0).total_memory / size.GIB
 
 
 def _of_a_process() -> Row:

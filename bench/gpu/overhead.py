@@ -9,7 +9,7 @@ import numpy as np
 from bench import overhead
 from bench.gpu.part import TINY, Part, Row, Settings, check, flags, run
 from bench.gpu.throughput import base
-from bench.throughput import write_tokens
+from bench.throughput import SKIPPED, write_tokens
 from configs import load
 from record.hardware import version
 
@@ -53,8 +53,8 @@ def _pause(settings: Settings, background: bool) -> Row:
     words += flags(values | {"log.wandb": "disabled", "checkpoint.background": given})
     found = overhead.measured(words, 4 * every, start=run)
     steps = [float(ms) for ms in found["step"]]
-    after = [ms for i, ms in enumerate(steps, overhead.SKIPPED) if i % every == 0]
-    others = [ms for i, ms in enumerate(steps, overhead.SKIPPED) if i % every > 2]
+    after = [ms for i, ms in enumerate(steps, SKIPPED) if i % every == 0]
+    others = [ms for i, ms in enumerate(steps, SKIPPED) if i % every > 2]
     return {
         "pause, ms": float(np.median(found["checkpoint"])),
         "update after it, ms": float(np.median(after)),

@@ -124,6 +124,11 @@ class Part:
         found = [f"{row['name']}: {row['found']}, not {row['expected']}" for row in wrong]
         return failed + found
 
+    def left_out(self) -> list[str]:
+        """Checks that could not be made, and why, one line each."""
+        rows = [row for table in self.content["tables"].values() for row in table]
+        return [f"{row['name']}: {row['found']}" for row in rows if _not_made(row)]
+
     def _failed(self, table: str) -> set[str]:
         rows = self.content["tables"].get(table, [])
         return {row["name"] for row in rows if "error" in row}

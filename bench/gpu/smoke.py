@@ -149,8 +149,7 @@ class _Runs:
         self, name: str, one: Mapping[int, float], two: Mapping[int, float], to: float = ROUNDING
     ) -> Row:
         """Losses by update: equal bits on a CPU, equal to rounding on a GPU."""
-        most = max(abs(one[step] - two[step]) for step in one)
-        text = f"{len(one)} losses, most {most:.2g} apart"
+        most, text = _apart(one, two)
         if self.settings.device == "cpu":
             return check(name, "equal bits", text, most == 0 and len(one) > 0)
         return check(name, f"within {to:g}", text, most <= to)
@@ -166,10 +165,9 @@ class _Runs:
             losses[compile_] = _losses(directory)
             record = read_record(directory) or {}
             times[compile_] = record["launches"][-1]["environment"]["warm_up_seconds"]
-        most = max(abs(losses[True][step] - losses[False][step]) for step in losses[True])
-        count = len(losses[True])
-        text = f"{count} losses, most {most:.2g} apart"
-        yield check("compiled against not", "within 0.01", text, most <= 0.01 and count == SHORT)
+        most, text = _apart(losses[True], losses[False])
+        ok = most <= 0.01 and len(losses[True]) == SHORT
+        yield check("compiled against not", "within 0.01", text, ok)
         yield check(
             "warm-up pass, compiled and not",
             "longer compiled",
@@ -186,9 +184,7 @@ class _Runs:
             record = read_record(directory) or {}
             found = record["launches"][-1]["environment"]["dtype"]
             yield check("dtype in the record", dtype, found, found == dtype)
-        one, two = losses.values()
-        most = max(abs(one[step] - two[step]) for step in one)
-        text = f"{len(one)} losses, most {most:.2g} apart"
+        most, text = _apart(*losses.values())
         ok = 0 < most <= 0.1
         yield check("bfloat16 against float32", "within 0.1, and not equal", text, ok)
 
@@ -199,9 +195,7 @@ class _Runs:
         hashes = [(read_record(directory) or {})["hashes"] for directory in (here, cpu)]
         equal = hashes[0] == hashes[1]
         yield check("hashes of weights and data", "equal", "equal" if equal else "differ", equal)
-        one, two = _losses(here), _losses(cpu)
-        most = max(abs(one[step] - two[step]) for step in one)
-        text = f"{len(one)} losses, most {most:.2g} apart"
+        most, text = _apart(_losses(here), _losses(cpu))
         yield check("losses against the CPU's", "within 0.02", text, most <= 0.02)
 
 
@@ -217,6 +211,12 @@ def _losses(directory: Path) -> dict[int, float]:
     if len(losses) != len(lines) or not losses:
         raise RuntimeError(f"{directory} has {len(lines)} lines of {len(losses)} updates")
     return losses
+
+
+def _apart(one: Mapping[int, float], two: Mapping[int, float]) -> tuple[float, str]:
+    """How far two runs' losses of the same updates are apart at most; as a number and in words."""
+    most = max(abs(one[step] - two[step]) for step in one)
+    return most, f"{len(one)} losses, most {most:.2g} apart"
 
 
 def _interrupt(words: list[str], folder: Path, step: int, number: signal.Signals) -> int:

@@ -12,6 +12,7 @@ from bench.gpu.part import TINY, Part, Row, Settings, check, flags, run
 from configs import load, size
 from record.hardware import peak_flops
 
+MICRO = (64, 32, 16, 8, 4, 2, 1)  # sequences of a micro-batch that are tried
 ROUNDS = 2
 STEPS = 30
 GOAL_MFU, GOAL_SHIPPED, GOAL_COMPILED = 0.50, 1.3, 1.0
@@ -44,14 +45,9 @@ def fitting(shape: Any) -> int:
     """Sequences of a micro-batch, at most 64, that fit this GPU also without compiling."""
     import torch
 
-    available = 0.9 * torch.cuda.get_device_properties(0).total_memory
-    micro = 64
-    while micro > 1:
-        counted = size.memory(shape, micro, 8, bfloat16=True, compiled=False).total
-        if counted < available:
-            break
-        micro //= 2
-    return micro
+    available = size.FILL * torch.cuda.get_device_properties(0).total_memory
+    needs = {n: size.memory(shape, n, 8, bfloat16=True, compiled=False).total for n in MICRO}
+    return next((n for n in MICRO if needs[n] < available), 1)
 
 
 def ours(
