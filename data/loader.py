@@ -329,9 +329,9 @@ def data_hashes(loader: Loader, texts: Mapping[str, HeldOut], scan: bool) -> dic
     Raises:
         DataError: as `Tokens.scan`.
     """
-    hashes = {"data": fingerprint(_splits(loader, texts))} if scan else {}
-    hashes["batches"] = first_batches_hash(loader)
-    return hashes | {split: text.hash() for split, text in texts.items()}
+    everything = {"data": fingerprint(_splits(loader, texts))} if scan else {}
+    hashes = {"batches": first_batches_hash(loader)}
+    return hashes | {split: text.hash() for split, text in texts.items()} | everything
 
 
 def fingerprint(splits: Iterable[Tokens]) -> str:

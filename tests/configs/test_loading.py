@@ -7,10 +7,9 @@ import tomllib
 
 import pytest
 
-from configs import ConfigError, load, usage
+from configs import Batch, ConfigError, load, usage
 from configs.loading import DEFAULT, PRESETS, _check_key, merge
 from configs.nanogpt import NAMES
-from configs.schema import Batch
 
 BASES = sorted(PRESETS.glob("*.toml"))
 OVERLAYS = sorted({*PRESETS.glob("*/*.toml")} - {*PRESETS.glob("contest/*.toml")})
