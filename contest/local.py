@@ -80,9 +80,10 @@ class Runner:
                     self._stop()
                 elif len(received) > 1:
                     self._kill()
+                elsewhere = self._runs_elsewhere()
                 if not self.stopping:
                     self._fill()
-                if not self.live and (self.stopping or not self._runs_elsewhere()):
+                if not self.live and (self.stopping or not elsewhere):
                     return self.plan
                 self.watch.tick(self)
                 time.sleep(TICK)
@@ -128,7 +129,8 @@ class Runner:
 
         It ends soon by itself, and then the run is this planner's.
         """
-        others = [job for job in self.plan.jobs if self.states[job.id] == "running"]
+        jobs = [job for job in self.plan.jobs if job.id not in self.live]
+        others = [job for job in jobs if self.states[job.id] == "running"]
         if others:
             past = attempts(self.plan.home)
             self.states |= {job.id: state(job, past) for job in others}

@@ -87,8 +87,8 @@ def disturbed(shards, tmp_path_factory):
     """A contest of two runs, disturbed in every way until it is done; what was seen meanwhile.
 
     1. A second planner comes while the first one lives. 2. The first is killed, and the next one
-    starts while the first one's runs still end. 3. A run is killed. 4. A terminal sends Ctrl-C,
-    which reaches the planner only. 5. The same command runs what is missing.
+    starts while the first one's runs still end, one after the other. 3. A run is killed. 4. A
+    terminal sends Ctrl-C, which reaches the planner only. 5. The same command runs what is missing.
 
     The runs are frozen while this happens, so that they do not end before.
     """
@@ -109,9 +109,9 @@ def disturbed(shards, tmp_path_factory):
         second = tiny.Planner(path, out)
         wait_until(lambda: tiny.holder(seen.home) == second.pid, 300)
         orphans = [*processes.values()]
-        for pid in orphans:
-            os.kill(pid, signal.SIGCONT)
-        processes = tiny.freeze(runs, known=orphans)
+        for job in runs:  # the second run's old process ends when the first run's new one lives
+            os.kill(processes[job.id], signal.SIGCONT)
+            processes |= tiny.freeze([job], known=orphans)
         tiny.kill(processes[seen.killed.id])
         wait_until(lambda: seen.killed.id in attempts(seen.home), 300)
         os.kill(second.pid, signal.SIGINT)

@@ -115,7 +115,14 @@ def freeze(runs, known=()):
             frozen[job.id] = pid
         return len(frozen) == len(runs)
 
-    wait_until(all_frozen, 300)
+    def explain():
+        lines = [f"frozen {frozen}, over before {known}, updates before {before}"]
+        for job in runs:
+            log = job.log.read_text() if job.log.exists() else "no log"
+            lines.append(f"{job.id}: {holder(job.directory)}, {updates(job.directory)}, {log}")
+        return "\n".join(lines)
+
+    wait_until(all_frozen, 300, explain)
     return frozen
 
 
