@@ -1,6 +1,7 @@
 """The memory of a training step: counted (configs/size.py) beside measured.
 
     python -m bench.memory                                 # two shapes that fit a small machine
+    python -m bench.memory --sizes 124M --rows 4
     python -m bench.memory --device cuda --sizes 124M 350M 774M 1558M
 
 Each row is a process of its own: model, AdamW, two micro-batches, one update, then the same once
@@ -63,17 +64,17 @@ def train(shape: Model, rows: int, dtype: str, recomputes: bool, device: str) ->
         step(model, optimizer, called, rows, dtype, device)
 
 
-def measured(size: str, dtype: str, recomputes: bool, device: str) -> int:
+def measured(size: str, rows: int, dtype: str, recomputes: bool, device: str) -> int:
     """Bytes that the updates took at most, in this process."""
     tiny = Model(vocab_size=64, block_size=32, n_layer=1, n_head=1, n_embd=64)
     train(tiny, 2, dtype, recomputes, device)  # loads what is loaded once
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        train(shape_of(size), ROWS[size], dtype, recomputes, device)
+        train(shape_of(size), rows, dtype, recomputes, device)
         return torch.cuda.max_memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _resident("VmRSS")
-    train(shape_of(size), ROWS[size], dtype, recomputes, device)
+    train(shape_of(size), rows, dtype, recomputes, device)
     return _resident("VmHWM") - before
 
 
@@ -83,9 +84,9 @@ def _resident(name: str) -> int:
     return 1024 * int(found[1])
 
 
-def row(size: str, dtype: str, recomputes: bool, device: str) -> list[str]:
+def row(size: str, rows: int, dtype: str, recomputes: bool, device: str) -> list[str]:
     """A row of the table, of a process of its own."""
-    words = ["--one", size, dtype, str(recomputes), "--device", device]
+    words = ["--one", size, dtype, str(recomputes), "--rows", str(rows), "--device", device]
     command = [sys.executable, "-m", "bench.memory", *words]
     # without it, glibc keeps freed blocks, and resident memory shows the gaps
     environment = os.environ | {
@@ -97,7 +98,7 @@ def row(size: str, dtype: str, recomputes: bool, device: str) -> list[str]:
     ).stdout
     counted = memory(
         shape_of(size),
-        ROWS[size],
+        rows,
         8,
         bfloat16=dtype == "bfloat16",
         compiled=device == "cuda",
@@ -105,23 +106,24 @@ def row(size: str, dtype: str, recomputes: bool, device: str) -> list[str]:
     ).total
     found = int(output)
     cells = [f"{counted / GIB:.2f}", f"{found / GIB:.2f}", f"{found / counted:.2f}"]
-    return [size, str(ROWS[size]), dtype, "yes" if recomputes else "no", *cells]
+    return [size, str(rows), dtype, "yes" if recomputes else "no", *cells]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["10M", "30M"])
+    parser.add_argument("--rows", type=int, help="sequences of a micro-batch; default: for 80 GB")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         size, dtype, recomputes = options.one
-        print(measured(size, dtype, recomputes == "True", options.device))
+        print(measured(size, options.rows, dtype, recomputes == "True", options.device))
         return
     head = ["size", "sequences", "dtype", "blocks run again", "counted, GiB", "measured", "ratio"]
     dtypes = ["bfloat16"] if options.device == "cuda" else ["float32", "bfloat16"]
     rows = [
-        row(size, dtype, recomputes, options.device)
+        row(size, options.rows or ROWS[size], dtype, recomputes, options.device)
         for size in options.sizes
         for dtype in dtypes
         for recomputes in (False, True)
