@@ -77,6 +77,11 @@ class Sharpness(Strict):
         """What it is a measurement of."""
         return self.step, self.split, self.text, self.rescaled
 
+    @property
+    def only_loss(self) -> bool:
+        """Whether all measures but the loss were left out."""
+        return not self.eigenvalues and self.trace is None and not self.passes
+
 
 _LIST = TypeAdapter(tuple[Sharpness, ...])
 

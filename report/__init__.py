@@ -12,4 +12,8 @@ METRICS = (  # that may be judged; lower is better in all of them
     "step_ms_median",
     "optimizer_ms_median",
     "peak_memory_gib",
+    "train_test_gap",
+    "largest_eigenvalue",
+    "keskar_sharpness",
+    "adaptive_sharpness",
 )

@@ -1,9 +1,10 @@
-"""What `python -m analysis sharpness` has measured: a table, and sharpness over loss."""
+"""What `python -m analysis sharpness` has measured: a table, sharpness over loss, and metrics."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from statistics import fmean
 
 from record.sharpness import Sharpness
@@ -15,7 +16,43 @@ from report.sections import Line, Section, Table, arm_line
 from report.study import Study
 
 Look = Mapping[str, Style]  # by arm
+Measure = Callable[[Sharpness], float | None]
 Measured = list[tuple[Run, list[Sharpness]]]  # by run, in the order of arms and seeds; by step
+
+MEASURES: dict[str, Measure] = {  # of a run after its last update: metrics that may be judged
+    "largest_eigenvalue": lambda x: x.eigenvalues[0] if x.eigenvalues else None,
+    "keskar_sharpness": lambda x: x.neighbourhoods[0].all_directions if x.neighbourhoods else None,
+    "adaptive_sharpness": lambda x: x.adaptive,
+}
+
+
+def with_last(study: Study) -> Study:
+    """Adds to each summary what was measured after the run's last update.
+
+    MEASURES, on the text that most measurements are on; train_test_gap: final test loss less the
+    loss on training text, the longest of those that most runs were measured on, nats per token.
+    """
+    measured = {id(run): found for run, found in _measured(study)[0]}
+    texts = Counter((x.tokens, x.text) for run in study.runs for x in _on_training_text(run))
+    text = max(texts, key=lambda each: (texts[each], each), default=None)
+
+    def found(run: Run) -> dict[str, float]:
+        last = [x for x in measured.get(id(run), []) if x.step == run.summary.get("steps")]
+        values = {name: of(x) for x in last for name, of in MEASURES.items()}
+        test = run.summary.get("final_test_loss")
+        for x in _on_training_text(run) if test is not None else ():
+            if (x.tokens, x.text) == text:
+                values["train_test_gap"] = test - x.loss
+        return {name: value for name, value in values.items() if value is not None}
+
+    runs = [replace(run, summary=run.summary | found(run)) for run in study.runs]
+    return replace(study, runs=runs)
+
+
+def _on_training_text(run: Run) -> list[Sharpness]:
+    """Measurements of the weights after its last update, as they are, on training text."""
+    ends = [x for x in run.sharpness if x.step == run.summary.get("steps")]
+    return [x for x in ends if x.rescaled == 1 and x.split == "train"]
 
 
 def section(study: Study) -> Section | None:
@@ -30,7 +67,8 @@ def section(study: Study) -> Section | None:
         "optimizer scales the gradient, times the learning rate, in parts of the value at which "
         "steps on a quadratic get unstable. Keskar: how far the loss rises in a box, which changes "
         "if weights are rescaled and the function is not; adaptive: in a box of the size of each "
-        "weight, which does not change then. None of them decides anything here."
+        "weight, which does not change then. test loss - train loss: at the end, on the longest "
+        "training text that was measured. None of them decides anything here."
     )
     if others:
         text += (
@@ -47,6 +85,7 @@ def section(study: Study) -> Section | None:
         "trace",
         "Keskar, %" if box is None else f"Keskar at {box:g}, %",
         f"adaptive at {first.rho:g}, nats",
+        "test loss - train loss",
     )
     rows = [_row(run, found[-1]) for run, found in measured]
     return Section("sharpness", "Sharpness", text, [Table(columns, rows)], folded=True)
@@ -64,6 +103,7 @@ def _row(run: Run, found: Sharpness) -> Line:
         NONE if found.trace is None else spread,
         short(boxes[0].all_directions) if boxes else NONE,
         short(found.adaptive),
+        loss(run.summary.get("train_test_gap")),
     ]
     return arm_line(run.arm, cells)
 
@@ -71,17 +111,18 @@ def _row(run: Run, found: Sharpness) -> Line:
 def figures(study: Study, look: Look) -> list[Figure | None]:
     """Sharpness over loss through training (Keskar et al., arXiv:1609.04836)."""
     measured, _ = _measured(study)
-    boxes = [
-        (run, [(x, x.neighbourhoods[0].all_directions) for x in found if x.neighbourhoods])
-        for run, found in measured
-    ]
-    tops = [
-        (run, [(x, x.eigenvalues[0]) for x in found if x.eigenvalues]) for run, found in measured
-    ]
-    return [
-        _figure("sharpness_box", "Keskar's sharpness", "sharpness, %", boxes, look, False),
-        _figure("sharpness_top", "Largest eigenvalue", "largest eigenvalue", tops, look, True),
-    ]
+    drawn = (
+        ("sharpness_box", "Keskar's sharpness", "sharpness, %", "keskar_sharpness"),
+        ("sharpness_top", "Largest eigenvalue", "largest eigenvalue", "largest_eigenvalue"),
+        ("sharpness_adaptive", "Adaptive sharpness", "rise, nats per token", "adaptive_sharpness"),
+    )
+    found = []
+    for id, title, axis, name in drawn:
+        of = MEASURES[name]
+        values = [(run, [(x, of(x)) for x in those]) for run, those in measured]
+        paths = [(run, [(x, y) for x, y in path if y is not None]) for run, path in values]
+        found.append(_figure(id, title, axis, paths, look, folded=bool(found)))
+    return found
 
 
 def _figure(
@@ -128,7 +169,7 @@ def _measured(study: Study) -> tuple[Measured, int]:
     On the text that most are on, and with as many passes of ascent, or none: more find more.
     """
     runs = [run for arm in study.arms for run in study.of(arm) if run.sharpness]
-    every = [x for run in runs for x in run.sharpness if x.rescaled == 1]
+    every = [x for run in runs for x in run.sharpness if x.rescaled == 1 and not x.only_loss]
     if not every:
         return [], 0
     kinds = Counter((x.split, x.text, x.passes) for x in every if x.passes)
@@ -137,7 +178,7 @@ def _measured(study: Study) -> tuple[Measured, int]:
 
     def alike(x: Sharpness) -> bool:
         same = x.rescaled == 1 and (x.split, x.text) == (split, text)
-        return same and x.passes in (0, passes)
+        return same and not x.only_loss and x.passes in (0, passes)
 
     found = [(run, [x for x in run.sharpness if alike(x)]) for run in runs]
     shown = sum(len(those) for _, those in found)

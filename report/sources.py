@@ -27,6 +27,7 @@ from report.arms import unequal, with_arms
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
 from report.seconds import with_shared
+from report.sharpness import with_last
 from report.study import Study, by_length, merge, without_copies
 
 File = TypeVar("File", PlanFile, Ledger, Timing)
@@ -82,7 +83,7 @@ def read(paths: Sequence[str], baseline: str | None = None) -> Study:
     study = studies[0] if len(studies) == 1 else merge(studies)
     problems = [*(problem for part in parts for problem in part.problems), *study.problems]
     study = without_copies(replace(study, problems=problems))
-    study = by_length(replace(study, runs=with_shared(study.runs)))
+    study = with_last(by_length(replace(study, runs=with_shared(study.runs))))
     if baseline is not None:
         return replace(study, baseline=_arm_of(study, baseline))
     return study if contests else _with_first_baseline(study, choice=len(paths) == 1)

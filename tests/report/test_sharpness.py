@@ -7,18 +7,25 @@ import pytest
 from record.runlog import RecordError
 from record.sharpness import Neighbourhood, Preconditioned, Sharpness, add, read
 from report.drawing import styles
-from report.sharpness import figures, section
-from tests.report.studies import BASE, a_study
+from report.sharpness import figures, section, with_last
+from tests.report.studies import BASE, a_study, rows
 
 
-def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0, passes=20):
+def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0, passes=20, tokens=8192):
     return Sharpness(
-        step=step, checkpoint="c", split="train", tokens=8192, text=text, rescaled=rescaled,
+        step=step, checkpoint="c", split="train", tokens=tokens, text=text, rescaled=rescaled,
         loss=loss, eigenvalues=(40.0,), trace=500.0, trace_error=12.0,
         preconditioned=Preconditioned(eigenvalue=9000.0, lr=1e-3, limit=38.0),
         not_preconditioned=None, dimensions=100, adaptive=0.02, rho=5e-3, draws=10, passes=passes,
         neighbourhoods=(Neighbourhood(epsilon=1e-3, all_directions=keskar, subspace=0.1),),
         seed=0, device="cpu", torch="2", seconds=1.0)  # fmt: skip
+
+
+def only_loss(step, loss, *, text="long", tokens=65536):
+    """What `--eigenvalues 0 --draws 0 --passes 0` leaves."""
+    bare = {"eigenvalues": (), "trace": None, "trace_error": None, "preconditioned": None}
+    bare |= {"neighbourhoods": (), "adaptive": None, "draws": 0}
+    return measured(step, text=text, tokens=tokens, passes=0, loss=loss).model_copy(update=bare)
 
 
 @pytest.fixture
@@ -60,10 +67,47 @@ def test_a_rise_that_more_passes_have_found_is_not_beside_one_of_fewer():
 
 
 def test_the_figure_is_a_path_for_each_run(study):
-    drawn, _ = figures(study, styles(study))
+    drawn, _, adaptive = figures(study, styles(study))
     paths = {trace.meta["arm"]: (list(trace.x), list(trace.y)) for trace in drawn.plot.data}
     assert paths == {"small": ([3.0, 2.0], [3.0, 1.5]), "large": ([2.0], [7.5])}
-    assert figures(a_study({"small": BASE}), {}) == [None, None]
+    assert [list(trace.y) for trace in adaptive.plot.data] == [[0.02, 0.02], [0.02]]
+    assert figures(a_study({"small": BASE}), {}) == [None, None, None]
+
+
+def test_what_was_measured_after_the_last_update_can_be_judged_with_intervals():
+    """Gaps are on the longest text that most runs share; the sharpness at step 50 is no end."""
+    plain = a_study({"small": BASE, "large": BASE, "unmeasured": BASE})
+    runs = []
+    for run in plain.runs:
+        ends = {"steps": 100, "final_test_loss": 2.5}
+        train = 2.1 + run.seed / 500 if run.arm == "large" else 2.3 + run.seed / 1000
+        keskar = {"small": 3.0, "large": 7.0}.get(run.arm, 0.0) + run.seed / 10
+        found = (measured(50, keskar=99.0), measured(100, keskar=keskar), only_loss(100, train))
+        others = (only_loss(100, 9.0, text="longest of one run", tokens=99999),)
+        found += others if (run.arm, run.seed) == ("small", 1) else ()
+        sharpness = () if run.arm == "unmeasured" else found
+        runs.append(replace(run, summary=run.summary | ends, sharpness=sharpness))
+    study = with_last(replace(plain, runs=runs))
+
+    gaps = rows(study, metric="train_test_gap")
+    assert gaps["small"].mean == pytest.approx(2.5 - 2.302)
+    assert gaps["large"].comparison.difference == pytest.approx(0.198)
+    assert gaps["unmeasured"].comparison.call == "no verdict"
+    sharp = rows(study, metric="keskar_sharpness")
+    assert sharp["large"].values == pytest.approx({(n, n): 7 + n / 10 for n in (1, 2, 3)})
+    assert "Not shown" not in section(study).text  # a loss is no measure of sharpness
+    (table,) = section(study).tables
+    assert [row[9] for row in table.rows[:3]] == ["0.1990", "0.1980", "0.1970"]
+
+
+def test_a_gap_needs_a_test_loss_and_a_checkpoint_after_the_last_update():
+    plain = a_study({"small": BASE})
+    one, two, _ = plain.runs
+    untested = replace(one, summary={"steps": 100}, sharpness=(only_loss(100, 2.0),))
+    early = {"steps": 100, "final_test_loss": 2.5}
+    stopped = replace(two, summary=early, sharpness=(only_loss(90, 2.0),))
+    for run in with_last(replace(plain, runs=[untested, stopped])).runs:
+        assert "train_test_gap" not in run.summary
 
 
 def test_what_is_added_replaces_its_setting_and_a_damaged_file_is_one_line(tmp_path):
