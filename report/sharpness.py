@@ -40,8 +40,8 @@ def with_last(study: Study) -> Study:
         last = [x for x in measured.get(id(run), []) if x.step == run.summary.get("steps")]
         values = {name: of(x) for x in last for name, of in MEASURES.items()}
         test = run.summary.get("final_test_loss")
-        for x in _on_training_text(run) if test is not None else ():
-            if (x.tokens, x.text) == text:
+        for x in _on_training_text(run):
+            if (x.tokens, x.text) == text and test is not None:
                 values["train_test_gap"] = test - x.loss
         return {name: value for name, value in values.items() if value is not None}
 
@@ -116,7 +116,7 @@ def figures(study: Study, look: Look) -> list[Figure | None]:
         ("sharpness_top", "Largest eigenvalue", "largest eigenvalue", "largest_eigenvalue"),
         ("sharpness_adaptive", "Adaptive sharpness", "rise, nats per token", "adaptive_sharpness"),
     )
-    found = []
+    found: list[Figure | None] = []
     for id, title, axis, name in drawn:
         of = MEASURES[name]
         values = [(run, [(x, of(x)) for x in those]) for run, those in measured]
