@@ -57,7 +57,7 @@ def overview(study: Study) -> str:
     table = []
     for arm, runs in arms(study).items():
         row, first = rows[arm], runs[0]
-        best = row.tuned.best if row.tuned else {}
+        best = (row.tuned.best if row.tuned else None) or {}
         table.append(
             [
                 arm,
@@ -103,7 +103,7 @@ def _noise(runs: list[Run]) -> str:
 def against_smaller(study: Study) -> Study:
     """Each arm against its optimizer's smallest batch: of as many tokens, else as many updates."""
     first = {arm: runs[0] for arm, runs in arms(study).items()}
-    against = {}
+    against: dict[str, str] = {}
     for arm, run in first.items():
         name = optimizer_words(run.config)
         smaller = [a for a, r in first.items() if optimizer_words(r.config) == name]
