@@ -58,7 +58,7 @@ def _alone(name: str, recomputes: bool, settings: Settings) -> Row:
     if cuda and counted > _limit():
         return check(label, f"{counted:.3g} by counting", "more than this GPU has", None)
     dtype = "bfloat16" if cuda else "float32"
-    found = float(memory.row(name, dtype, recomputes, settings.device)[5])
+    found = float(memory.row(name, rows, dtype, recomputes, settings.device)[5])
     return _compared(label, counted, found)
 
 
