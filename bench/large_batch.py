@@ -141,9 +141,8 @@ def figure(study: Study, path: Path) -> None:
     columns = list(dict.fromkeys(optimizer_words(run.config) for run in runs))
     kinds = sorted({(batch(run), run.total_steps) for run in runs})
     with mpl.rc_context({"svg.hashsalt": "large_batch", "svg.fonttype": "none", "font.size": 9}):
-        shape, shared = (len(NAMES), len(columns)), {"sharex": True, "sharey": "row"}
-        fig, axes = plt.subplots(*shape, figsize=(10, 7), squeeze=False, **shared)
-        fig.set_layout_engine("constrained")
+        fig = plt.figure(figsize=(10, 7), layout="constrained")
+        axes = fig.subplots(len(NAMES), len(columns), sharex=True, sharey="row", squeeze=False)
         for run in runs:
             kind = batch(run), run.total_steps
             label = f"{kind[0]:,} tokens, {kind[1]:,} updates" if run.seed == runs[0].seed else None
