@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
     def __init__(self, shape: Model) -> None:
         super().__init__()
-        self.n_head = shape.n_head
+        self.n_head, self.scale = shape.n_head, shape.attention_scale
         self.c_attn = nn.Linear(shape.n_embd, 3 * shape.n_embd)
         self.c_proj = nn.Linear(shape.n_embd, shape.n_embd)
         self.largest_logits: Tensor | None = None  # (heads,), while an optimizer watches them
@@ -52,8 +52,8 @@ class Attention(nn.Module):
         """(B, T, C) -> (B, T, C)."""
         b, t, c = x.shape
         q, k, v = self.c_attn(x).view(b, t, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
-        optim.note_logits(self.largest_logits, q, k)  # (B, heads, T, C / heads) each
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        optim.note_logits(self.largest_logits, q, k, self.scale)  # (B, heads, T, C / heads) each
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
         return self.c_proj(y.transpose(1, 2).reshape(b, t, c))
 
 
@@ -95,7 +95,7 @@ class GPT(nn.Module):
 
     def __init__(self, shape: Model) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.readout = shape, shape.readout  # a factor of muP
         rows = math.ceil(shape.vocab_size / size.UNIT) * size.UNIT
         self.wte = nn.Embedding(rows, shape.n_embd)
         self.wpe = nn.Embedding(shape.block_size, shape.n_embd)
@@ -114,10 +114,8 @@ class GPT(nn.Module):
             if p.ndim < 2:
                 nn.init.constant_(p, float(".ln_" in f".{name}" and name.endswith("weight")))
                 continue
-            # Every block adds two projections to the residual stream; this keeps its variance.
-            std = 0.02 / math.sqrt(2 * shape.n_layer) if name.endswith("c_proj.weight") else 0.02
             rows = p.data[: shape.vocab_size] if name == "wte.weight" else p.data
-            nn.init.normal_(rows, std=std, generator=generator)
+            nn.init.normal_(rows, std=shape.initial_std(name), generator=generator)
         nn.init.zeros_(model.wte.weight.data[shape.vocab_size :])
         return model
 
@@ -126,7 +124,8 @@ class GPT(nn.Module):
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.size(1), device=tokens.device))
         for block in self.h:
             x = recomputed(block, x, use_reentrant=False) if self.recomputes else block(x)
-        logits = F.linear(self.ln_f(x), self.wte.weight)
+        x = self.ln_f(x) if self.readout == 1 else self.readout * self.ln_f(x)
+        logits = F.linear(x, self.wte.weight)
         if torch.compiler.is_compiling():  # a mask joins the loss's kernel, a slice is a copy
             padded = torch.arange(len(self.wte.weight), device=x.device) >= self.shape.vocab_size
             return logits.masked_fill(padded, -math.inf)

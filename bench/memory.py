@@ -27,7 +27,8 @@ from configs.size import GIB, memory
 from train_gpt2 import GPT
 
 ROOT = Path(__file__).parent.parent
-SIZES = {  # vocabulary, context, layers, heads, width
+KEYS = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+SIZES = {
     "10M": (8192, 256, 6, 5, 320),
     "30M": (50257, 512, 6, 6, 384),
     "124M": (50257, 1024, 12, 12, 768),
@@ -40,7 +41,7 @@ ROWS = {"10M": 16, "30M": 8, "124M": 64, "350M": 32, "774M": 16, "1558M": 8}
 
 def shape_of(size: str) -> Model:
     """The model of a row."""
-    return Model(**dict(zip(Model.model_fields, SIZES[size], strict=True)))
+    return Model(**dict(zip(KEYS, SIZES[size], strict=True)))
 
 
 def step(model: GPT, optimizer: Any, called: Any, rows: int, dtype: str, device: str) -> None:

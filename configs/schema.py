@@ -24,9 +24,9 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_serializer,
-    model_validator,
 )
 
+from configs.shape import Model
 from configs.validation import ConfigError, Strict, nearest
 
 Resolve = Callable[[Any], Mapping[str, Any]]  # a table, Optimizer or Schedule, with all its keys
@@ -49,22 +49,6 @@ OUTSIDE = (
 # Of parameters: matrices inside the network; embeddings of tokens and positions, with a tied head;
 # a head that is not tied; whatever has less than two dimensions (train_gpt2.GPT.parameter_groups).
 ROLES = ("hidden", "embedding", "head", "vector")
-
-
-class Model(Strict):
-    """Shape of GPT-2."""
-
-    vocab_size: int = Field(gt=0, description="tokens in the vocabulary (50257 for GPT-2)")
-    block_size: int = Field(gt=0, description="context length, tokens")
-    n_layer: int = Field(gt=0, description="transformer blocks")
-    n_head: int = Field(gt=0, description="attention heads")
-    n_embd: int = Field(gt=0, description="width; divisible by n_head")
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Model:
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd = {self.n_embd} must be divisible by n_head = {self.n_head}")
-        return self
 
 
 class Data(Strict):

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from configs.batch import Batch
-from configs.schema import Config, Model
+from configs.schema import Config
+from configs.shape import Model
 
 GIB = 2**30
 WEIGHT_BYTES = 4  # of a parameter, and of its gradient: both are float32

@@ -67,6 +67,7 @@ from optim.signum import Signum
 from optim.soap import SOAP
 from optim.soap_muon import SOAPMuon
 from optim.sophia import SophiaG
+from optim.width import by_width
 from optim.wrappers import resolve_wrap, wrapped
 
 __all__ = [
@@ -333,13 +334,15 @@ def optimizer_of(
     With more than one rank they share its work if train.shard_optimizer says so.
 
     Raises:
-        ConfigError: the class refuses the values, the run is too short for them, or ranks cannot
-            share its work; one line.
+        ConfigError: the class refuses the values, the run is too short for them, ranks cannot
+            share its work, or muP has no rule for it; one line.
     """
     table, groups, setting = config.optimizer, list(param_groups), config.train.shard_optimizer
     values, roles = counted_in_updates(config)
     check_present("schedule", config.schedule.roles, groups)
-    values = of_earlier_version(optimizer_class(table.name), values)  # whose weights are read
+    cls = optimizer_class(table.name)
+    values = of_earlier_version(cls, values)  # whose weights are read
+    roles = by_width(table, config.model, OPTIMIZERS, cls, roles)
 
     def build(some: Iterable[Any]) -> Optimizer:
         steps = config.train.total_steps

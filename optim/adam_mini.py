@@ -13,6 +13,7 @@ from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, Count, NonNegative
 from optim.core.norms import row_sums
+from optim.core.width import ELEMENTWISE
 
 
 class AdamMini(UpdateRule):
@@ -42,6 +43,7 @@ class AdamMini(UpdateRule):
     """
 
     buffers = adamw.BUFFERS
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

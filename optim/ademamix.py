@@ -10,6 +10,7 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative, OpenRatio, RunSteps
+from optim.core.width import ELEMENTWISE
 
 
 class AdEMAMix(UpdateRule):
@@ -37,6 +38,7 @@ class AdEMAMix(UpdateRule):
     """
 
     buffers = (*adamw.BUFFERS, "exp_avg_slow")
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

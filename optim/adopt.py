@@ -11,6 +11,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
+from optim.core.width import ELEMENTWISE
 
 
 class ADOPT(UpdateRule):
@@ -32,6 +33,8 @@ class ADOPT(UpdateRule):
     gradient only fills v, so a run takes one step fewer than AdamW's.
     State: exp_avg, exp_avg_sq: 8 bytes per parameter.
     """
+
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative, PositiveRatio
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import SMALLEST_NORM, Method, orthogonalised
+from optim.core.width import SPECTRAL
 from optim.muon import averaged
 
 
@@ -43,6 +44,7 @@ class Aurora(MatrixRule):
 
     buffers = ("momentum_buffer",)
     not_of_matrices = ("betas", "eps")
+    width_powers = SPECTRAL
 
     def __init__(
         self,

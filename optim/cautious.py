@@ -14,6 +14,7 @@ from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 from optim.core.norms import once, whole
 from optim.core.one_pass import TwoPasses
+from optim.core.width import ELEMENTWISE
 
 
 class CautiousAdamW(UpdateRule):
@@ -36,6 +37,7 @@ class CautiousAdamW(UpdateRule):
     """
 
     buffers = adamw.BUFFERS
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class CautiousLion(UpdateRule):
     """
 
     buffers = ("exp_avg",)
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

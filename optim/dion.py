@@ -10,6 +10,7 @@ from torch import Tensor
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
 from optim.core.matrix import MatmulDtype, MatrixRule, add_product_, random_matrix
+from optim.core.width import SPECTRAL
 
 
 class Dion(MatrixRule):
@@ -43,6 +44,7 @@ class Dion(MatrixRule):
 
     buffers = ("momentum_buffer",)
     not_of_matrices = ("betas", "eps")
+    width_powers = SPECTRAL
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, orthogonalised
+from optim.core.width import SPECTRAL
 
 
 class Dion2(MatrixRule):
@@ -37,6 +38,7 @@ class Dion2(MatrixRule):
 
     buffers = ("momentum_buffer",)
     not_of_matrices = ("betas", "eps")
+    width_powers = SPECTRAL
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
+from optim.core.width import ELEMENTWISE
 
 
 class Lion(UpdateRule):
@@ -27,6 +28,7 @@ class Lion(UpdateRule):
     """
 
     buffers = ("exp_avg",)
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
 from optim.core.norms import norms, once
+from optim.core.width import ELEMENTWISE
 
 
 class MARS(UpdateRule):
@@ -38,6 +39,7 @@ class MARS(UpdateRule):
     """
 
     buffers = adamw.BUFFERS
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

@@ -13,9 +13,10 @@ from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, ProductDtype, iterations, orthogonalised
+from optim.core.width import Scaled
 
 
-class Muon(MatrixRule):
+class Muon(Scaled, MatrixRule):
     """Momentum with its singular values set to about 1, for hidden matrices; AdamW for the rest.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024

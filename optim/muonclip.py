@@ -13,6 +13,7 @@ from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative, Positive, Ratio
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, orthogonalised
+from optim.core.width import ORTHOGONAL_RMS
 from optim.muon import averaged
 
 
@@ -46,6 +47,7 @@ class MuonClip(MatrixRule):
     bounds_norms = True
     whole = ("clip_every",)
     not_of_matrices = ("betas", "eps")
+    width_powers = ORTHOGONAL_RMS
     _logits: Mapping[str, Tensor] | None = None  # for the next step
     _last: Mapping[str, Tensor] | None = None  # the last ones there were, for the curves
 

@@ -8,6 +8,7 @@ from optim.core import adamw
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Betas, NonNegative
+from optim.core.width import ELEMENTWISE
 
 
 class NAdamW(UpdateRule):
@@ -31,6 +32,7 @@ class NAdamW(UpdateRule):
     """
 
     buffers = adamw.BUFFERS
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

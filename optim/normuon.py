@@ -13,12 +13,13 @@ from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, ProductDtype, iterations
+from optim.core.width import Scaled
 from optim.muon import momentum_orthogonalised
 
 _EPS = 1e-10
 
 
-class NorMuon(MatrixRule):
+class NorMuon(Scaled, MatrixRule):
     """Muon whose update is divided, row by row, by a running root mean square of that row.
 
     Source: Li et al., "NorMuon: Making Muon more efficient and scalable", arXiv:2510.05491,

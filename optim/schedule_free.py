@@ -26,6 +26,7 @@ from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative, OpenRatio
 from optim.core.schedule import Schedule
+from optim.core.width import ELEMENTWISE, GRADIENT
 
 
 class _ScheduleFree(UpdateRule):
@@ -138,6 +139,8 @@ class ScheduleFreeSGD(_ScheduleFree):
     State: z: 4 bytes per parameter; y too while evaluating.
     """
 
+    width_powers = GRADIENT
+
     def __init__(
         self,
         params: Params,
@@ -185,6 +188,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     """
 
     buffers = ("exp_avg_sq",)
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

@@ -10,10 +10,24 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Batch, Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
+from optim.core.width import GRADIENT, Powers
+
+# Powers of the width: of n x n elements, and of n.
+_GROWTH = {"hidden": 1.0, "embedding": 0.5, "vector": 0.5}
 
 
 class _ScaledSGD(UpdateRule):
     """Momentum SGD with a fixed factor on the learning rate of each tensor, kept in its state."""
+
+    @classmethod
+    def width_rule(cls, h: Values) -> Powers | None:
+        """That of the gradient over the factor's growth, a square root of the tensor's size.
+
+        With `normalise` none: which tensor has the largest factor depends on the vocabulary.
+        """
+        return (
+            None if h["normalise"] else {role: GRADIENT[role] - _GROWTH[role] for role in _GROWTH}
+        )
 
     def scale(self, p: Tensor, h: Values) -> Tensor:
         """The factor of `p`, without dimensions; its first gradient is in `p.grad`."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from optim.core.base import UpdateRule
 from optim.core.batch import Params, State, Tensors, Values
 from optim.core.hyperparameters import Beta, NonNegative
+from optim.core.width import ELEMENTWISE
 
 
 class Signum(UpdateRule):
@@ -27,6 +28,7 @@ class Signum(UpdateRule):
     """
 
     buffers = ("momentum_buffer",)
+    width_powers = ELEMENTWISE
 
     def __init__(
         self,

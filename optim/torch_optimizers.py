@@ -8,57 +8,21 @@ p <- p (1 - lr * weight_decay) and "coupled" decay is g <- g + weight_decay * p.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
 from optim.core.base import Optimizer
 from optim.core.batch import Params
+from optim.core.fused import Fused
 from optim.core.hyperparameters import AtLeastOne, Beta, Betas, NonNegative, Ratio, from_locals
+from optim.core.width import ELEMENTWISE, GRADIENT, CoupledDecay
 
 _FLOAT32_EPS = 2.0**-23
 
 
-class _Fused(Optimizer):
-    """For classes with a fused kernel: it is used where it is right, otherwise torch chooses.
-
-    torch's fused kernel for CPUs walks through parameter, gradient and state as they lie in memory,
-    so all must be dense and lie alike. Of a parameter that is a part of a larger tensor it would
-    overwrite the rest.
-    """
-
-    fused_on: tuple[str, ...] = ("cpu", "cuda")  # kinds of devices
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        fusable = (
-            p.is_floating_point() and p.device.type in self.fused_on for p in group["params"]
-        )
-        group["fused"] = all(fusable) or None
-
-    def check_step(self) -> None:
-        """Leave the fused kernel for good once a group has tensors that it would misread."""
-        for group in self.param_groups:
-            alike = (_alike(p, self.state.get(p, {})) for p in group["params"])
-            group["fused"] = (group["fused"] and all(alike)) or None
-
-
-def _alike(p: torch.Tensor, state: dict[str, Any]) -> bool:
-    """Whether `p`, its gradient and its state are dense and in the same order in memory."""
-    if p.grad is None:
-        return True
-    tensors = [t for t in (p, p.grad, *state.values()) if torch.is_tensor(t) and t.ndim == p.ndim]
-    if any(t.layout != torch.strided for t in tensors):
-        return False
-    if all(t.is_contiguous() for t in tensors):
-        return True
-    strides = torch.empty_like(p, device="meta").stride()  # those of `p` only if it is dense
-    return all(t.stride() == strides for t in tensors)
-
-
-class SGD(torch.optim.SGD, _Fused):
+class SGD(torch.optim.SGD, Fused):
     """Stochastic gradient descent with momentum, classical or Nesterov's.
 
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning",
@@ -86,6 +50,8 @@ class SGD(torch.optim.SGD, _Fused):
     State: none, or with momentum one tensor per parameter: 4 bytes per parameter in float32.
     """
 
+    width_powers = GRADIENT
+
     def __init__(
         self,
         params: Params,
@@ -108,7 +74,7 @@ class SGD(torch.optim.SGD, _Fused):
                 group["fused"] = None
 
 
-class Adam(torch.optim.Adam, _Fused):
+class Adam(CoupledDecay, torch.optim.Adam, Fused):
     """Adam, with coupled weight decay.
 
     Source: Kingma & Ba, "Adam", arXiv:1412.6980, Algorithm 1; amsgrad: Reddi et al., "On the
@@ -138,7 +104,7 @@ class Adam(torch.optim.Adam, _Fused):
         super().__init__(params, **from_locals(locals()))
 
 
-class AdamW(torch.optim.AdamW, _Fused):
+class AdamW(torch.optim.AdamW, Fused):
     """Adam with decoupled weight decay: the baseline of this bench.
 
     Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
@@ -157,6 +123,8 @@ class AdamW(torch.optim.AdamW, _Fused):
     State: exp_avg, exp_avg_sq (and max_exp_avg_sq with amsgrad): 8 (12) bytes per parameter.
     """
 
+    width_powers = ELEMENTWISE
+
     def __init__(
         self,
         params: Params,
@@ -170,7 +138,7 @@ class AdamW(torch.optim.AdamW, _Fused):
         super().__init__(params, **from_locals(locals()))
 
 
-class NAdam(torch.optim.NAdam, Optimizer):
+class NAdam(CoupledDecay, torch.optim.NAdam, Optimizer):
     """Adam with Nesterov momentum and Dozat's momentum warm-up.
 
     Source: Dozat, "Incorporating Nesterov Momentum into Adam", ICLR 2016 workshop, Algorithm 2;
@@ -240,7 +208,7 @@ class RAdam(torch.optim.RAdam, Optimizer):
         super().__init__(params, **from_locals(locals()))
 
 
-class Adagrad(torch.optim.Adagrad, _Fused):
+class Adagrad(CoupledDecay, torch.optim.Adagrad, Fused):
     """Per-coordinate step sizes from the sum of all squared gradients.
 
     Source: Duchi, Hazan & Singer, "Adaptive Subgradient Methods", JMLR 12 (2011);
@@ -271,7 +239,7 @@ class Adagrad(torch.optim.Adagrad, _Fused):
         super().__init__(params, **from_locals(locals()))
 
 
-class RMSprop(torch.optim.RMSprop, Optimizer):
+class RMSprop(CoupledDecay, torch.optim.RMSprop, Optimizer):
     """The gradient divided by a running root mean square of itself.
 
     Source: Tieleman & Hinton, "Lecture 6.5: rmsprop", Coursera 2012; centered: Graves,

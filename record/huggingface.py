@@ -2,13 +2,15 @@
 
 The mathematics is the same, the arrangement is not. Theirs keeps the matrix of a linear map as
 (inputs, outputs), the transpose of ours; ours pads the rows of the embedding to a multiple of 64;
-the head is the embedding in both. This file alone knows how to go from one to the other.
+the head is the embedding in both. Factors of muP go into the weights, which then are those of a
+standard GPT-2. This file alone knows how to go from one to the other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,8 +128,18 @@ def read(folder: Path) -> dict[str, Any]:
     return state | {"wte.weight": padded}
 
 
+def _standard(shape: Model, name: str, value: Any) -> Any:
+    """The tensor `name` with the factors of muP in it: the same logits without them."""
+    if shape.attention_scale is not None and ".c_attn." in name:
+        value = value.clone()
+        value[: shape.n_embd] *= shape.attention_scale * math.sqrt(shape.n_embd / shape.n_head)
+    return value * shape.readout if name.startswith("ln_f.") else value
+
+
 def write(folder: Path, shape: Model, state: Mapping[str, Any], note: Mapping[str, Any]) -> None:
     """Write `state`, a state_dict of train_gpt2.GPT, so that transformers loads it.
+
+    Of a model with muP the weights of a standard one with the same logits are written.
 
     note: more keys for config.json, such as where the weights come from.
 
@@ -139,7 +151,7 @@ def write(folder: Path, shape: Model, state: Mapping[str, Any], note: Mapping[st
 
     theirs = {}
     for name, _ in _sizes(shape):
-        value = state[name].float().cpu()
+        value = _standard(shape, name, state[name].float().cpu())
         value = value[: shape.vocab_size] if name == "wte.weight" else value
         value = value.mT if name.endswith(_TRANSPOSED) else value
         theirs[_PREFIX + name] = value.contiguous()

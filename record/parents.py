@@ -117,7 +117,8 @@ def _check_shape(own: Model, theirs: Model, folder: str | Path) -> None:
     """Raise ConfigError unless the shapes are equal."""
     shapes = own.model_dump(), theirs.model_dump()
     if other := [key for key, value in shapes[0].items() if shapes[1][key] != value]:
-        differ = ", ".join(f"model.{k} = {shapes[0][k]}, not {shapes[1][k]}" for k in other)
+        said = [{k: "none" if v is None else v for k, v in shape.items()} for shape in shapes]
+        differ = ", ".join(f"model.{k} = {said[0][k]}, not {said[1][k]}" for k in other)
         raise ConfigError(f"init: {folder} has another model than this run ({differ})")
 
 

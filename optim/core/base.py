@@ -17,6 +17,7 @@ from optim.core import one_pass
 from optim.core.batch import Batch, Params, State, Tensors, Update, Values
 from optim.core.hyperparameters import from_locals, in_updates
 from optim.core.schedule import Schedule
+from optim.core.width import Powers
 
 COMPILE_FROM = 10_000_000  # parameters; smaller models do not win back the seconds of compiling
 
@@ -40,6 +41,7 @@ class Optimizer(torch.optim.Optimizer):
     keeps_weights = False  # whether its state mirrors the weights: nothing else may move them
     bounds_norms = False  # whether it shrinks weights on purpose: their norms must be free
     averages_weights = False  # whether eval_mode puts other weights in place, such as an average
+    width_powers: Powers | None = None  # of lr under muP, for `width_rule`
     ranks = 1  # that share its state and its work
     elsewhere: frozenset[Tensor] = frozenset()  # parameters that other ranks update
     exchange: Callable[[Tensor], Tensor] | None = None  # set while ranks share a step
@@ -96,6 +98,14 @@ class Optimizer(torch.optim.Optimizer):
     def acts_on(cls, role: str, key: str) -> bool:
         """Whether hyperparameter `key` acts on the parameters of `role`, by their group's value."""
         return key not in cls.whole and (key != "split_qkv" or role == "hidden")
+
+    @classmethod
+    def width_rule(cls, h: Values) -> Powers | None:
+        """By role, the power of the width that lr follows under muP (optim/core/width.py).
+
+        h: the hyperparameters of a role. None: with these no rule is known, and muP is refused.
+        """
+        return cls.width_powers
 
     def train_mode(self) -> None:
         """Put the weights where gradients are taken (schedule-free methods, averaging)."""

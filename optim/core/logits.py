@@ -52,13 +52,16 @@ def watched_logits(
 
 
 @torch.no_grad()
-def note_logits(largest: Tensor | None, queries: Tensor, keys: Tensor) -> None:
-    """Raise `largest` in place to the largest causal logit q . k / sqrt(d) of each head.
+def note_logits(
+    largest: Tensor | None, queries: Tensor, keys: Tensor, scale: float | None = None
+) -> None:
+    """Raise `largest` in place to the largest causal logit, scale * q . k, of each head.
 
     Args:
         largest: (heads,) in float32; None: logits are not watched, and nothing is done.
         queries: (B, heads, T, d).
         keys: (B, heads, T, d).
+        scale: None: 1 / sqrt(d).
     """
     if largest is None:
         return
@@ -68,5 +71,6 @@ def note_logits(largest: Tensor | None, queries: Tensor, keys: Tensor) -> None:
         logits = queries[..., start:end, :] @ keys[..., :end, :].mT
         future = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(future.triu(start + 1), -math.inf)
-        found = logits.amax((0, 2, 3)).to(largest.dtype) / math.sqrt(width)
+        found = logits.amax((0, 2, 3)).to(largest.dtype)
+        found = found / math.sqrt(width) if scale is None else found * scale
         largest.copy_(torch.maximum(largest, found))

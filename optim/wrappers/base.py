@@ -57,6 +57,11 @@ class Wrapper:
         """Why it makes no sense over `row` with the wrappers `others`, and how to mend it."""
         return None
 
+    @classmethod
+    def keeps_width_rule(cls, values: Mapping[str, Any]) -> bool:
+        """Whether muP's rates for the optimizer inside are right with it; `values`: its keys."""
+        return True
+
     def attach(self, row: Optimizer) -> None:
         """Called once, when `row` has been built."""
 

@@ -53,6 +53,10 @@ class Decay(Wrapper):
             return "finds its own step size, which its decay has to follow: use its own decay"
         return None
 
+    @classmethod
+    def keeps_width_rule(cls, values: Mapping[str, Any]) -> bool:
+        return values["scale"] != "schedule"  # which has no lr beside weight_decay
+
     def seen(self, at: At) -> dict[str, Any]:
         return {"weight_decay": 0.0} if "weight_decay" in at.group else {}
 

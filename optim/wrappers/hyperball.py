@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,10 @@ class Hyperball(Wrapper):
                 " optimizer.roles.hidden.weight_decay = 0, or optimizer.wrap.decay.cautious = true"
             )
         return None
+
+    @classmethod
+    def keeps_width_rule(cls, values: Mapping[str, Any]) -> bool:
+        return False  # lr is the relative size of a step here, whatever the optimizer's is
 
     def needs_old(self, p: Tensor, own: Own, at: At) -> bool:
         return is_hidden(p, at.group)
