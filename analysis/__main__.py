@@ -3,6 +3,7 @@
     python -m analysis sharpness runs/A runs/B@all       # eigenvalues, trace, Keskar, adaptive
     python -m analysis line runs/A runs/B                # loss between two runs; barrier
     python -m analysis plane runs/A runs/B runs/C        # or one run: two random directions
+    python -m analysis width configs/quickstart.toml     # a coordinate check, standard and muP
 
 A run is its folder, FOLDER@STEP or, for sharpness, FOLDER@all. Weights are those that the run's
 evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ctrl-C.
@@ -20,14 +21,18 @@ from typing import Any
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, words = parser.parse_known_args(arguments)
+    if words and options.command != "width":
+        parser.error(f"unrecognized arguments: {' '.join(words)}")
     values = {key: value for key, value in vars(options).items() if key not in ("command", "runs")}
     # imports torch and scipy, which --help and a typo do without
     import torch
 
-    from analysis import paths, sharpness
-    from configs import ConfigError
+    from analysis import paths, sharpness, width
+    from configs import ConfigError, load
     from data import DataError
+    from optim import resolve
     from record.runlog import RecordError
 
     torch.set_float32_matmul_precision("highest")
@@ -35,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         if options.command == "sharpness":
             values["rescale"] = tuple(options.rescale or (1.0,))
             sharpness.measure_all(options.runs, sharpness.Settings(**values))
+        elif options.command == "width":
+            width.check(resolve(load(words)), width.Settings(**values))
         elif options.command == "line":
             paths.line(options.runs, paths.Settings(**values))
         else:
@@ -76,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument(
         "--seed", type=_at_least(0), default=0, help="of random directions (%(default)s)"
     )
+    _width(commands)
     return p
 
 
@@ -102,6 +110,36 @@ def _sharpness(p: argparse.ArgumentParser) -> None:
     alpha = "measure the same function with weights scaled layer by layer, for each in turn"
     p.add_argument("--rescale", type=_positive, nargs="+", metavar="ALPHA", help=alpha)
     p.add_argument("--seed", type=_at_least(0), default=0, help="of random vectors (%(default)s)")
+
+
+def _width(commands: Any) -> None:
+    said = "whether activations keep their size with the width, in the standard way and with muP"
+    p = commands.add_parser(
+        "width",
+        help=said,
+        description=said,
+        usage="%(prog)s [FILE.toml ...] [--key value ...] [options]",
+        epilog="Files and keys are those of a run; optimizer.lr is taken as it is, no schedule.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--widths", type=_widths, default=(64, 128, 256, 512), metavar="N,N,...")
+    p.add_argument("--steps", type=_at_least(1), default=4, help="updates (%(default)s)")
+    p.add_argument("--seeds", type=_at_least(1), default=3, help="averaged over (%(default)s)")
+    p.add_argument("--tokens", type=_at_least(1), default=1024, help="of an update (%(default)s)")
+    p.add_argument("--out", type=_page, default=Path("width.html"), help=_OUT)
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """Two or more widths, ascending.
+
+    Raises:
+        argparse.ArgumentTypeError: they are none.
+    """
+    found = tuple(int(word) if word.isdecimal() else 0 for word in text.split(","))
+    if len(found) < 2 or found[0] < 1 or list(found) != sorted(set(found)):
+        raise argparse.ArgumentTypeError(f"{text!r} should be ascending widths, such as 64,128,256")
+    return found
 
 
 def _at_least(lowest: int, *others: int) -> Callable[[str], int]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from analysis.trained import Origin
-from configs import ConfigError
+from configs import Config, ConfigError
 from data import HeldOut, open_split
 from data.loader import Windows
 from train_gpt2 import GPT
@@ -27,14 +26,14 @@ class Batch:
         return len(self.rows) * (self.rows.shape[1] - 1)
 
 
-def first_sequences(origin: Origin, split: str, tokens: int) -> Batch:
+def first_sequences(config: Config, split: str, tokens: int) -> Batch:
     """The first sequences of a split of the run's data: as many whole ones as `tokens` hold.
 
     Raises:
         ConfigError: they hold none, or more than there are; one line.
         DataError: the shards are gone or damaged.
     """
-    data, shape = origin.config.data, origin.config.model
+    data, shape = config.data, config.model
     block = shape.block_size
     if tokens < block:
         raise ConfigError(f"--tokens {tokens} is less than one sequence of {block}; give more")

@@ -1,12 +1,17 @@
-"""The figures of a line and of a plane, in plotly."""
+"""The figures of a line, of a plane and of widths, in plotly."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from storage import write_atomically
 
 Floats = NDArray[np.float64]
 Plot = Any  # a plotly Figure
@@ -64,6 +69,66 @@ def plane(
         textfont={"color": "white"},
     )
     return plot
+
+
+def widths(measured: Sequence[Mapping[str, Any]], title: str) -> Plot:
+    """Change and size of activations over the width: a column of panels for each parametrization.
+
+    measured: rows of "parametrization", "place", "width", "size", "change".
+    """
+    import plotly.graph_objects as go
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
+
+    parametrizations = list(dict.fromkeys(row["parametrization"] for row in measured))
+    kinds = {"change": "mean |change|", "size": "mean |activation|"}
+    plot = make_subplots(
+        rows=len(kinds),
+        cols=len(parametrizations),
+        column_titles=parametrizations,
+        shared_xaxes=True,
+        shared_yaxes="rows",
+        vertical_spacing=0.06,
+        horizontal_spacing=0.04,
+    )
+    places = list(dict.fromkeys(row["place"] for row in measured))
+    for row, (kind, said) in enumerate(kinds.items(), 1):
+        for column, parametrization in enumerate(parametrizations, 1):
+            for number, place in enumerate(places):
+                own = [
+                    each
+                    for each in measured
+                    if (each["parametrization"], each["place"]) == (parametrization, place)
+                ]
+                curve = go.Scatter(
+                    x=[each["width"] for each in own],
+                    y=[each[kind] for each in own],
+                    name=place,
+                    legendgroup=place,
+                    showlegend=row == column == 1,
+                    mode="lines+markers",
+                    line={"color": qualitative.D3[number % 10]},
+                    marker={"symbol": number // 10},
+                )
+                plot.add_trace(curve, row=row, col=column)
+        plot.update_yaxes(title_text=said, row=row, col=1)
+    all_widths = sorted({row["width"] for row in measured})
+    plot.update_xaxes(type="log", tickvals=all_widths)
+    plot.update_xaxes(title_text="width", row=len(kinds))
+    plot.update_yaxes(type="log", exponentformat="power", dtick=1)
+    plot.update_layout(template="plotly_white", title={"text": title, "font": {"size": 13}})
+    return plot
+
+
+def save(page: Path, plot: Plot, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The figure as a page of its own, and its numbers beside it as CSV; prints both names."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(page, plot.to_html(include_plotlyjs=True))
+    write_atomically(page.with_suffix(".csv"), table.getvalue())
+    print(page, page.with_suffix(".csv"), sep="\n")
 
 
 def _new(title: str, across: str, up: str) -> Plot:

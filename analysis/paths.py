@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from analysis.loss import Loss
 from analysis.progress import bar
 from analysis.trained import Origin, Trained, trained
 from configs import ConfigError
-from storage import write_atomically
 
 MARGIN = 0.2  # of the extent of three weights, shown around them
 
@@ -53,7 +50,7 @@ def line(sources: list[str], settings: Settings) -> None:
     """
     first, last = found = _models(sources, settings.device)
     origin = _with_data(found)
-    batches = [first_sequences(origin, split, settings.tokens) for split in ("train", "val")]
+    batches = [first_sequences(origin.config, split, settings.tokens) for split in ("train", "val")]
     places, losses = np.linspace(0, 1, settings.points), {}
     rows = rows_at_once(first.model)
     with bar("line", total=2 * settings.points) as progress:
@@ -68,7 +65,7 @@ def line(sources: list[str], settings: Settings) -> None:
         )
     columns = {"t": places} | {f"{split}_loss": values for split, values in losses.items()}
     plot = drawing.line(places, losses, (first.source, last.source))
-    _write(settings.out, plot, columns)
+    drawing.save(settings.out, plot, _rows(columns))
 
 
 def plane(sources: list[str], settings: Settings) -> None:
@@ -78,7 +75,7 @@ def plane(sources: list[str], settings: Settings) -> None:
         ConfigError, DataError, RecordError, OSError: as `line`.
     """
     found = _models(sources, settings.device)
-    batch = first_sequences(_with_data(found), settings.split, settings.tokens)
+    batch = first_sequences(_with_data(found).config, settings.split, settings.tokens)
     model = found[0].model
     with bar("plane", total=settings.points**2) as progress:
         loss = Loss.of(model, batch.rows, rows_at_once(model), progress.update)
@@ -102,7 +99,7 @@ def plane(sources: list[str], settings: Settings) -> None:
     columns = {"x": grid[0].ravel(), "y": grid[1].ravel(), f"{batch.split}_loss": losses.ravel()}
     marks = [(name, *place) for name, place in zip(names, shown.marks, strict=True)]
     plot = drawing.plane(x, y, losses, marks, batch.split)
-    _write(settings.out, plot, columns)
+    drawing.save(settings.out, plot, _rows(columns))
 
 
 def _models(sources: list[str], device: str) -> list[Trained]:
@@ -127,12 +124,6 @@ def _around(marks: Floats, points: int) -> Floats:
     return np.linspace(marks.min() - room, marks.max() + room, points)
 
 
-def _write(page: Path, plot: drawing.Plot, columns: dict[str, Floats]) -> None:
-    """The figure as a page of its own, and its numbers beside it; prints both names."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-    write_atomically(page, plot.to_html(include_plotlyjs=True))
-    write_atomically(page.with_suffix(".csv"), table.getvalue())
-    print(page, page.with_suffix(".csv"), sep="\n")
+def _rows(columns: dict[str, Floats]) -> list[dict[str, float]]:
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]

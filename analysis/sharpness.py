@@ -56,7 +56,7 @@ def measure_all(sources: list[str], settings: Settings) -> None:
     origins = [_checked(each, settings) for source in sources for each in each_checkpoint(source)]
     for origin in origins:
         source = weights_of(origin, settings.device)
-        batch = first_sequences(origin, settings.split, settings.tokens)
+        batch = first_sequences(origin.config, settings.split, settings.tokens)
         for alpha in settings.rescale:
             found = measure(source, origin, batch, alpha, settings)
             print("\n".join(lines(source.source, found)), flush=True)
@@ -74,7 +74,7 @@ def _checked(source: str, settings: Settings) -> Origin:
     record.read(origin.folder)
     if not os.access(origin.folder, os.W_OK):
         raise ConfigError(f"{origin.folder} cannot be written; copy the run, and give the copy")
-    first_sequences(origin, settings.split, settings.tokens)
+    first_sequences(origin.config, settings.split, settings.tokens)
     return origin
 
 

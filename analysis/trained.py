@@ -112,7 +112,7 @@ def weights_of(origin: Origin, device: str = "auto") -> Trained:
     model = GPT.initialised(config.model, config.seed)
     parents.put_evaluated_weights(saved, model, optim.optimizer_of)
     where = f"{origin.folder} at step {saved.progress.step}"
-    return Trained(model.to(_device(device)).eval(), where, origin)
+    return Trained(model.to(device_named(device)).eval(), where, origin)
 
 
 def each_checkpoint(source: str) -> list[str]:
@@ -136,11 +136,11 @@ def _published(source: str, device: str) -> Trained:
     folder = huggingface.folder_of(source)
     model = GPT.initialised(huggingface.shape_of(folder), 0)
     model.load_state_dict(huggingface.read(folder))
-    return Trained(model.to(_device(device)).eval(), str(folder))
+    return Trained(model.to(device_named(device)).eval(), str(folder))
 
 
-def _device(name: str) -> torch.device:
-    """The device of this name; auto: CUDA if present."""
+def device_named(name: str) -> torch.device:
+    """The device of this name; auto: CUDA if present (ConfigError: there is none)."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

@@ -94,6 +94,34 @@ def test_initial_weights_follow_gpt2():
             assert weights.std().item() == pytest.approx(std, rel=0.03), name
 
 
+def test_at_its_base_width_with_heads_of_64_mup_is_the_standard_model_to_the_bit():
+    shape = {"vocab_size": 97, "block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 128}
+    tokens = torch.randint(97, (5, 24), generator=torch.Generator().manual_seed(1))
+    models = [
+        GPT.initialised(Model(**shape, **own), 1)
+        for own in ({}, {"parametrization": "mup", "base_n_embd": 128})
+    ]
+    assert weights_hash(models[0]) == weights_hash(models[1])
+    with torch.no_grad():
+        assert torch.equal(models[0].logits(tokens), models[1].logits(tokens))
+
+
+def test_a_wider_mup_model_divides_hidden_weights_logits_and_products_of_queries_and_keys():
+    shape = {"vocab_size": 97, "block_size": 24, "n_layer": 1, "n_head": 1, "n_embd": 256}
+    standard = GPT.initialised(Model(**shape), 1)
+    mup = GPT.initialised(Model(**shape, parametrization="mup", base_n_embd=64), 1)
+    tokens = torch.randint(97, (5, 24), generator=torch.Generator().manual_seed(1))
+    for (name, ours), theirs in zip(mup.named_parameters(), standard.parameters(), strict=True):
+        factor = 1 / 2 if name.startswith("h.") and ours.ndim == 2 else 1
+        assert torch.equal(ours, factor * theirs), name
+    with torch.no_grad():
+        for name, p in standard.named_parameters():
+            if name.startswith("h.") and p.ndim == 2:
+                p /= 2
+        standard.h[0].attn.c_attn.weight[:256] *= (8 / 256) * math.sqrt(256)  # 8 / d in the place
+        torch.testing.assert_close(mup.logits(tokens), standard.logits(tokens) / 4)
+
+
 def test_initial_weights_are_a_function_of_the_seed_alone():
     hashes = []
     for seed in (1, 1, 2):

@@ -9,7 +9,7 @@ from pytorch_optimizer.optimizer.muon import base as reference
 
 import train_gpt2
 from configs import ConfigError, Model
-from optim import build_optimizer, watched_logits
+from optim import build_optimizer, note_logits, watched_logits
 from tests.optim import oracles_matrix as oracles
 
 HEADS, WIDTH = 2, 8
@@ -187,6 +187,14 @@ def test_the_logits_given_are_the_largest_causal_ones(monkeypatch):
     assert list(logits) == ["h.0.attn", "h.1.attn"]
     assert torch.allclose(logits["h.0.attn"], largest_logits(model, tokens()), rtol=1e-5)
     assert all(block.attn.largest_logits is None for block in model.h), "no longer watched"
+
+
+def test_under_mup_they_are_those_of_its_scale():
+    q, k = torch.randn(2, 3, 2, 5, 16, generator=torch.Generator().manual_seed(1)).unbind()
+    found = {scale: torch.full((2,), -math.inf) for scale in (None, 8 / 16)}
+    for scale, largest in found.items():
+        note_logits(largest, q, k, scale)
+    torch.testing.assert_close(found[8 / 16], 2 * found[None])  # 8 / d is twice 1 / sqrt(16)
 
 
 def test_micro_batches_and_ranks_do_not_change_them(monkeypatch):

@@ -50,12 +50,15 @@ def test_their_model_has_the_same_logits_here(theirs, folder):
     assert not model.wte.weight[97:].any()
 
 
-def test_our_model_has_the_same_logits_there(tmp_path):
-    model = GPT.initialised(SHAPE, 3)
-    for p in model.parameters():
-        if p.ndim == 1:
+@pytest.mark.parametrize("own", [{}, {"parametrization": "mup", "base_n_embd": 12}])
+def test_our_model_has_the_same_logits_there(tmp_path, own):
+    """With muP, whose factors are in the weights there."""
+    shape = SHAPE.model_copy(update=own)
+    model = GPT.initialised(shape, 3)
+    for name, p in model.named_parameters():
+        if p.ndim == 1 or "c_attn" in name:
             torch.nn.init.normal_(p, std=0.3)
-    huggingface.write(tmp_path / "out", SHAPE, model.state_dict(), {"trained_by": "me"})
+    huggingface.write(tmp_path / "out", shape, model.state_dict(), {"trained_by": "me"})
     there = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
     torch.testing.assert_close(there(TOKENS).logits, model.logits(TOKENS), rtol=1e-5, atol=1e-5)
     back = GPT(SHAPE)
