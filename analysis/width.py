@@ -193,7 +193,7 @@ def lines(measured: Sequence[Measured]) -> list[str]:
             here = [each for each in own if each.place == place]
             parts = []
             for values in ([x.change for x in here], [x.size for x in here]):
-                fitted = power(widths, values)
+                fitted = round(power(widths, values), 2) + 0.0  # no -0.00
                 parts.append(f"{values[0]:>10.3g} {values[-1]:>10.3g} {fitted:>6.2f}")
             said.append(f"  {place:<21} {'   '.join(parts)}")
     return said

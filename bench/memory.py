@@ -41,7 +41,7 @@ ROWS = {"10M": 16, "30M": 8, "124M": 64, "350M": 32, "774M": 16, "1558M": 8}
 
 def shape_of(size: str) -> Model:
     """The model of a row."""
-    return Model(**dict(zip(KEYS, SIZES[size], strict=True)))
+    return Model.model_validate(dict(zip(KEYS, SIZES[size], strict=True)))
 
 
 def step(model: GPT, optimizer: Any, called: Any, rows: int, dtype: str, device: str) -> None:

@@ -41,12 +41,12 @@ class Model(Strict):
     parametrization: Annotated[
         Literal["standard", "mup"] | None, AfterValidator(_standard_is_none)
     ] = Field(
-        None,
+        default=None,
         description="mup: initial weights, rates, attention and logits follow the width, so that"
         " optimizer.lr can stay as it is; default: standard",
     )
     base_n_embd: int | None = Field(
-        None, gt=0, description="with mup: the width at which rates are those of standard"
+        default=None, gt=0, description="with mup: the width at which rates are those of standard"
     )
 
     @model_validator(mode="after")

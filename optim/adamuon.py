@@ -11,7 +11,6 @@ from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, orthogonalised
-from optim.core.width import ORTHOGONAL_RMS
 from optim.muon import averaged
 
 _EPS = 1e-8
@@ -41,7 +40,6 @@ class AdaMuon(MatrixRule):
 
     buffers = ("momentum_buffer",)
     not_of_matrices = ("betas", "eps")
-    width_powers = ORTHOGONAL_RMS
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from torch import Tensor
 from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, NonNegative, PositiveRatio
 from optim.core.matrix import MatmulDtype, MatrixRule, add_product_, random_matrix
-from optim.core.width import SPECTRAL
 
 
 class Dion(MatrixRule):
@@ -44,7 +43,6 @@ class Dion(MatrixRule):
 
     buffers = ("momentum_buffer",)
     not_of_matrices = ("betas", "eps")
-    width_powers = SPECTRAL
 
     def __init__(
         self,

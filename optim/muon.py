@@ -13,10 +13,10 @@ from optim.core.batch import Batch, Params, Tensors, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, ProductDtype, iterations, orthogonalised
-from optim.core.width import Scaled
+from optim.core.width import ORTHOGONAL_RMS, SPECTRAL, Powers
 
 
-class Muon(Scaled, MatrixRule):
+class Muon(MatrixRule):
     """Momentum with its singular values set to about 1, for hidden matrices; AdamW for the rest.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
@@ -71,6 +71,11 @@ class Muon(Scaled, MatrixRule):
         eps: NonNegative = 1e-8,
     ) -> None:
         super().__init__(params, locals())
+
+    @classmethod
+    def width_rule(cls, h: Values) -> Powers:
+        """By the norm that `scale` keeps."""
+        return SPECTRAL if h["scale"] == "original" else ORTHOGONAL_RMS
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """As every method's for matrices; refuses more steps than the polynomials there are."""

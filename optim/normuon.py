@@ -13,13 +13,13 @@ from optim.core.batch import Batch, Params, Values
 from optim.core.hyperparameters import Beta, Betas, Count, NonNegative
 from optim.core.matrix import MatrixRule
 from optim.core.orthogonal import Method, ProductDtype, iterations
-from optim.core.width import Scaled
+from optim.core.width import SPECTRAL, Powers
 from optim.muon import momentum_orthogonalised
 
 _EPS = 1e-10
 
 
-class NorMuon(Scaled, MatrixRule):
+class NorMuon(MatrixRule):
     """Muon whose update is divided, row by row, by a running root mean square of that row.
 
     Source: Li et al., "NorMuon: Making Muon more efficient and scalable", arXiv:2510.05491,
@@ -68,6 +68,11 @@ class NorMuon(Scaled, MatrixRule):
         eps: NonNegative = 1e-8,
     ) -> None:
         super().__init__(params, locals())
+
+    @classmethod
+    def width_rule(cls, h: Values) -> Powers | None:
+        """Only with Muon's norm: of one RMS, how large the norm is depends on the rank of u."""
+        return SPECTRAL if h["scale"] == "original" else None
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """As muon's."""

