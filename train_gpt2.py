@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 import optim.by_role
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
-from data import DataError, HeldOut, Loader, data_hashes, held_out, listed, open_splits
+from data import DataError, HeldOut, HellaSwag, Loader, data_hashes, held_out, listed, open_splits
 from launch import attention, memory, session
 from launch.calls import called
 from launch.process import Process, Requests, print_once, run_main
@@ -186,6 +186,7 @@ class Run:
     schedule: optim.Schedule
     loader: Loader
     held_out: dict[str, HeldOut]  # val, and test where the data have it
+    quiz: HellaSwag | None
     parent: checkpoints.Checkpoint | None  # whose weights it starts from
 
 
@@ -217,7 +218,8 @@ def prepare(config: Config, origins: dict[str, str]) -> Run:
     ranks = {"block_size": shape.block_size, "rank": process.rank, "world_size": process.world_size}
     loader = Loader(splits["train"], batch_size=batch.size, data_seed=config.data_seed, **ranks)
     texts = held_out(splits, num_tokens=config.eval.tokens, **ranks)
-    return Run(config, origins, process, batch, schedule, loader, texts, parents.of(config))
+    quiz = HellaSwag.opened(config.eval.hellaswag, data.dir, shape.vocab_size, **ranks)
+    return Run(config, origins, process, batch, schedule, loader, texts, quiz, parents.of(config))
 
 
 # ---------------------------------------------------------------------------------------- build
@@ -310,8 +312,8 @@ def backward(run: Run, state: State, rows: Tensor, uniform: Tensor | None = None
 
 
 @record_function("evaluation")
-def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
-    """The val loss; after the last update also the test loss, and each sequence's in a file."""
+def measure(run: Run, state: State, log: runlog.Log, step: int) -> dict[str, float]:
+    """Numbers by name, val/loss among them; after the last update also the test loss."""
     session.require_equal_replicas(run.process, run.config, state.model, step)
     began, last = time.perf_counter(), step == run.config.train.total_steps
     texts = run.held_out if last else {"val": run.held_out["val"]}
@@ -320,6 +322,8 @@ def measure(run: Run, state: State, log: runlog.Log, step: int) -> float:
         with state.autocast:
             for split, text in texts.items():
                 losses[split + weights] = evaluate(state.compiled, text, rows, process)
+            if run.quiz:
+                losses["hellaswag" + weights] = process.sum(run.quiz.right(state.model))
     state.progress.evaluated, seconds = step, time.perf_counter() - began
     return session.record_losses(process, run.config, log, step, losses, seconds)
 
@@ -341,9 +345,9 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
             # ---- 1. evaluate
             if (last or step % config.eval.every == 0) and progress.evaluated != step:
                 updates.report()
-                val_loss = measure(run, state, log, step)
-                bar.evaluated(step, val_loss)
-                if not math.isfinite(val_loss):
+                measured = measure(run, state, log, step)
+                bar.evaluated(step, measured)
+                if not math.isfinite(val_loss := measured["val/loss"]):
                     bar.say(f"diverged: val loss {val_loss} after {step} updates with {arm}")
                     return "diverged"
 
@@ -424,13 +428,9 @@ def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> No
     """Rank 0 writes the summary and prints the closing lines; RunError where it cannot."""
     n, optimizer = size.parameters(run.config.model), state.optimizer
     held = run.process.each(optim.optimizer_state_bytes(optimizer))
-    facts = {
-        "parameters": n,
-        "flops_per_token": size.flops_per_token(run.config.model),
-        "optimizer_state_bytes": held,  # by rank
-        "optimizer_state_bytes_per_parameter": sum(held) * optimizer.ranks / len(held) / n,
-        **run.schedule.facts(),
-    }
+    facts = {"parameters": n, "optimizer_state_bytes": held, **run.schedule.facts()}  # by rank
+    facts["flops_per_token"] = size.flops_per_token(run.config.model)
+    facts["optimizer_state_bytes_per_parameter"] = sum(held) * optimizer.ranks / len(held) / n
     session.close_record(run.process, run.config, log, status, facts)
 
 
@@ -459,8 +459,8 @@ def command(argv: list[str]) -> int:
         needs = memory.estimates(config, optim.by_role.state_bytes(config))
         return print_once(f"# folder: {config.directory}\n{needs}{config.toml()}")
     run = prepare(config, origins(words))
-    process, tokens = run.process, (run.loader, run.held_out)
-    with process.joined(config, listed(*tokens)) as signals:
+    process, tokens = run.process, (run.loader, run.held_out, run.quiz)
+    with process.joined(config, listed(*tokens[:2])) as signals:
         hashes = session.agreed_hashes(process, lambda scan: data_hashes(*tokens, scan), DataError)
         if (ended := session.already_ended(process, config, hashes)) is not None:
             return ended

@@ -4,6 +4,7 @@
     python -m analysis line runs/A runs/B                # loss between two runs; barrier
     python -m analysis plane runs/A runs/B runs/C        # or one run: two random directions
     python -m analysis width configs/quickstart.toml     # a coordinate check, standard and muP
+    python -m analysis hellaswag runs/A gpt2             # accuracy on HellaSwag's questions
 
 A run is its folder, FOLDER@STEP or, for sharpness, FOLDER@all. Weights are those that the run's
 evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ctrl-C.
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     # imports torch and scipy, which --help and a typo do without
     import torch
 
-    from analysis import paths, sharpness, width
+    from analysis import hellaswag, paths, sharpness, width
     from configs import ConfigError, load
     from data import DataError
     from optim import resolve
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
             sharpness.measure_all(options.runs, sharpness.Settings(**values))
         elif options.command == "width":
             width.check(resolve(load(words)), width.Settings(**values))
+        elif options.command == "hellaswag":
+            hellaswag.answer(options.runs, **values)
         elif options.command == "line":
             paths.line(options.runs, paths.Settings(**values))
         else:
@@ -84,17 +87,23 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=_at_least(0), default=0, help="of random directions (%(default)s)"
     )
     _width(commands)
+    quiz = _command(commands, "hellaswag", "+", "accuracy on HellaSwag's questions", on_text=False)
+    given = "a file as hellaswag_val.jsonl, or hub: the Hugging Face hub's (%(default)s)"
+    quiz.add_argument("--questions", default="hub", metavar="FILE|hub", help=given)
     return p
 
 
 _OUT = "page with the figure; its numbers go beside it, as .csv (%(default)s)"
 
 
-def _command(commands: Any, name: str, runs: int | str, said: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, runs: int | str, said: str, on_text: bool = True
+) -> argparse.ArgumentParser:
     p: argparse.ArgumentParser = commands.add_parser(name, help=said, description=said)
     p.add_argument("runs", nargs=runs, metavar="RUN", help="FOLDER or FOLDER@STEP of a run")
-    tokens = "of text: the first sequences of the run's data (%(default)s)"
-    p.add_argument("--tokens", type=_at_least(1), default=4096, help=tokens)
+    if on_text:
+        tokens = "of text: the first sequences of the run's data (%(default)s)"
+        p.add_argument("--tokens", type=_at_least(1), default=4096, help=tokens)
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return p
 

@@ -10,13 +10,10 @@ import torch
 
 import optim
 from configs import Config, ConfigError
-from data.vocabulary import Tokenizer, tokenizer_named
+from data.vocabulary import Tokenizer, tokenizer_name, tokenizer_named
 from record import checkpoints, huggingface, parents
 from record.checkpoints import Checkpoint
-from storage import read_json
 from train_gpt2 import GPT
-
-_TOKENIZERS = {50257: "gpt2", 257: "bytes"}  # by vocab_size, where no meta.json says
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,7 @@ class Trained:
             DataError: its vocabulary cannot be loaded.
         """
         size = self.model.shape.vocab_size
-        meta = (read_json(self.data_dir / "meta.json") if self.data_dir else None) or {}
-        name = meta.get("tokenizer", _TOKENIZERS.get(size))
+        name = tokenizer_name(self.data_dir, size)
         if name is None:
             raise ConfigError(
                 f"{self.source} has a vocabulary of {size}, which is neither GPT-2's (50257) nor"

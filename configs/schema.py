@@ -41,6 +41,7 @@ OUTSIDE = (
     "launch",
     "diagnose",
     "data.dir",
+    "eval.hellaswag",
     "train.micro_batch_size",
     "train.activation_checkpointing",
     "train.shard_optimizer",
@@ -101,6 +102,11 @@ class Eval(Strict):
 
     every: int = Field(gt=0, description="updates between evaluations; also at step 0 and the end")
     tokens: int = Field(gt=0, description="validation tokens; a multiple of block_size")
+    hellaswag: str | None = Field(
+        None,
+        description="questions of HellaSwag to answer at every evaluation: a file of JSON lines, or"
+        " hub; GPT-2's vocabulary only",
+    )
 
 
 class Checkpoint(Strict):

@@ -8,6 +8,7 @@
 `python -m data` makes them.
 """
 
+from data.hellaswag import HellaSwag
 from data.loader import (
     HeldOut,
     Loader,
@@ -23,6 +24,7 @@ __all__ = [
     "FORMATS",
     "DataError",
     "HeldOut",
+    "HellaSwag",
     "Loader",
     "MissingShards",
     "Prefetcher",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.hellaswag import HellaSwag
 from data.permutation import permute
 from data.shards import TOKEN, DataError, Tokens
 
@@ -321,8 +322,12 @@ def listed(loader: Loader, texts: Mapping[str, HeldOut]) -> dict[str, str]:
     }
 
 
-def data_hashes(loader: Loader, texts: Mapping[str, HeldOut], scan: bool) -> dict[str, str]:
+def data_hashes(
+    loader: Loader, texts: Mapping[str, HeldOut], quiz: HellaSwag | None, scan: bool
+) -> dict[str, str]:
     """Hashes of what a run sees: of its first "batches", and of each held-out text by its split.
+
+    quiz: its questions have one too, "hellaswag".
 
     scan: also of all shards, "data", which checks them as `Tokens.scan` does.
 
@@ -331,6 +336,7 @@ def data_hashes(loader: Loader, texts: Mapping[str, HeldOut], scan: bool) -> dic
     """
     everything = {"data": fingerprint(_splits(loader, texts))} if scan else {}
     hashes = {"batches": first_batches_hash(loader)}
+    hashes |= {"hellaswag": quiz.hash} if quiz else {}
     return hashes | {split: text.hash() for split, text in texts.items()} | everything
 
 

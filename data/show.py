@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.loader import Loader, fingerprint, first_batches_hash
-from data.shards import META, DataError, Tokens, open_splits
-from data.vocabulary import tokenizer_named
+from data.shards import DataError, Tokens, open_splits
+from data.vocabulary import GPT2, Bytes, tokenizer_name, tokenizer_named
 from storage import read_json
 
 if TYPE_CHECKING:
     from configs import Config
 
 HELP = "the text of the batch of one update of a run"
-TOKENIZERS = {50257: "gpt2", 257: "bytes", 256: "bytes"}  # by vocab_size, where no meta.json says
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     loader = _loader(config, splits["train"])
     _refuse_other_data(loader, splits, record.get("hashes") or {}, data.dir)
     rows = _rows(loader.batch_size, args.rank, _ranks(record, args.step), args.run)
-    text = _decoder(Path(data.dir), vocabulary)
+    text = _decoder(data.dir, vocabulary)
     indices, block = loader.window_ids(args.step)[rows.start : rows.stop], config.model.block_size
     try:
         print(f"{args.run}: update {args.step}, {len(rows)} sequences of {block} tokens")
@@ -112,9 +111,9 @@ def _rows(size: int, rank: int | None, ranks: int, folder: Path) -> range:
     return range(rank * share, (rank + 1) * share)
 
 
-def _decoder(directory: Path, vocab_size: int) -> Callable[[list[int]], str]:
+def _decoder(directory: str, vocab_size: int) -> Callable[[list[int]], str]:
     """Ids to text, or to the ids themselves where no tokenizer is known."""
-    name = (read_json(directory / META) or {}).get("tokenizer", TOKENIZERS.get(vocab_size, ""))
-    if name not in TOKENIZERS.values():
+    name = tokenizer_name(directory, vocab_size)
+    if name not in (GPT2.name, Bytes.name):
         return lambda ids: " ".join(map(str, ids))
     return tokenizer_named(name).decode

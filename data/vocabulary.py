@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.shards import TOKEN, DataError
+from data.shards import META, TOKEN, DataError
+from storage import read_json
 
 EOT_TEXT = "<|endoftext|>"
+_BY_SIZE = {50257: "gpt2", 257: "bytes", 256: "bytes"}  # by vocab_size, where no meta.json says
 
 
 class Tokenizer(ABC):
@@ -72,6 +75,15 @@ class GPT2(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:  # noqa: D102
         return self._encoding.decode(list(ids))
+
+
+def tokenizer_name(directory: Path | str | None, vocab_size: int) -> str | None:
+    """Which tokenizer made the tokens of a model: by their folder, else by the vocabulary's size.
+
+    None: neither says. It may be the name of one that is not here.
+    """
+    meta = (read_json(Path(directory) / META) if directory else None) or {}
+    return meta.get("tokenizer", _BY_SIZE.get(vocab_size))
 
 
 def tokenizer_named(name: str) -> Tokenizer:

@@ -12,7 +12,7 @@ from torch.profiler import record_function
 from configs import Config
 from launch.meeting import RunError
 from launch.process import Process, print_once
-from record import checkpoints, runlog, sequences
+from record import checkpoints, hellaswag, runlog, sequences
 from record.hardware import environment, reset_peak_memory
 from record.metrics import summarize
 from record.resume import changed_code, former_folder, open_run, other_version
@@ -203,26 +203,29 @@ def record_losses(
     step: int,
     losses: Mapping[str, Tensor],
     seconds: float,
-) -> float:
-    """Log the mean of each of `losses` (by sequence, nats per token); returns that of val.
+) -> dict[str, float]:
+    """Log the mean of each of `losses` (by sequence, nats per token); returns them by their names.
 
     After the last update the losses of all sequences go to a file of the run.
 
     losses: by split, and with averaged weights by "<split>_<average>", which the file leaves out.
+        Of "hellaswag": which questions were answered rightly, 1 or 0.
 
     Raises:
         RunError: the file cannot be written; on all ranks.
     """
     if step == config.train.total_steps:
-        arrays = {split: x.numpy() for split, x in losses.items() if "_" not in split}
+        arrays = {split: losses[split].numpy() for split in ("val", "test") if split in losses}
         _on_rank_0(process, lambda: sequences.write(config.directory, arrays))
-    means = {}
+    found: dict[str, float] = {}
     for name, values in losses.items():
-        split, _, average = name.partition("_")
-        key = f"{split}/loss_{average}" if average else f"{split}/loss"
-        means[key] = values.double().mean().item()
-    log.log(step, {**means, "time/eval_seconds": seconds})
-    return means["val/loss"]
+        split, line, average = name.partition("_")
+        if split == hellaswag.NAME:
+            found |= hellaswag.numbers(values, line + average)
+        else:
+            found[f"{split}/loss{line}{average}"] = values.double().mean().item()
+    log.log(step, {**found, "time/eval_seconds": seconds})
+    return found
 
 
 def close_record(

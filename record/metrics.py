@@ -258,6 +258,7 @@ def _validation(val: Sequence[Record], total_steps: int) -> dict[str, Any]:
         "best_val_loss": None if best is None else finite[best],
         "best_val_step": best,
         **_averages([line for line in val if line["step"] == total_steps]),
+        **_answers([line for line in val if line["step"] == total_steps]),
     }
 
 
@@ -269,6 +270,12 @@ def _averages(last: Sequence[Record]) -> dict[str, float]:
         if average and split in ("val", "test") and value is not None:
             found[f"final_{split}_loss_{average}"] = float(value)
     return found
+
+
+def _answers(last: Sequence[Record]) -> dict[str, Any]:
+    """The final numbers of HellaSwag: final_hellaswag_acc_norm from hellaswag/acc_norm, ..."""
+    found = last[-1].items() if last else ()
+    return {f"final_{k.replace('/', '_')}": v for k, v in found if k.startswith("hellaswag/")}
 
 
 def costs(train: Sequence[Record]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ HASHED = {
     "val": "the val text",
     "test": "the test text",
     "data": "all shards",
+    "hellaswag": "the questions of eval.hellaswag",
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from report import drawing, inside_figures, series, sharpness, step_figures
+from report import drawing, hellaswag, inside_figures, series, sharpness, step_figures
 from report.drawing import Figure, Style, styles
 from report.formats import axis_words, loss, metric_words, short
 from report.grid_figures import grid_maps
@@ -36,6 +36,7 @@ def figures(study: Study, judgement: Judgement) -> list[Figure]:
         _final_losses(judgement, look),
         _val_loss(study, judgement, look),
         _curve(TRAIN_LOSS, study, look),
+        hellaswag.figure(study, look),
         _speedups(judgement, look),
         *(_curve(each, study, look) for each in OTHER_CURVES),
         _sensitivity(study, judgement, look),

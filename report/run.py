@@ -23,6 +23,7 @@ Status = Literal["finished", "stopped", "diverged", "running", "failed", "missin
 Pair = tuple[int, int]  # (seed, data_seed)
 Columns = dict[str, NDArray[np.float64]]
 
+ACCURACY = "hellaswag/acc_norm"
 SHOWN_STEPS = 5  # in a message; more are counted
 WANDB_PREFIX = "wandb:"  # of a path or a source in Weights & Biases
 
@@ -36,7 +37,8 @@ class Run:
     """One run, however it ended.
 
     train: columns of the lines with train/loss, by their full names, plus "step"; NaN where null.
-    val: columns of the lines with val/loss: "step", "val/loss", "time/eval_seconds".
+    val: columns of the lines with val/loss: "step", "val/loss", "time/eval_seconds", and ACCURACY
+        where questions were asked.
     summary: record.metrics.summarize, and what the trainer added (docs/record.md).
     inside: what updates showed of every tensor (record/inside.py); None unless measured.
     sequences: the final loss of each held-out sequence, by split (record/sequences.py).
@@ -145,7 +147,9 @@ def columns(records: Sequence[dict[str, Any]], problems: list[str]) -> tuple[Col
     if len(train) < updates:
         problems.append(f"steps recorded twice: {updates - len(train)}; the later line counts")
     train_names = dict.fromkeys(name for r in train.values() for name in r)
-    return _table(train, train_names), _table(val, ("step", "val/loss", "time/eval_seconds"))
+    asked = [ACCURACY] if any(ACCURACY in r for r in val.values()) else []
+    val_names = ("step", "val/loss", "time/eval_seconds", *asked)
+    return _table(train, train_names), _table(val, val_names)
 
 
 def _table(records: Mapping[int, dict[str, Any]], names: Iterable[str]) -> Columns:

@@ -68,19 +68,19 @@ def buckets(runs: Sequence[Run], column: str, most: int) -> Points | None:
     return _points(piece, steps, values[finite], tokens, seconds)
 
 
-def evaluations(runs: Sequence[Run]) -> Points | None:
-    """The validation losses, each step a piece; None without a number."""
+def evaluations(runs: Sequence[Run], column: str = "val/loss") -> Points | None:
+    """A column of the evaluations, each step a piece; None without a number."""
     rows = []
     for run in runs:
-        losses = run.val.get("val/loss", np.array([]))
+        values = run.val.get(column, np.full(len(run.val["step"]), np.nan))
         costs = _cost(run, "tokens"), _cost(run, "seconds")
-        rows.append(np.column_stack([run.val["step"], losses, *costs]))
+        rows.append(np.column_stack([run.val["step"], values, *costs]))
     table = np.concatenate(rows)
-    steps, losses, tokens, seconds = table[np.isfinite(table[:, 1])].T
+    steps, values, tokens, seconds = table[np.isfinite(table[:, 1])].T
     if not len(steps):
         return None
     _, piece = np.unique(steps, return_inverse=True)
-    return _points(piece, steps, losses, tokens, seconds)
+    return _points(piece, steps, values, tokens, seconds)
 
 
 def _points(piece: NDArray[np.intp], steps: Floats, values: Floats, *costs: Floats) -> Points:

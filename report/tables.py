@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from record.contest import Role
-from report import horizons, sharpness
+from report import hellaswag, horizons, sharpness
 from report.averages import averages
 from report.cost_tables import costs, scores, seconds, speedups, target
 from report.formats import (
@@ -52,6 +52,7 @@ def sections(study: Study, judgement: Judgement, command: str) -> list[Section]:
         horizons.section(study),
         seconds(study),
         averages(study, judgement),
+        hellaswag.section(study),
         seeds_and_text(judgement),
         sharpness.section(study),
         variances(judgement),

@@ -11,7 +11,7 @@ from typing import Any
 from record.contest import Role, group
 from record.wandb_mirror import one_line
 from report.judgement import Judgement
-from report.run import ReportError
+from report.run import ACCURACY, ReportError
 from report.sections import escaped, markdown_section
 from report.study import Study
 from report.tables import sections
@@ -27,6 +27,7 @@ SHOWN_SECTIONS = (
     "comparisons",
     "horizons",
     "speedups",
+    "hellaswag",
     "planner",
 )
 # title, y, x axes; one row of panels each
@@ -139,7 +140,10 @@ def _curves(study: Study) -> list[Any]:
     """The panels of report.html that W&B can draw, and numbers of the summary as bars."""
     import wandb_workspaces.reports.v2 as wr
 
-    shown = [*CURVES, *(row for row in INSIDE if any(row[1] in run.train for run in study.runs))]
+    more = [row for row in INSIDE if any(row[1] in run.train for run in study.runs)]
+    asked = any(ACCURACY in run.val for run in study.runs)
+    more += [("HellaSwag, accuracy (acc_norm)", ACCURACY, (STEPS,))] if asked else []
+    shown = [*CURVES, *more]
     plots = [_curve(title, y, x, len(axes)) for title, y, axes in shown for x in axes]
     bars = [
         wr.BarPlot(

@@ -31,7 +31,7 @@ TIMEOUT = 30  # seconds for the server to accept the account
 PATIENCE = {"x_graphql_retry_max": 3, "x_graphql_retry_wait_max_seconds": 4.0}
 AT_ONCE = 8  # runs read at the same time; each is a few requests that mostly wait
 # An evaluation's line in metrics.jsonl; the rest is of an update.
-VAL = ("val/loss", "test/loss", "time/eval_seconds")
+VAL = ("val/", "test/", "hellaswag/", "time/eval_seconds")  # how its names begin
 NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -161,8 +161,7 @@ def _lines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     records = []
     for row in rows:
         values = _restored({k: v for k, v in row.items() if not k.startswith("_")})
-        averages = [k for k in values if k.startswith(("val/loss_", "test/loss_"))]
-        val = {name: values.pop(name) for name in (*VAL, *averages) if name in values}
+        val = {name: values.pop(name) for name in [*values] if name.startswith(VAL)}
         records += [{"step": row["_step"], **part} for part in (val, values) if part]
     return records
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import command, tiny_shards
+from tests.jobs import SHARED, command, tiny_shards
 from tests.wandb_server import WandbServer
 
 # One thread a process and no spinning: the suite runs on two cores, often several processes.
@@ -61,6 +61,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(shards: Path, tmp_path: Path) -> list[str]:
     """Command line of a run that takes a second: two layers, 12 steps of 512 tokens."""
     return command(shards, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def vocabulary_folder() -> str:
+    """tiktoken's files, from the environment or the folder beside the checkout."""
+    if "TIKTOKEN_CACHE_DIR" in os.environ:
+        return os.environ["TIKTOKEN_CACHE_DIR"]
+    folder = SHARED / "tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"no TIKTOKEN_CACHE_DIR, and {folder} with GPT-2's vocabulary is absent")
+    return str(folder)
+
+
+@pytest.fixture
+def gpt2_vocabulary(monkeypatch: pytest.MonkeyPatch, vocabulary_folder: str) -> None:
+    """GPT-2's tokenizer works without a network, in this process and in its children."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", vocabulary_folder)
 
 
 @pytest.fixture

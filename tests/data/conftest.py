@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,23 +26,6 @@ def make_tokens(tmp_path: Path) -> Callable[..., Tokens]:
         return open_split(tmp_path, split, vocab_size=60_000)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def vocabulary_folder() -> str:
-    """tiktoken's files, from the environment or the folder beside the checkout."""
-    if "TIKTOKEN_CACHE_DIR" in os.environ:
-        return os.environ["TIKTOKEN_CACHE_DIR"]
-    folder = SHARED / "tokenizer"
-    if not folder.is_dir():
-        pytest.skip(f"no TIKTOKEN_CACHE_DIR, and {folder} with GPT-2's vocabulary is absent")
-    return str(folder)
-
-
-@pytest.fixture
-def gpt2_vocabulary(monkeypatch: pytest.MonkeyPatch, vocabulary_folder: str) -> None:
-    """GPT-2's tokenizer works without a network, in this process and in its children."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", vocabulary_folder)
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""`python -m analysis hellaswag`: how many of HellaSwag's questions a trained model answers."""
+
+from __future__ import annotations
+
+from analysis.progress import bar
+from analysis.trained import trained
+from data import HellaSwag
+from record.hellaswag import numbers, words
+
+
+def answer(sources: list[str], questions: str, device: str) -> None:
+    """Print the accuracy of each model, in float32.
+
+    Raises:
+        ConfigError: there is no such model; one line.
+        DataError: its vocabulary is not GPT-2's, or the questions cannot be read.
+        RecordError: a checkpoint is damaged.
+    """
+    for source in sources:
+        found = trained(source, device)
+        shape = found.model.shape
+        quiz = HellaSwag.opened(
+            questions, found.data_dir, shape.vocab_size, block_size=shape.block_size
+        )
+        assert quiz, "there are questions"
+        with bar("hellaswag", total=len(list(quiz.passes()))) as progress:
+            right = quiz.right(found.model, progress.update)
+        print(f"{found.source}: HellaSwag {words(numbers(right))}", flush=True)
