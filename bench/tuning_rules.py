@@ -6,7 +6,7 @@ Contests of four arms are simulated. An arm's loss over the learning rate is a p
 Each has a curvature of its own, 0.01 to 0.11 nats per octave squared, and a best rate of its own,
 normal around the middle of the grid. Its standard deviation is half an octave, where about three
 arms of ten are best at an edge of three rates, as in the tuning runs of
-docs/results/schedules_small.csv; or an octave, where less is known of the best rates. A run's
+docs/results/schedules_small; or an octave, where less is known of the best rates. A run's
 noise is normal; two runs of one seed differ by a standard deviation of 0.0075 nats, as there.
 
 Each rule tunes the same contests from a grid of rates a factor of two apart. The places of further

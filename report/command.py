@@ -10,10 +10,10 @@ from pathlib import Path
 from report.formats import interval, loss, metric_words, short, signed
 from report.judgement import Judgement, judge
 from report.page import page
-from report.results import results
+from report.results import RESULTS, keep, results
 from report.run import WANDB_PREFIX, ReportError
 from report.sections import markdown
-from report.sources import read
+from report.sources import published, read
 from report.study import Study
 from report.tables import sections
 from report.wandb_report import publish
@@ -46,8 +46,13 @@ def _report(options: argparse.Namespace, command: str) -> None:
         censor_diverged=options.censor_diverged,
         wanted=options.wanted,
     )
-    folders = (Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX))
-    files = _write(study, judgement, options.out or next(folders, Path()), command)
+    folders = [Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX)]
+    if options.out is None and (kept := next(filter(published, folders), None)):
+        raise ReportError(f"{kept} is a published contest; give --out DIR, so that it is kept")
+    home = folders[0] if folders else Path()
+    files = _write(study, judgement, options.out or home, command)
+    if len(options.paths) == 1 and folders:
+        keep(home, files[0].parent)
     print("\n".join(filter(None, [judgement.headline, judgement.judged_on])))
     print("\n".join(summary(judgement)))
     if judgement.problems:
@@ -82,7 +87,7 @@ def _write(study: Study, judgement: Judgement, folder: Path, command: str) -> li
     shown = sections(study, judgement, command)
     texts = {
         "report.md": markdown(judgement, shown),
-        "results.csv": results(study),
+        RESULTS: results(study),
         "report.html": page(study, judgement, shown),
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from report.ranks import ranking
 from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
+from report.sources import read
 from report.study import Study
 from report.text import SPLITS, judged, text_parts
 from report.verdict import compare, values_of
@@ -100,6 +102,18 @@ def judge(
         replay=replay(study, losses, planner.sigma_paired, smallest),
         problems=_problems(study, metric, censor_diverged),
     )
+
+
+@functools.cache
+def published(folder: str, baseline: str | None = None) -> tuple[Study, Judgement]:
+    """A published contest and its judgement, once for all pages; baseline: of all arms.
+
+    Raises:
+        ReportError: as `report.sources.read` and `judge`.
+    """
+    study = read([folder], baseline)
+    study = replace(study, against={}) if baseline else study
+    return study, judge(study, wanted=[study.smallest] if study.smallest else [])
 
 
 def _check_baseline(study: Study) -> None:

@@ -1,22 +1,37 @@
-"""results.csv: one line per run, for a spreadsheet or a notebook."""
+"""results.csv: one line per run, for a spreadsheet or a notebook, and to report from again.
+
+A published contest is a folder with this table and the contest's own files (`keep`), without its
+runs: `read` gives the runs back, as far as final losses, settings and validation curves go.
+"""
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
 
-from report.run import Run, value_at
+import numpy as np
+
+from record.contest import ROLES, Ledger, PlanFile, Timing
+from record.history import HISTORY
+from report.run import Columns, ReportError, Run, Status, value_at
 from report.study import Study
+from storage import write_atomically
 
+RESULTS = "results.csv"
 FIRST = ("run", "contest", "arm", "role", "seed", "data_seed", "status", "diverged")
-LAST = ("weights_hash", "batches_hash", "source", "problems")
-TABLES = ("optimizer", "schedule", "train")  # of a run's configuration
+CURVE = "val_curve"  # of a reporting run: "step:loss" of each evaluation, with spaces between
+LAST = (CURVE, "weights_hash", "batches_hash", "source", "problems")
+NEEDED = ("arm", "role", "seed")  # to read it; whatever else is absent is not known
+TABLES = ("model", "optimizer", "schedule", "train")  # of a run's configuration
 FORMULA = tuple("=+-@\t\r")  # a spreadsheet takes text that begins so for a formula
 
 
 def results(study: Study) -> str:
-    """Identity, every number of the summary, hyperparameters and problems of each run."""
+    """Identity, numbers of the summary, hyperparameters, curve and problems of each run."""
     names = dict.fromkeys(name for run in study.runs for name in run.summary)
     numbers = [name for name in names if name not in (*FIRST, "nonfinite")]
     keys = dict.fromkeys(
@@ -35,6 +50,104 @@ def results(study: Study) -> str:
     return file.getvalue()
 
 
+def keep(home: Path, folder: Path) -> None:
+    """Copy what a report needs of the contest in `home`, beside its results, to `folder`.
+
+    The plan loses its list of runs, which results.csv has. A folder that holds no contest has none.
+    """
+    plan = PlanFile.read(home)
+    if plan is None or folder.resolve() == home.resolve():
+        return
+    plan.model_copy(update={"runs": ()}).write(folder)
+    for name in (Ledger.file_name, Timing.file_name, HISTORY):
+        if (home / name).exists():
+            write_atomically(folder / name, (home / name).read_text(encoding="utf-8"))
+
+
+def read(file: Path) -> list[Run]:
+    """The runs of a results.csv, without their updates, sequences and machines.
+
+    Raises:
+        ReportError: it cannot be read, or a line does not fit.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReportError(f"{file} cannot be read: {error}") from error
+    lacking = [name for name in NEEDED if not rows or name not in rows[0]]
+    if lacking:
+        what = f"lacks {', '.join(lacking)}" if rows else "has no run"
+        raise ReportError(f"{file} {what}; give the results.csv that `python -m report` wrote")
+    return [_run(file, number, row) for number, row in enumerate(rows, start=2)]
+
+
+def _run(file: Path, number: int, row: Mapping[str, str]) -> Run:
+    """One line."""
+    values = {name: _value(text) for name, text in row.items()}
+    problems = str(values.get("problems") or "")
+    status: Status = values.get("status") or "finished"
+    role = values["role"]
+    if role not in ROLES or status not in get_args(Status) or type(values["seed"]) is not int:
+        given = f"role {role!r}, status {status!r}, seed {values['seed']!r}"
+        raise ReportError(f"{file}, line {number}: {given}: it is not as the report wrote it")
+    config: dict[str, Any] = {}
+    for key, value in values.items():
+        table, _, name = key.partition(".")
+        if name and value is not None:
+            config.setdefault(table, {})[name] = value
+    steps = value_at(config, "train.total_steps")
+    val, train = _curve(str(values.get(CURVE) or ""), value_at(config, "train.batch_tokens"))
+    return Run(
+        name=str(values.get("run") or f"{file.name}:{number}"),
+        source=str(values.get("source") or f"{file}:{number}"),
+        arm=str(values["arm"]).removesuffix(f" @ {steps:,}" if steps else ""),
+        role=role,
+        contest=values.get("contest"),
+        seed=values["seed"],
+        data_seed=values["seed"] if (own := values.get("data_seed")) is None else own,
+        config=config,
+        train=train,
+        val=val,
+        summary={
+            name: value
+            for name, value in values.items()
+            if name not in (*FIRST[:-1], *LAST) and "." not in name
+        },
+        hashes={
+            name: str(value)
+            for name in ("weights", "batches")
+            if (value := values.get(f"{name}_hash"))
+        },
+        facts={},
+        status=status,
+        problems=tuple(problems.split("; ")) if problems else (),
+        planned=True,
+    )
+
+
+def _curve(text: str, batch: int | None) -> tuple[Columns, Columns]:
+    """Evaluations, and the tokens of the updates before them."""
+    pairs = [word.split(":") for word in text.split()]
+    steps = np.array([float(step) for step, _ in pairs])
+    val = {"step": steps, "val/loss": np.array([float(loss) for _, loss in pairs])}
+    after = steps[steps > 0]
+    return val, {"step": after - 1, **({"tokens": after * batch} if batch else {})}
+
+
+def _value(text: str) -> Any:
+    """What a cell was before it was written; None if it is empty."""
+    text = text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA) else text
+    try:
+        return ast.literal_eval(text) if text else None
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return float(text)  # inf and nan
+    except ValueError:
+        return text
+
+
 def _identity(run: Run) -> list[Any]:
     """Values of FIRST."""
     who = [run.name, run.contest, run.arm, run.role, run.seed, run.data_seed]
@@ -44,7 +157,11 @@ def _identity(run: Run) -> list[Any]:
 def _origin(run: Run) -> list[Any]:
     """Values of LAST."""
     hashes = [run.hashes.get("weights"), run.hashes.get("batches")]
-    return [*hashes, run.source, "; ".join(run.problems)]
+    curve = ""
+    if run.role == "report" and "val/loss" in run.val:
+        pairs = zip(run.val["step"].tolist(), run.val["val/loss"].tolist(), strict=True)
+        curve = " ".join(f"{step:.0f}:{loss!r}" for step, loss in pairs)
+    return [curve, *hashes, run.source, "; ".join(run.problems)]
 
 
 def _safe(value: Any) -> Any:

@@ -81,7 +81,12 @@ def markdown_section(section: Section) -> str:
     """Heading, text, tables and lines."""
     parts = [f"## {escaped(section.title)}"]
     parts += [escaped(section.text)] if section.text else []
-    parts += [_table(table) for table in section.tables]
+    return "\n\n".join([*parts, markdown_body(section)]).rstrip()
+
+
+def markdown_body(section: Section) -> str:
+    """Tables and lines."""
+    parts = [_table(table) for table in section.tables]
     parts += ["\n".join(f"- {escaped(line)}" for line in section.lines)] if section.lines else []
     return "\n\n".join(parts)
 

@@ -2,6 +2,7 @@
 
     study = read(["runs/schedules"])                 # a contest's folder, or any folder of runs
     study = read(["runs/A", "runs/B"])               # any runs; the first is the baseline
+    study = read(["docs/results/schedules_small"])   # a published contest: no runs, but results.csv
     study = read(["wandb:lab/gpt2-optimizer-bench/schedules"])
 
 Reading never fails over one bad run: its `problems` say what is wrong with it, and it stays in
@@ -22,7 +23,7 @@ from typing import TypeVar
 from record.contest import Ledger, PlanFile, Timing
 from record.hardware import usable_cores
 from record.runlog import RecordError
-from report import history
+from report import history, results
 from report.arms import unequal, with_arms
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
 from report.run import WANDB_PREFIX, ReportError, Run
@@ -151,6 +152,8 @@ def _read_wandb(path: str) -> _Part:
 def _read_folder(path: str) -> _Part:
     """The runs under one folder, and the contests' plans where there are any."""
     root, problems = Path(path), list[str]()
+    if table := published(root):
+        return _read_table(table)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ReportError(f"{path} {what}; give a folder of runs, or wandb:ENTITY/PROJECT")
@@ -178,6 +181,29 @@ def _read_folder(path: str) -> _Part:
         loose=loose,
         problems=problems,
     )
+
+
+def published(path: Path) -> Path | None:
+    """The results.csv that stands for runs: `path` itself, or in a folder that has no run."""
+    table = path if path.suffix == ".csv" else path / results.RESULTS
+    return table if table.is_file() and (table == path or not _holds_runs(path)) else None
+
+
+def _holds_runs(folder: Path) -> bool:
+    return any(_search(folder, []).values())
+
+
+def _read_table(file: Path) -> _Part:
+    """The runs that a results.csv lists, and the contest's own files beside it."""
+    problems: list[str] = []
+    home = _Home(file.parent, [], _contest_file(PlanFile, file.parent, problems))
+    runs = results.read(file)
+    if home.plan is None:
+        return _Part(file.parent.name, {}, runs, problems)
+    contest = _contest(home, problems)
+    said = f"runs are as {file} lists them, without updates, sequences and machines"
+    contest = replace(contest, runs=runs, history=[*contest.history, said])
+    return _Part(contest.name, {file.parent: contest}, [], problems)
 
 
 # ------------------------------------------------------------------------------------------ search

@@ -1,0 +1,53 @@
+"""At this scale choose ...: one line per contest, from its judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from report.formats import counted, loss, short
+from report.judgement import Judgement, published
+from report.sections import Section, Table
+from report.study import Study
+
+NOT_RUN = "not run yet"
+SHOWN_ARMS = 8  # in a cell; more are counted
+
+
+def section(folders: Sequence[str]) -> Section:
+    """One row per contest, in the order given."""
+    columns = ("contest", "scale", "answer", "may be the best", "how sure")
+    rows = [_row(folder) for folder in folders]
+    return Section("choices", "At this scale", "", [Table(columns, rows)])
+
+
+def _row(folder: str) -> list[str]:
+    name = Path(folder).name
+    if not Path(folder).exists():
+        return [name, NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN]
+    study, judgement = published(folder)
+    best = judgement.best
+    more = [f"{len(best) - SHOWN_ARMS} more"] if len(best) > SHOWN_ARMS else []
+    may = ", ".join([*best[:SHOWN_ARMS], *more])
+    return [name, _scale(study), judgement.headline, may, _sure(study, judgement)]
+
+
+def _scale(study: Study) -> str:
+    """Parameters, tokens of a run, and their ratio."""
+    runs = [run for run in study.runs if run.role == "report" and run.done]
+    sizes = {(run.summary.get("parameters"), run.summary.get("tokens")) for run in runs}
+    known = sorted((n, d) for n, d in sizes if n and d)
+    if not known:
+        return "not recorded"
+    said = [f"{short(n / 1e6)} M parameters, {short(d / 1e6)} M tokens" for n, d in known]
+    ratios = sorted(d / n for n, d in known)
+    each = " to ".join(dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios[0], ratios[-1])))
+    return f"{'; '.join(said)} ({each} per parameter)"
+
+
+def _sure(study: Study, judgement: Judgement) -> str:
+    """Seeds, and the difference that they show."""
+    seeds = len({run.pair for run in study.runs if run.role == "report"})
+    shown = judgement.planner.detectable.get(seeds, (None, None))[1]
+    power = f"; {loss(shown)} nats are shown with 80 % power" if shown else ""
+    return f"{counted(len(study.arms), 'arm')}, {counted(seeds, 'seed')}{power}"

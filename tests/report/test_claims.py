@@ -1,0 +1,108 @@
+"""Claims: what agrees and what disagrees, on contests whose answer is known."""
+
+import pytest
+
+from report import claims
+from report.judgement import judge
+from report.run import ReportError
+from tests.jobs import ROOT
+from tests.report.studies import FIVE, a_study
+from tests.report.test_horizons import of, study
+
+SHIPPED = ROOT / "docs/results/claims.toml"
+DIFFERENT = {**FIVE, "twin": {1: 3.3001, 2: 3.3102, 3: 3.2900}}
+
+
+@pytest.fixture
+def verdict(monkeypatch, tmp_path):
+    """The verdict on a claim about a study in memory."""
+
+    def ask(data, **claim):
+        monkeypatch.setattr(claims, "published", lambda folder, base=None: (data, judge(data)))
+        table = {"claim": "x", "source": "y", "contest": str(tmp_path), **claim}
+        table["arms"] = list(table["arms"])
+        found, said = claims._answer(claims.Claim.model_validate(table))
+        assert found
+        return said
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("ask", "arms", "expected"),
+    [
+        ("better", ("good",), "agrees"),
+        ("better", ("bad",), "disagrees"),
+        ("better", ("twin",), "disagrees"),  # equivalent
+        ("better", ("same",), "undecided"),
+        ("as good", ("good",), "agrees"),
+        ("as good", ("twin",), "agrees"),
+        ("as good", ("bad",), "disagrees"),
+        ("as good", ("same",), "undecided"),
+        ("better", ("good", "same"), "undecided"),
+        ("better", ("good", "bad", "same"), "disagrees"),
+    ],
+)
+def test_difference_agrees_by_the_call_of_every_arm(verdict, ask, arms, expected):
+    assert verdict(a_study(DIFFERENT), ask=ask, arms=arms, against="base") == expected
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [(("good",), "agrees"), (("bad",), "disagrees"), (("good", "base"), "undecided")],
+)
+def test_first_places_are_those_of_the_ranks(verdict, arms, expected):
+    assert verdict(a_study(DIFFERENT), ask="first", arms=arms) == expected
+
+
+@pytest.mark.parametrize(
+    ("true", "factor", "expected"),
+    [(1.4, 1.3, "agrees"), (1.2, 1.3, "disagrees"), (0.8, 1.3, "disagrees")],
+)
+def test_speedup_is_held_against_the_claimed_factor(verdict, true, factor, expected):
+    data = study((32, 64, 128, 256), {"base": of(1), "arm": of(true)})
+    asked = {"ask": "speedup", "arms": ("arm",), "against": "base", "factor": factor}
+    assert verdict(data, **asked) == expected
+
+
+def test_speedup_whose_seeds_lie_on_both_sides_is_undecided(verdict):
+    losses = {"base": of(1), "arm": lambda d, s: of(1.2 + s / 20)(d, s)}  # 1.25, 1.3, 1.35
+    asked = {"ask": "speedup", "arms": ("arm",), "against": "base", "factor": 1.3}
+    assert verdict(study((32, 64, 128), losses), **asked) == "undecided"
+
+
+@pytest.mark.parametrize(("trend", "expected"), [(0.2, "agrees"), (-0.2, "disagrees")])
+def test_advantage_that_grows_is_told_by_the_trend(verdict, trend, expected):
+    data = study((32, 64, 128, 256), {"base": of(1), "arm": of(1.3, trend=trend)})
+    assert verdict(data, ask="grows", arms=("arm",), against="base") == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [((9.0, 9.1), "agrees"), ((11.0, 10.5), "disagrees"), ((9.0, 11.0), "undecided")],
+)
+def test_faster_updates_are_faster_in_every_round(verdict, times, expected):
+    data = a_study(FIVE, step_ms={"good": times, "base": (10.0, 10.0)})
+    assert verdict(data, ask="faster update", arms=("good",), against="base") == expected
+
+
+def test_claims_without_a_contest_are_not_run_yet(verdict):
+    said = verdict(a_study(FIVE), ask="first", arms=("good",), contest="docs/results/nowhere")
+    assert said == "not run yet"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('ask = "best"', "ask: Input should be"),
+        ('ask = "speedup"\nagainst = "base"', "`factor` belongs to ask = 'speedup'"),
+        ('ask = "better"', "`against` names an arm"),
+        ("ask = ", "does not hold claims"),
+    ],
+)
+def test_claim_that_does_not_fit_is_named_in_one_line(tmp_path, line, words):
+    file = tmp_path / "claims.toml"
+    file.write_text(f'[[claim]]\nclaim = "x"\nsource = "y"\ncontest = "z"\narms = ["a"]\n{line}\n')
+    with pytest.raises(ReportError, match=words) as error:
+        claims.read(file)
+    assert "\n" not in str(error.value)

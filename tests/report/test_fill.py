@@ -1,0 +1,70 @@
+"""Pages of results: every marked table is what the published contests say."""
+
+import pytest
+
+from report.fill import BEGIN, END, filled, main
+from report.run import ReportError
+from tests.jobs import ROOT
+
+PAGES = [page for page in (ROOT / "docs/results").glob("*.md") if BEGIN in page.read_text()]
+SMALL = "docs/results/schedules_small"
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def mark(words, text="old\n"):
+    return f"{BEGIN}{words} -->\n{text}{END}\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_numbers_of_a_page_are_those_of_its_contests(page):
+    text = page.read_text()
+    assert filled(text) == text, f"python -m report.fill docs/results/{page.name}"
+
+
+def test_only_what_is_marked_is_written(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Mine\n\n{mark(f'{SMALL} headline')}\nold\n")
+    assert main([str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith(f"# Mine\n\n{BEGIN}{SMALL} headline -->\n> No arm is shown better")
+    assert text.endswith(f"{END}\n\nold\n")
+    assert main([str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}: filled\n{page}: as it was\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["docs/results/nowhere leaderboard", f"transfer {SMALL} docs/results/nowhere@1221"]
+)
+def test_contest_that_has_not_run_says_how_to_run_it(words):
+    assert "Not run yet: `python -m contest configs/contest/nowhere.toml`." in filled(mark(words))
+
+
+def test_choice_of_a_contest_has_its_scale_its_answer_and_its_power():
+    text = filled(mark(f"choices {SMALL} docs/results/nowhere"))
+    _, _, row, missing = text.splitlines()[1:-1]
+    assert "1.85 M parameters, 0.128 M tokens (0.069 per parameter)" in row
+    assert "| No arm is shown better than cosine in final val loss." in row
+    assert "10 arms, 3 seeds; 0.0319 nats are shown with 80 % power" in row
+    assert missing == "| nowhere | not run yet | not run yet | not run yet | not run yet |"
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (mark(f"{SMALL} leaderbord"), "has no section 'leaderbord'; it has answer, leaderboard"),
+        (f"{BEGIN}{SMALL} headline -->\n", "has no line '<!-- end of report -->' after it"),
+        (mark(f"{SMALL} headline").replace(END, "") * 2, "has no line"),
+        (mark("transfer"), "transfer takes two contests"),
+    ],
+)
+def test_mark_that_cannot_be_filled_is_one_line(page, words, tmp_path, capsys):
+    with pytest.raises(ReportError, match=words):
+        filled(page)
+    (tmp_path / "page.md").write_text(page)
+    assert main([str(tmp_path / "page.md")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "page.md").read_text() == page
