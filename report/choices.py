@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from report.formats import counted, loss, short
-from report.judgement import Judgement, published
+from report.judgement import Judgement
+from report.published import published
 from report.sections import Section, Table
 from report.study import Study
 

@@ -16,8 +16,8 @@ from pydantic import ValidationError, model_validator
 from configs.validation import Strict
 from report.formats import interval, ranks, signed
 from report.horizons import horizons
-from report.judgement import published
 from report.leaderboard import Row
+from report.published import published
 from report.run import ReportError
 from report.sections import Section, Table
 from report.speedups import Speedup, shown

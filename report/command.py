@@ -13,7 +13,7 @@ from report.page import page
 from report.results import RESULTS, keep, results
 from report.run import WANDB_PREFIX, ReportError
 from report.sections import markdown
-from report.sources import published, read
+from report.sources import read, table_of
 from report.study import Study
 from report.tables import sections
 from report.wandb_report import publish
@@ -47,7 +47,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
         wanted=options.wanted,
     )
     folders = [Path(path) for path in options.paths if not path.startswith(WANDB_PREFIX)]
-    if options.out is None and (kept := next(filter(published, folders), None)):
+    if options.out is None and (kept := next(filter(table_of, folders), None)):
         raise ReportError(f"{kept} is a published contest; give --out DIR, so that it is kept")
     home = folders[0] if folders else Path()
     files = _write(study, judgement, options.out or home, command)

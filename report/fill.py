@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from report import choices, claims, transfer
-from report.judgement import published
+from report.published import published
 from report.run import ReportError
 from report.sections import Section, escaped, markdown_body
 from report.tables import sections

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from report.ranks import ranking
 from report.replay import Replay, replay
 from report.run import ReportError, Run
 from report.sensitivity import Sensitivity, sensitivity
-from report.sources import read
 from report.study import Study
 from report.text import SPLITS, judged, text_parts
 from report.verdict import compare, values_of
@@ -102,18 +100,6 @@ def judge(
         replay=replay(study, losses, planner.sigma_paired, smallest),
         problems=_problems(study, metric, censor_diverged),
     )
-
-
-@functools.cache
-def published(folder: str, baseline: str | None = None) -> tuple[Study, Judgement]:
-    """A published contest and its judgement, once for all pages; baseline: of all arms.
-
-    Raises:
-        ReportError: as `report.sources.read` and `judge`.
-    """
-    study = read([folder], baseline)
-    study = replace(study, against={}) if baseline else study
-    return study, judge(study, wanted=[study.smallest] if study.smallest else [])
 
 
 def _check_baseline(study: Study) -> None:

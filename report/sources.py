@@ -152,7 +152,7 @@ def _read_wandb(path: str) -> _Part:
 def _read_folder(path: str) -> _Part:
     """The runs under one folder, and the contests' plans where there are any."""
     root, problems = Path(path), list[str]()
-    if table := published(root):
+    if table := table_of(root):
         return _read_table(table)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -183,7 +183,7 @@ def _read_folder(path: str) -> _Part:
     )
 
 
-def published(path: Path) -> Path | None:
+def table_of(path: Path) -> Path | None:
     """The results.csv that stands for runs: `path` itself, or in a folder that has no run."""
     table = path if path.suffix == ".csv" else path / results.RESULTS
     return table if table.is_file() and (table == path or not _holds_runs(path)) else None

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from report.formats import counted, ranks
-from report.judgement import published
 from report.leaderboard import Row
+from report.published import published
 from report.run import ReportError
 from report.sections import Section, Table, arm_line
 from report.statistics import Floats
