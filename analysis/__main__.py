@@ -13,11 +13,12 @@ evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ct
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from configs.validation import positive
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--out", type=_page, default=Path("plane.html"), help=_OUT)
     two.add_argument("--split", choices=("train", "val"), default="val", help="(%(default)s)")
     far = "how far the random directions go; 1: as far as the weights are large (%(default)s)"
-    two.add_argument("--span", type=_positive, default=1.0, help=far)
+    two.add_argument("--span", type=positive, default=1.0, help=far)
     two.add_argument(
         "--seed", type=_at_least(0), default=0, help="of random directions (%(default)s)"
     )
@@ -117,7 +118,7 @@ def _sharpness(p: argparse.ArgumentParser) -> None:
     passes = "gradients of each search for the highest loss nearby; 0: none (%(default)s)"
     p.add_argument("--passes", type=_at_least(0), default=20, metavar="N", help=passes)
     alpha = "measure the same function with weights scaled layer by layer, for each in turn"
-    p.add_argument("--rescale", type=_positive, nargs="+", metavar="ALPHA", help=alpha)
+    p.add_argument("--rescale", type=positive, nargs="+", metavar="ALPHA", help=alpha)
     p.add_argument("--seed", type=_at_least(0), default=0, help="of random vectors (%(default)s)")
 
 
@@ -163,21 +164,6 @@ def _at_least(lowest: int, *others: int) -> Callable[[str], int]:
         return int(text)
 
     return read
-
-
-def _positive(text: str) -> float:
-    """A finite number above 0.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
-    return number
 
 
 def _page(text: str) -> Path:

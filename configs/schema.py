@@ -130,8 +130,8 @@ class Launch(Strict):
     )
     accept_other_hardware: bool = Field(
         False,
-        description="train together on different GPUs, and resume on others than before, also where"
-        " train.dtype = auto then means another type",
+        description="resume on other hardware than before, also where train.dtype = auto then means"
+        " another type; train together on GPUs with other names if they are built alike",
     )
 
 

@@ -25,7 +25,8 @@ from record.hardware import code_files
 
 # How to mend a difference between ranks, by the first word of what differs.
 REMEDIES = {
-    "device": "launch.accept_other_hardware = true trains on both",
+    "device": "launch.accept_other_hardware = true trains on GPUs with other names; with another"
+    " architecture or number of multiprocessors their weights would drift apart",
     "dtype": "give --train.dtype, which is auto now",
     "shard": "copy the same shards to all nodes",
 }

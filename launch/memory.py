@@ -24,8 +24,8 @@ _SIGNS = ("out of memory", "t allocate memory", "not enough memory", "bad_alloc"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that the device's memory does not suffice."""
-    if isinstance(error, torch.OutOfMemoryError):
+    """Whether an error of torch or Python says that memory does not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     own = isinstance(error, RunError | RankError)
     return not own and isinstance(error, RuntimeError) and any(s in str(error) for s in _SIGNS)
@@ -42,7 +42,7 @@ def explained(config: Config, batch: Batch | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise RankError(f"out of memory{_asked(error)}{_remedy(config, batch)}") from error
@@ -50,7 +50,7 @@ def explained(config: Config, batch: Batch | None = None) -> Iterator[None]:
 
 def _asked(error: BaseException) -> str:
     """How much was asked for in vain, in brackets, where the error says so."""
-    found = re.search(r"ried to allocate ([\d.,]+) ?(\w+)", str(error))
+    found = re.search(r"(?:ried|nable) to allocate ([\d.,]+) ?(\w+)", str(error))
     if not found:
         return ""
     number, unit = found[1].rstrip(".,"), found[2]
@@ -153,7 +153,7 @@ def _fits(run: Any, state: Any, to_come: int, warm_up: Callable[[Any, Any], floa
         state.ddp_model.require_backward_grad_sync = False
     try:
         _try(replace(run, process=alone), state, to_come, warm_up)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         fits = False

@@ -102,6 +102,19 @@ class Process:
         """What changes the numbers of a run and is not in its configuration: "device", "dtype"."""
         return {"device": self.device_name, "dtype": self.dtype(config.train.dtype)}
 
+    def hardware_of_ranks(self, config: Config) -> dict[str, str]:
+        """As `hardware`, but what all ranks of a launch must have in common.
+
+        Each rank computes the norm of the gradients and its update by itself. GPUs that add in
+        another order round differently, and their weights would drift apart.
+        """
+        hardware = self.hardware(config)
+        if config.launch.accept_other_hardware and self.device.type == "cuda":
+            gpu = torch.cuda.get_device_properties(self.device)
+            many = f"{gpu.multi_processor_count} multiprocessors"
+            hardware["device"] = f"a GPU of architecture {gpu.major}.{gpu.minor} with {many}"
+        return hardware
+
     def dtype(self, setting: str) -> str:
         """The type of matrix products: `setting`, or what "auto" means on this device.
 
@@ -138,10 +151,7 @@ class Process:
             return
         limits = config.launch
         patience = limits.join_seconds
-        hardware = self.hardware(config)
-        if limits.accept_other_hardware:
-            hardware["device"] = self.device.type
-        mine = facts(config, hardware) | shards
+        mine = facts(config, self.hardware_of_ranks(config)) | shards
         store, hosts = meet(self.rank, self.world_size, mine, patience)
         Heartbeat.announce(store, self.rank)
         late = threading.Timer(

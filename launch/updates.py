@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import record_function
 
 from configs import Config, size
@@ -68,7 +69,8 @@ class Updates:
     ) -> None:
         """Take what the line of update `step` holds besides its times; on a CPU, report it now.
 
-        inside: as RunLog.log takes it. now: report it now on a GPU too, since no update follows.
+        values: numbers, or tensors of shape () that nobody changes. inside: as RunLog.log takes it.
+        now: report it now on a GPU too, since no update follows.
         """
         self.unreported = step, values, inside, self.marks
         if now or not self.waits_later:
@@ -87,7 +89,7 @@ class Updates:
         seconds, optimizer_seconds = _between(marks[0], marks[3]), _between(marks[1], marks[2])
         self.progress.train_seconds += seconds
         values = {
-            **values,
+            **self._read(values),
             "time/train_seconds": self.progress.train_seconds,
             "time/step_ms": 1e3 * seconds,
             "time/optimizer_ms": 1e3 * optimizer_seconds,
@@ -99,6 +101,15 @@ class Updates:
         with record_function("logging"):
             self.log.log(step, values, inside)
             self.bar.stepped(step, values)
+
+    def _read(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with numbers in place of tensors, which come from the device in one transfer."""
+        found = {name: x for name, x in values.items() if isinstance(x, Tensor)}
+        if not found:
+            return dict(values)
+        place = self.process.device
+        read = torch.stack([x.to(place, torch.float64) for x in found.values()]).tolist()
+        return {**values, **dict(zip(found, read, strict=True))}
 
 
 def _between(start: Any, end: Any) -> float:

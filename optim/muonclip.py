@@ -120,8 +120,8 @@ class MuonClip(MatrixRule):
                     k.mul_((gamma ** (1 - h["alpha"])).to(p.dtype)[:, None])
         self._last, self._logits = self._logits or self._last, None
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """The largest logit of the last update that was watched."""
         if not self._last:
             return {}
-        return {"largest_logit": torch.stack([x.amax() for x in self._last.values()]).amax().item()}
+        return {"largest_logit": torch.stack([x.amax() for x in self._last.values()]).amax()}

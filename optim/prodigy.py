@@ -101,10 +101,10 @@ class Prodigy(UpdateRule):
             " Prodigy's estimate of its step size too large: set optimizer.safeguard_warmup = true"
         )
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """The estimate d; times lr it compares with AdamW's lr."""
         group = self.param_groups[0]
-        return {"d": float(group.get("d", group["d0"]))}
+        return {"d": group.get("d", group["d0"])}
 
     def advance(self, batches: list[Batch]) -> None:
         """Accumulate over all parameters, estimate d, then move all of them."""

@@ -103,22 +103,24 @@ class SophiaG(UpdateRule):
                 one = torch.ones((), dtype=torch.promote_types(p.dtype, torch.float32))
                 self.run(_curvature, batch, {"tokens": 1.0, "weight": one.to(p.device)})
 
-    def diagnostics(self) -> dict[str, float]:
-        """The share of coordinates that are not clipped, and the number of estimates skipped."""
-        inside, total = [torch.zeros((), dtype=torch.int64)], 0
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """The share of coordinates that are not clipped, and the number of estimates skipped.
+
+        The share is NaN before the first step.
+        """
+        device = self.param_groups[0]["params"][0].device
+        inside, total = [torch.zeros((), dtype=torch.int64, device=device)], 0
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state.get(p)
                 if state and state["step"]:
                     bound = group["rho"] * state["hessian"] + group["eps"]
-                    inside.append((state["exp_avg"].abs() < bound).sum())
+                    inside.append((state["exp_avg"].abs() < bound).sum().to(device))
                     total += p.numel()
-        device = self.param_groups[0]["params"][0].device
-        counts = [torch.stack([x.to(device) for x in inside]).sum(), torch.tensor(total).to(device)]
-        unclipped, every = self.by_rank(torch.stack(counts)).sum(0).tolist()
-        if not every:
-            return {}
-        skipped = float(self.param_groups[0].get("estimates_skipped", 0))
+        unclipped = torch.stack(inside).sum()
+        counts = torch.stack([unclipped, torch.full_like(unclipped, total)])
+        unclipped, every = self.by_rank(counts).sum(0).double()
+        skipped = self.param_groups[0].get("estimates_skipped", 0)
         return {"unclipped": unclipped / every, "estimates_skipped": skipped}
 
     def held_back(self, p: Tensor, state: Mapping[str, Any], h: Values) -> Tensor | None:

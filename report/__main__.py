@@ -11,12 +11,12 @@ reported in one line.
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.validation import positive
 from report import METRICS
 
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     base = "what the others are compared with: an arm, or a run of it, by its name or folder"
     p.add_argument("--baseline", metavar="ARM", help=base)
     target = "val loss, nats; default: the baseline's mean final val loss"
-    p.add_argument("--target", type=_positive, metavar="LOSS", help=target)
+    p.add_argument("--target", type=positive, metavar="LOSS", help=target)
     metric = "what is judged; lower is better (default: final_test_loss, or final_val_loss where "
     metric += "a run has no test loss)"
     p.add_argument("--metric", choices=METRICS, help=metric)
@@ -45,27 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--censor-diverged", action="store_true", help=censor)
     wanted = "nats; how many seeds show it? May be given several times"
     p.add_argument(
-        "--wanted", type=_positive, action="append", default=[], metavar="DIFFERENCE", help=wanted
+        "--wanted", type=positive, action="append", default=[], metavar="DIFFERENCE", help=wanted
     )
     out = "where the files go (default: the first folder in PATH)"
     p.add_argument("--out", type=Path, metavar="DIR", help=out)
     p.add_argument("--wandb", metavar="ENTITY/PROJECT", help="publish a W&B report too")
     return p
-
-
-def _positive(text: str) -> float:
-    """A finite number above 0.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
-    return number
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class Around(Optimizer):
     def by_rank(self, x: Tensor) -> Tensor:
         return self.inner.by_rank(x)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         return self.inner.diagnostics()
 
     def withheld(self) -> dict[Tensor, Tensor] | None:

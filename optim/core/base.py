@@ -162,8 +162,12 @@ class Optimizer(torch.optim.Optimizer):
     def update_logits(self, largest: Mapping[str, Tensor]) -> None:
         """Use the largest logits of this update: of each attention by name, (heads,)."""
 
-    def diagnostics(self) -> dict[str, float]:
-        """Numbers worth a curve, by name, such as an estimated distance."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Numbers worth a curve, by name, such as an estimated distance.
+
+        What is on the device comes as a tensor of shape (), which no later step changes: so nothing
+        waits here for the device.
+        """
         return {}
 
     def withheld(self) -> dict[Tensor, Tensor] | None:

@@ -190,7 +190,7 @@ class Owned(Around):
         if self.averages_weights:
             self._send()
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """Of all parameters; all ranks call it."""
         self.row.exchange = self._exchange
         try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 
 def matmul_precision(device: str, tf32: bool) -> str:
@@ -23,11 +23,15 @@ def matmul_precision(device: str, tf32: bool) -> str:
 
 @functools.cache
 def _of_this_processor() -> str:
+    with ThreadPoolExecutor(1) as thread:  # it has no mode, such as one of tensors without data
+        return thread.submit(_fastest).result()
+
+
+def _fastest() -> str:
     before = torch.get_float32_matmul_precision()
     try:
-        with _disable_current_modes():  # such as one whose tensors have no data
-            torch.set_float32_matmul_precision("medium")
-            return "medium" if _onednn_may_be_asked() and _keeps_float32() else "highest"
+        torch.set_float32_matmul_precision("medium")
+        return "medium" if _onednn_may_be_asked() and _keeps_float32() else "highest"
     finally:
         torch.set_float32_matmul_precision(before)
 

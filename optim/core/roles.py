@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from configs.validation import ConfigError, nearest
 from optim.core import foreign
@@ -147,8 +148,8 @@ def schedule_conflict(optimizer: Optimizer, schedule: Schedule) -> str | None:
     return next(filter(None, map(optimizer.check_schedule, used.values())), None)
 
 
-def curves(optimizer: Optimizer, schedule: Schedule) -> dict[str, float]:
-    """Numbers worth a curve each, by their names in the log.
+def curves(optimizer: Optimizer, schedule: Schedule) -> dict[str, float | Tensor]:
+    """Numbers worth a curve each, by their names in the log; tensors as in `diagnostics`.
 
     These are the optimizer's own, and the rates of roles where roles have rates or schedules of
     their own: "optimizer/lr_embedding". The rate of the first role is "train/lr".

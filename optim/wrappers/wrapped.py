@@ -214,7 +214,7 @@ class Wrapped(Around):
             if index in own
         }
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         group = self.param_groups[0]
         at = At("", group, max(1, group[_UPDATES]))
         own = {k: v for part in self.parts.values() for k, v in part.diagnostics(at).items()}

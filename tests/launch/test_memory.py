@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,15 +130,24 @@ def test_out_of_memory_names_the_key_and_its_next_value(flags, remedy):
     assert "\n" not in str(caught.value)
 
 
+def test_memory_that_numpy_asks_for_is_explained_like_that_of_torch():
+    run = run_of(["--train.micro_batch_size", "32"])
+    what = pytest.raises(RankError, match=r"PiB more were asked for.*_size 16$")
+    with what as caught, memory.explained(run.config, run.batch):
+        np.empty(TOO_MUCH, dtype=np.uint8)
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
 @pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a ..."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("std::bad_alloc"),
+        MemoryError(),
     ],
 )
-def test_what_a_gpu_says_of_its_memory_is_understood(error):
+def test_what_a_gpu_or_python_says_of_its_memory_is_understood(error):
     assert memory.is_out_of_memory(error)
     what = pytest.raises(RankError, match="the model and its optimizer do not fit")
     with what, memory.explained(run_of().config):

@@ -64,12 +64,14 @@ def test_the_line_of_an_update_waits_until_it_is_asked_for(monkeypatch):
         "bfloat16",
     )
     updates.waits_later = True
+    optimizer_values = {"optimizer/d": torch.tensor(0.1, dtype=torch.float64)}
+    optimizer_values["optimizer/skipped"] = torch.tensor(3)
     for step in (4, 5):
         updates.start()
         for _ in range(3):
             updates.mark()
         updates.report()  # of the one before
-        updates.log_later(step, {"train/loss": 2.0})
+        updates.log_later(step, {"train/loss": 2.0, **optimizer_values})
     assert [step for step, _ in lines] == [4]
     updates.report()
     updates.report()
@@ -77,6 +79,8 @@ def test_the_line_of_an_update_waits_until_it_is_asked_for(monkeypatch):
     flops = 6 * (64 * 8 + 12 * 8 * 8 + 13 * 8 + 2 * 8) + 12 * 8 * 4  # of a token
     assert lines[1][1] == {
         "train/loss": 2.0,
+        "optimizer/d": 0.1,
+        "optimizer/skipped": 3.0,
         "time/train_seconds": 13.0,
         "time/step_ms": 1500.0,
         "time/optimizer_ms": 500.0,
