@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from data import Tokens, loader
-from data.shards import map_shard, write_shard
+from data.formats import map_shard, write_shard
 
 BATCHES = 6  # each cold
 # Of the kernel's FUSE protocol, version 7.31: operations, and the sizes of what they answer.

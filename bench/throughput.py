@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from configs import Config, load
-from data.shards import write_shard
+from data.formats import write_shard
 from record.runlog import read_metrics, read_record
 
 ROOT = Path(__file__).parent.parent

@@ -8,17 +8,18 @@
 `python -m data` makes them.
 """
 
+from data.formats import FORMATS, DataError
 from data.hellaswag import HellaSwag
 from data.loader import (
     HeldOut,
     Loader,
-    Prefetcher,
     data_hashes,
     first_batches_hash,
     held_out,
     listed,
 )
-from data.shards import FORMATS, DataError, MissingShards, Tokens, open_split, open_splits
+from data.prefetch import Prefetcher
+from data.shards import MissingShards, Tokens, open_split, open_splits
 
 __all__ = [
     "FORMATS",

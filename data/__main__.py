@@ -9,7 +9,7 @@ from types import ModuleType
 
 from data import coinflip, fineweb, inspection, show, stdlib, text
 from data.console import Parser
-from data.shards import DataError
+from data.formats import DataError
 
 # A source is a module with HELP, add_arguments(parser) and run(args).
 COMMANDS: dict[str, ModuleType] = {

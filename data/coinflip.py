@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.console import add_out, command_line, count, finished, shown
+from data.formats import TOKEN, DataError
 from data.permutation import keys, mix
-from data.shards import TOKEN, DataError
 from data.writer import Recipe, opened, write_documents
 
 HELP = "Bernoulli(p) tokens, whose entropy is a known floor for the loss"

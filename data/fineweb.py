@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from data.console import add_out, add_workers, command_line, count, finished, shown
+from data.formats import DataError
 from data.parallel import encoded
-from data.shards import DataError
 from data.vocabulary import GPT2
 from data.writer import Output, Recipe, opened, recorded_arguments
 

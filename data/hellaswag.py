@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from configs.validation import first_line
-from data.shards import DataError
+from data.formats import DataError
 from data.vocabulary import GPT2, tokenizer_name
 
 if TYPE_CHECKING:

@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 
 from data.console import shown
+from data.formats import FORMATS, MAX_VOCAB_SIZE, DataError
 from data.index import in_pieces
-from data.shards import (
-    FORMATS,
-    MAX_VOCAB_SIZE,
-    META,
-    SPLITS,
-    DataError,
-    MissingShards,
-    Tokens,
-    open_split,
-)
+from data.shards import META, SPLITS, MissingShards, Tokens, open_split
 from data.vocabulary import GPT2, Tokenizer, tokenizer_named
 from storage import read_json
 

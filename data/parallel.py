@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.shards import DataError
+from data.formats import DataError
 from data.vocabulary import Tokenizer, tokenizer_named
 
 Note = TypeVar("Note")

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.formats import DataError
 from data.loader import Loader, fingerprint, first_batches_hash
-from data.shards import DataError, Tokens, open_splits
+from data.shards import Tokens, open_splits
 from data.vocabulary import GPT2, Bytes, tokenizer_name, tokenizer_named
 from storage import read_json
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.console import add_out, command_line, finished
-from data.shards import DataError
+from data.formats import DataError
 from data.vocabulary import Bytes
 from data.writer import Output, Recipe, opened, split_by_hash, write_documents
 

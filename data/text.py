@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.console import add_out, add_workers, command_line, finished, positive, shown
+from data.formats import DataError
 from data.parallel import encoded, in_batches
-from data.shards import DataError
 from data.vocabulary import Tokenizer, tokenizer_named
 from data.writer import Output, Recipe, opened, split_by_hash, write_documents
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data.shards import META, TOKEN, DataError
+from data.formats import TOKEN, DataError
+from data.shards import META
 from storage import read_json
 
 EOT_TEXT = "<|endoftext|>"

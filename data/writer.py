@@ -17,18 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from data.formats import HEADER_BYTES, TOKEN, DataError, map_shard, write_shard
 from data.index import ScanIndex, scan
-from data.shards import (
-    HEADER_BYTES,
-    META,
-    PROGRESS,
-    SPLITS,
-    TOKEN,
-    DataError,
-    map_shard,
-    shard_files,
-    write_shard,
-)
+from data.shards import META, PROGRESS, SPLITS, shard_files
 from storage import LockedError, lock, read_json, remove_leftovers, write_json
 
 

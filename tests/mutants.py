@@ -28,9 +28,11 @@ EQUIVALENT = Path(__file__).parent / "equivalent_mutants.toml"
 GOAL = 0.9
 SUITES = {
     "data/coinflip.py": ["tests/data/test_coinflip.py"],
+    "data/formats.py": ["tests/data/test_shards.py"],
     "data/index.py": ["tests/data/test_index.py", "tests/data/test_shards.py"],
     "data/loader.py": ["tests/data/test_loader.py"],
     "data/permutation.py": ["tests/data/test_permutation.py"],
+    "data/prefetch.py": ["tests/data/test_loader.py"],
     "data/shards.py": ["tests/data/test_shards.py"],
     "data/text.py": ["tests/data/test_text.py"],
     "data/vocabulary.py": ["tests/data/test_vocabulary.py"],

@@ -9,7 +9,7 @@ import pytest
 
 from data import Tokens, open_split
 from data.__main__ import main
-from data.shards import write_shard
+from data.formats import write_shard
 from tests.jobs import SHARED
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import data.index
 from data import open_split
+from data.formats import write_shard
 from data.index import Scan, ScanIndex
-from data.shards import write_shard
 from tests.data.reading import read, refusal
 
 TOKENS = np.array([50256, 15496, 995, 0, 1, 2, 3, 50255], dtype=np.uint16)

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import DataError, HeldOut, Loader, Prefetcher, first_batches_hash, loader, open_split
+from data.formats import map_shard, write_shard
 from data.loader import Windows, _ask_for
-from data.shards import map_shard, write_shard
 
 # ---- windows and batches ----
 

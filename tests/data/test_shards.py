@@ -11,7 +11,8 @@ import pytest
 import data.index
 import data.shards
 from data import DataError, MissingShards, open_split, open_splits
-from data.shards import SPLITS, find_shards, write_shard
+from data.formats import write_shard
+from data.shards import SPLITS, find_shards
 from tests.data.reading import read, refusal
 
 TOKENS = np.array([50256, 15496, 995, 0, 1, 2, 3, 50255], dtype=np.uint16)

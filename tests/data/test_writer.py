@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from data import DataError, Tokens, open_split
-from data.shards import SPLITS, write_shard
+from data.formats import write_shard
+from data.shards import SPLITS
 from data.writer import Recipe, opened, recorded_arguments, split_by_hash, write_documents
 from storage import lock
 from tests.data.reading import read, refusal
