@@ -24,12 +24,17 @@ IMPORTED = ["train_gpt2", "torch._dynamo", "torch.distributed.run", "tests.forke
 
 
 class Forked:
-    """`python WORDS...` in the repository's root, with what the tests use of subprocess.Popen."""
+    """`python WORDS...` in the repository's root, with what the tests use of subprocess.Popen.
 
-    def __init__(self, words: list[str], environment: Mapping[str, str] = os.environ) -> None:
+    log: the file to which it writes, in place of what `communicate` returns.
+    """
+
+    def __init__(
+        self, words: list[str], environment: Mapping[str, str] = os.environ, log: str = ""
+    ) -> None:
         CONTEXT.set_forkserver_preload(IMPORTED)
         self.reader, writer = CONTEXT.Pipe(duplex=False)
-        arguments = (words, dict(environment), writer)
+        arguments = (words, dict(environment), writer, log)
         self.process = CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self.process.start()
         writer.close()
@@ -53,6 +58,9 @@ class Forked:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
@@ -70,15 +78,17 @@ class Forked:
         return self.output.decode(), None
 
 
-def _run(words: list[str], environment: dict[str, str], output: Connection) -> None:
+def _run(words: list[str], environment: dict[str, str], output: Connection, log: str) -> None:
     """In the forked process: what the interpreter does with its command line."""
     os.setsid()
     os.chdir(ROOT)
+    target = os.open(log, os.O_WRONLY | os.O_APPEND) if log else output.fileno()
     for stream in (1, 2):
-        os.dup2(output.fileno(), stream)
+        os.dup2(target, stream)
     output.close()
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

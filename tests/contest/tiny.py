@@ -18,9 +18,12 @@ import tomli_w
 
 from contest import file as contests
 from contest.__main__ import main
+from contest.job import python_path
 from contest.plan import make
+from contest.slots import Slot
 from optim import build_schedule
 from record.runlog import encode
+from tests.forked import Forked
 from tests.jobs import ROOT, command, wait_until
 
 
@@ -52,13 +55,23 @@ def parse(*args, **kwargs):
 def contest(path, out, *flags):
     """`python -m contest` in this process, with two runs at once: exit code and output.
 
-    The runs are processes all the same; this one has imported torch already.
+    The runs are processes all the same, forked from one that has imported torch.
     """
     said = io.StringIO()
     silent = mock.patch("contest.command.conclude")  # a process; tests/contest/test_conclusion.py
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), silent:
+    fast = mock.patch.object(Slot, "start", _forked)
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), silent, fast:
         code = main([str(path), "--out", str(out), "--jobs", "2", *flags])
     return code, said.getvalue()
+
+
+def _forked(slot, job, output):
+    """What `Slot.start` starts; `Planner` has the real one."""
+    return Forked(
+        job.command()[1:],
+        os.environ | slot.environment | {"PYTHONPATH": python_path()},
+        log=output.name,
+    )
 
 
 class Planner:

@@ -18,6 +18,7 @@ from tests.jobs import (
     finish,
     job,
     only_run,
+    ranks,
     result,
     wait_until,
 )
@@ -54,8 +55,9 @@ def test_a_killed_rank_is_named_and_the_run_goes_on_as_often_as_allowed(shards, 
     assert launches[0]["status"] == "failed"
     assert f"lost rank 1 on {host}" in launches[0]["error"]
     assert launches[1]["environment"]["start_step"] > 0
-    finish(launched("--nproc", "2", *arguments))
-    finish(launched("--nproc", "2", *command(shards, tmp_path / "calm"), *length))
+    for both in (arguments, [*command(shards, tmp_path / "calm"), *length]):
+        for rank in ranks(both, 2):
+            finish(rank)
     assert_same(result(tmp_path / "calm"), result(runs))
 
 
@@ -75,9 +77,9 @@ def test_a_rank_that_fails_of_itself_is_named_with_its_reason(shards, tmp_path, 
         "Prefetcher.__next__ = broken\n"
         "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
     )
-    process = job(command(shards, tmp_path / "runs"), nproc=2, program=str(spy))
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    both = ranks(command(shards, tmp_path / "runs"), 2, program=str(spy))
+    output = "".join(rank.communicate(timeout=60)[0] for rank in both)
+    assert [rank.returncode for rank in both] == [1, 1]
     assert f"error: rank 1 on {host} failed: ValueError: no more" in output
     assert "lost rank" not in output
     (launch,) = read_record(only_run(tmp_path / "runs"))["launches"]
@@ -122,7 +124,8 @@ def test_checkpoint_and_evaluation_longer_than_the_time_out_are_waited_for(shard
         "sys.exit(train_gpt2.main(sys.argv[1:]))\n"
     )
     flags = ["--launch.timeout_seconds", "2", "--train.total_steps", "4"]
-    finish(job(command(shards, tmp_path / "runs") + flags, nproc=2, program=str(slow)))
+    for rank in ranks(command(shards, tmp_path / "runs") + flags, 2, program=str(slow)):
+        finish(rank)
     directory = only_run(tmp_path / "runs")
     assert read_summary(directory)["status"] == "finished"
     assert next(x for x in read_metrics(directory) if "val/loss" in x)["time/eval_seconds"] > 5

@@ -1,4 +1,4 @@
-"""Every optimizer of the table under DDP: started by torchrun in test_distributed.py.
+"""Every optimizer of the table under DDP: on the ranks that test_distributed.py starts.
 
 Trains a tiny GPT-2 with each for a few steps, with another batch on every rank, and writes as JSON
 the hashes of the parameters on all ranks. "alone" is AdamW without DDP, whose ranks must drift

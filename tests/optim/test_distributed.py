@@ -1,18 +1,19 @@
-"""Parameters stay equal on all ranks under DDP: one real torchrun job for the whole table."""
+"""Parameters stay equal on all ranks under DDP: one real job for the whole table."""
 
 import json
 
 import pytest
 
 from optim import OPTIMIZERS
-from tests.jobs import finish, job
+from tests.jobs import finish, ranks
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """The results of distributed_job.py, with two processes over gloo."""
     file = tmp_path_factory.mktemp("ddp") / "found.json"
-    finish(job(["tests.optim.distributed_job", str(file)], nproc=2, program="-m"), timeout=90)
+    for rank in ranks(["tests.optim.distributed_job", str(file)], 2, program="-m"):
+        finish(rank)
     return json.loads(file.read_text())
 
 

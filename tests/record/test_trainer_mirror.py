@@ -63,6 +63,7 @@ def test_training_goes_on_when_wandb_becomes_unreachable(shards, tmp_path, wandb
     assert read_record(directory)["wandb"]["mode"] == "online"
 
 
+@pytest.mark.slow
 def test_resumed_run_keeps_its_wandb_id(shards, tmp_path):
     base = [*command(shards, tmp_path / "runs"), "--log.wandb", "offline"]
     finish(job(base))

@@ -5,6 +5,7 @@ Each case is a process of its own, as a trainer would be: what matters is also t
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -107,9 +108,8 @@ def expected(steps: range) -> dict[int, dict]:
     }
 
 
-def test_offline_run_holds_every_metric_and_what_reports_filter_by(tmp_path):
-    directory = tmp_path / "run"
-    said = run(directory, "auto")
+def test_offline_run_holds_every_metric_and_what_reports_filter_by(offline):
+    directory, said = offline
     assert said["W&B"].startswith("offline, since there are no credentials")
     assert f"wandb sync {directory}/wandb/offline-run-*" in said["W&B"]
     assert history(directory) == expected(range(20))
@@ -129,19 +129,20 @@ def test_offline_run_holds_every_metric_and_what_reports_filter_by(tmp_path):
     assert records[-1]["exit"]["exit_code"] == 0
 
 
-def test_resumed_run_keeps_its_id(tmp_path):
-    directory = tmp_path / "run"
-    offset = run(directory, "offline", 5)["offset"]
+def test_resumed_run_keeps_its_id(offline, tmp_path):
+    directory = shutil.copytree(offline[0], tmp_path / "run")
     first = read_record(directory)["wandb"]["id"]
-    run(directory, "offline", 5, offset=offset)
+    run(directory, "offline", 5, offset=offline[1]["offset"])
     assert read_record(directory)["wandb"]["id"] == first
-    assert history(directory) == expected(range(10))
+    assert history(directory) == expected(range(25))
 
 
-def test_offline_run_is_synced_later_by_the_command_that_was_printed(tmp_path, wandb_server):
-    directory = tmp_path / "run"
-    said = run(directory, "offline")["W&B"]
-    command = said.rsplit("`", 2)[1].replace("wandb sync", f"{WANDB} sync")
+def test_offline_run_is_synced_later_by_the_command_that_was_printed(
+    offline, tmp_path, wandb_server
+):
+    directory = shutil.copytree(offline[0], tmp_path / "run")
+    command = offline[1]["W&B"].rsplit("`", 2)[1].replace(str(offline[0]), str(directory))
+    command = command.replace("wandb sync", f"{WANDB} sync")
     env = os.environ | online(wandb_server) | {"HOME": str(tmp_path)}
     subprocess.run(command, shell=True, check=True, env=env, capture_output=True, timeout=60)
     (rows,) = wandb_server.history.values()

@@ -213,55 +213,68 @@ def requests(session):
     return [url for url in urls if url.startswith(("http", "ws"))]
 
 
-def test_page_in_chromium_draws_toggles_and_switches(contest):
+@pytest.fixture(scope="module")
+def desktop():
+    """One Chromium for several tests."""
     with browser(1280, 900) as session:
-        open_page(session, contest / "report.html", 90)
-        script = session.execute_script
-        shown = "return [...document.querySelectorAll('.plot')].filter(p => p.data?.length).length"
-        assert script(shown) == 7
-        everything = script("return document.querySelectorAll('.plot').length")
-        assert everything in (9, 13)  # without and with figures of seconds
-        session.find_element("css selector", "#figures > details > summary").click()
-        wait_until_drawn(session, 90)
-        assert script(shown) == everything
-        visible = ("return [...document.querySelectorAll('.plot')].flatMap(p => p.data)"
-                   ".filter(t => t.meta?.arm === 'wsd' && t.visible !== false).length")  # fmt: skip
-        assert script(visible) > 14
-        chip = session.find_element("css selector", ".chip[data-arm=wsd]")
-        chip.click()
-        assert script(visible) == 0
-        assert chip.get_attribute("aria-pressed") == "false"
-        assert "off" in session.find_element(
-            "css selector", "#leaderboard tr[data-arm=wsd]"
-        ).get_attribute("class")
-        chip.click()
-        assert script(visible) > 14
-        last = "return document.querySelector('#fig-val_loss .plot')._fullData.at(-1).x.at(-1)"
-        assert script(last) == 150
-        session.find_element("css selector", "[data-axis=tokens]").click()
-        assert script(last) == 150 * 4096
-        session.find_element("css selector", "[data-axis=steps]").click()
-        assert script(last) == 150
-        paper = "return getComputedStyle(document.body).backgroundColor"
-        assert script(paper) == "rgb(255, 255, 255)"
-        session.find_element("id", "theme").click()
-        assert script(paper) == "rgb(15, 18, 22)"
-        assert severe(session) == []
-        assert requests(session) == []
+        yield session
 
 
-def test_page_meets_wcag_on_both_grounds_with_an_arm_hidden_and_all_folds_open(contest):
-    with browser(1280, 900) as session:
-        open_page(session, contest / "report.html", 90)
-        script = session.execute_script
-        script("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-        wait_until_drawn(session, 90)
-        session.find_element("css selector", ".chip[data-arm=wsd]").click()
-        assert violations(session) == []
-        session.find_element("id", "theme").click()
-        script("document.querySelector('caption').style.color = '#777'")  # on #161b21: 3.9 to 1
-        (planted,) = violations(session)
-        assert planted.startswith("color-contrast: <caption")
+@pytest.fixture
+def session(desktop):
+    """The Chromium, without what earlier pages have logged."""
+    for log in ("browser", "performance"):
+        desktop.get_log(log)
+    return desktop
+
+
+def test_page_in_chromium_draws_toggles_and_switches(contest, session):
+    open_page(session, contest / "report.html", 90)
+    script = session.execute_script
+    shown = "return [...document.querySelectorAll('.plot')].filter(p => p.data?.length).length"
+    assert script(shown) == 7
+    everything = script("return document.querySelectorAll('.plot').length")
+    assert everything in (9, 13)  # without and with figures of seconds
+    session.find_element("css selector", "#figures > details > summary").click()
+    wait_until_drawn(session, 90)
+    assert script(shown) == everything
+    visible = ("return [...document.querySelectorAll('.plot')].flatMap(p => p.data)"
+               ".filter(t => t.meta?.arm === 'wsd' && t.visible !== false).length")  # fmt: skip
+    assert script(visible) > 14
+    chip = session.find_element("css selector", ".chip[data-arm=wsd]")
+    chip.click()
+    assert script(visible) == 0
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert "off" in session.find_element(
+        "css selector", "#leaderboard tr[data-arm=wsd]"
+    ).get_attribute("class")
+    chip.click()
+    assert script(visible) > 14
+    last = "return document.querySelector('#fig-val_loss .plot')._fullData.at(-1).x.at(-1)"
+    assert script(last) == 150
+    session.find_element("css selector", "[data-axis=tokens]").click()
+    assert script(last) == 150 * 4096
+    session.find_element("css selector", "[data-axis=steps]").click()
+    assert script(last) == 150
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    assert script(paper) == "rgb(255, 255, 255)"
+    session.find_element("id", "theme").click()
+    assert script(paper) == "rgb(15, 18, 22)"
+    assert severe(session) == []
+    assert requests(session) == []
+
+
+def test_page_meets_wcag_on_both_grounds_with_an_arm_hidden_and_all_folds_open(contest, session):
+    open_page(session, contest / "report.html", 90)
+    script = session.execute_script
+    script("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    wait_until_drawn(session, 90)
+    session.find_element("css selector", ".chip[data-arm=wsd]").click()
+    assert violations(session) == []
+    session.find_element("id", "theme").click()
+    script("document.querySelector('caption').style.color = '#777'")  # on #161b21: 3.9 to 1
+    (planted,) = violations(session)
+    assert planted.startswith("color-contrast: <caption")
 
 
 def saved(session, table, form):
@@ -275,24 +288,23 @@ def saved(session, table, form):
     )
 
 
-def test_tables_are_saved_as_csv_and_latex(tmp_path):
+def test_tables_are_saved_as_csv_and_latex(tmp_path, session):
     contest = write_contest(tmp_path / "demo", {"-2+a_b": 0.0, "=x,%": 0.02}, steps=20, tuning=True)
     assert main([str(contest)]) == 0
-    with browser(1280, 900) as session:
-        session.get((contest / "report.html").as_uri())
-        head, first, second = csv.reader(io.StringIO(saved(session, "leaderboard-1", "csv")))
-        assert head[:4] == ["arm", "verdict", "rank", "final val loss"]
-        assert [first[:2], second[:2]] == [["'=x,%", "better"], ["'-2+a_b", "baseline"]]
-        difference = float(first[head.index("difference")])
-        assert difference == pytest.approx(float(first[3]) - float(second[3]), abs=2e-4)
-        assert second[head.index("difference")] == ""
-        lines = saved(session, "leaderboard-1", "tex").splitlines()
-        assert lines[2] == "\\begin{tabular}{llrrrrrrrrlr}"
-        assert [lines[3], lines[5], lines[-2]] == ["\\toprule", "\\midrule", "\\bottomrule"]
-        assert lines[6].startswith("=x,\\% & better & 1 & 3.")
-        assert f" & $-${abs(difference):.4f} & " in lines[6]
-        assert lines[7].startswith("-2+a\\_b & baseline & 2 & 3.")
-        assert all(line.count(" & ") == len(head) - 1 for line in lines[6:-2])
+    session.get((contest / "report.html").as_uri())
+    head, first, second = csv.reader(io.StringIO(saved(session, "leaderboard-1", "csv")))
+    assert head[:4] == ["arm", "verdict", "rank", "final val loss"]
+    assert [first[:2], second[:2]] == [["'=x,%", "better"], ["'-2+a_b", "baseline"]]
+    difference = float(first[head.index("difference")])
+    assert difference == pytest.approx(float(first[3]) - float(second[3]), abs=2e-4)
+    assert second[head.index("difference")] == ""
+    lines = saved(session, "leaderboard-1", "tex").splitlines()
+    assert lines[2] == "\\begin{tabular}{llrrrrrrrrlr}"
+    assert [lines[3], lines[5], lines[-2]] == ["\\toprule", "\\midrule", "\\bottomrule"]
+    assert lines[6].startswith("=x,\\% & better & 1 & 3.")
+    assert f" & $-${abs(difference):.4f} & " in lines[6]
+    assert lines[7].startswith("-2+a\\_b & baseline & 2 & 3.")
+    assert all(line.count(" & ") == len(head) - 1 for line in lines[6:-2])
 
 
 def test_page_on_a_phone_in_the_dark_does_not_scroll_sideways(contest):

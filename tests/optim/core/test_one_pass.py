@@ -1,6 +1,7 @@
 """The base of the project's own optimizers: batches, and the two ways to run an update."""
 
 import copy
+import functools
 import importlib
 import pkgutil
 import subprocess
@@ -51,8 +52,7 @@ def steps(optimizer, named, count=4):
     return named
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_compiled_and_plain_are_one_function(name):
+def compares_compiled_with_plain(name):
     results = []
     for compiled in (True, False):
         named = big()
@@ -67,6 +67,34 @@ def test_compiled_and_plain_are_one_function(name):
         assert after == graphs, "compiled after the warm-up, or again for another lr"
     for key, p in results[0].items():
         assert torch.allclose(p, results[1][key], rtol=1e-12, atol=1e-14), key
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_traced_and_plain_are_one_function(name, monkeypatch):
+    """As compiled, but what torch.compile has traced runs as it is: no kernel is made of it."""
+    compile = torch.compile
+
+    def traces(function, backend, options, **others):
+        own = backend if callable(backend) else "eager"
+        return compile(function, backend=own, options=options if own is backend else {}, **others)
+
+    monkeypatch.setattr(torch, "compile", traces)
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
+    uncached = functools.cache(one_pass.compiled_update.__wrapped__)
+    monkeypatch.setattr(one_pass, "compiled_update", uncached)
+    compares_compiled_with_plain(name)
+    assert uncached.cache_info().currsize
+
+
+# One update of each form: one pass over rows, two passes, sums over all tensors, whole tensors.
+FORMS = ("lion", "lamb", "prodigy", "adam_mini")
+
+
+@pytest.mark.parametrize(
+    "name", [x if x in FORMS else pytest.param(x, marks=pytest.mark.slow) for x in OWN]
+)
+def test_compiled_and_plain_are_one_function(name):
+    compares_compiled_with_plain(name)
 
 
 @pytest.mark.parametrize("name", ["lion", "lamb"])
@@ -209,7 +237,9 @@ def test_tensors_of_a_shape_go_together_and_give_the_bits_of_one_by_one(monkeypa
     assert same_bits(*results)
 
 
-@pytest.mark.parametrize("name", ["lamb", "cautious_adamw", "cautious_lion"])
+@pytest.mark.parametrize(
+    "name", ["lamb", "cautious_adamw", pytest.param("cautious_lion", marks=pytest.mark.slow)]
+)
 def test_two_passes_compute_the_update_once(name):
     """With another loop over the tensor, its update would go through a temporary of that size."""
     p = torch.nn.Parameter(torch.randn(300, 1024))
