@@ -35,6 +35,7 @@ from record.hardware import multiplies_bfloat16
 # Time-out of a collective, in units of launch.timeout_seconds. Heartbeat notices silent ranks, so
 # this one is for ranks that live but hang. A checkpoint that they wait for must be faster.
 COLLECTIVE_TIMEOUTS = 20
+RANK_0_PRINTS = 10.0  # s that the other ranks of a node give it to print an error
 
 
 class LostPeerError(RuntimeError):
@@ -346,5 +347,5 @@ def run_main(work: Callable[[], int], user_errors: tuple[type[Exception], ...]) 
     except caught as error:
         print_once(f"error: {error}", error=True)
         if int(os.environ.get("LOCAL_RANK", 0)):
-            time.sleep(10)  # torchrun ends all ranks at the first failure: rank 0 prints first
+            time.sleep(RANK_0_PRINTS)  # torchrun ends all ranks at the first failure
         return 2

@@ -89,6 +89,9 @@ def _run(words: list[str], environment: dict[str, str], output: Connection, log:
     os.environ.clear()
     os.environ.update(environment)
     sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    from launch import process
+
+    process.RANK_0_PRINTS = 0.5  # no torchrun is here that would end the other ranks
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
