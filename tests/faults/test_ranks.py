@@ -33,11 +33,11 @@ def worker(launcher, rank):
 
 
 def test_a_killed_rank_is_named_and_the_run_goes_on_as_often_as_allowed(shards, tmp_path, host):
-    length = ["--train.total_steps", "200", "--eval.every", "200", "--checkpoint.every", "10"]
+    length = ["--train.total_steps", "120", "--eval.every", "120", "--checkpoint.every", "10"]
     runs = tmp_path / "killed"
     arguments = command(shards, runs) + length
     process = launched("--nproc", "2", "--max-restarts", "1", *arguments)
-    for rank, at in ((1, 25), (0, 80)):
+    for rank, at in ((1, 15), (0, 45)):
         wait_until(lambda at=at: steps_logged(runs) > at)
         before, (first, second) = steps_logged(runs), sorted(children(process.pid))
         began = time.monotonic()

@@ -5,16 +5,20 @@ import json
 import pytest
 
 from optim import OPTIMIZERS
-from tests.jobs import finish, ranks
+from tests.jobs import finish, once, ranks
+
+
+def train_all(folder):
+    """The results of distributed_job.py, with two processes over gloo."""
+    file = str(folder / "found.json")
+    for rank in ranks(["tests.optim.distributed_job", file], 2, program="-m"):
+        finish(rank)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """The results of distributed_job.py, with two processes over gloo."""
-    file = tmp_path_factory.mktemp("ddp") / "found.json"
-    for rank in ranks(["tests.optim.distributed_job", str(file)], 2, program="-m"):
-        finish(rank)
-    return json.loads(file.read_text())
+    """By name of an optimizer, the hash of the weights on each rank."""
+    return json.loads((once(tmp_path_factory, "ddp", train_all) / "found.json").read_text())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
