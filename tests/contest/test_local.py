@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import sys
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from contest.watch import Lines, duration, table
 from record import history
 from record.runlog import read_metrics, read_record, read_summary
 from tests.contest import tiny
-from tests.jobs import assert_same, end_of, wait_until
+from tests.jobs import assert_same, end_of, once, wait_until
 from train_gpt2 import main as train
 
 TWO = {"cosine": {}, "wsd": {"schedule.name": "wsd"}}
@@ -84,6 +85,15 @@ def test_failed_run_is_written_down_and_stops_no_other(shards, tmp_path, monkeyp
 
 @pytest.fixture(scope="module")
 def disturbed(shards, tmp_path_factory):
+    """What was seen of a contest that was disturbed, once for all workers."""
+
+    def make(folder):
+        (folder / "seen").write_bytes(pickle.dumps(disturb(shards, folder)))
+
+    return pickle.loads((once(tmp_path_factory, "disturbed", make) / "seen").read_bytes())
+
+
+def disturb(shards, folder):
     """A contest of two runs, disturbed in every way until it is done; what was seen meanwhile.
 
     1. A second planner comes while the first one lives. 2. The first is killed, and the next one
@@ -92,11 +102,8 @@ def disturbed(shards, tmp_path_factory):
 
     The runs are frozen while this happens, so that they do not end before.
     """
-    folder = tmp_path_factory.mktemp("disturbed")
-    path, out = (
-        tiny.write(folder / "c.toml", shards, TWO, seeds=[1], settings=LONG),
-        folder / "runs",
-    )
+    path = tiny.write(folder / "c.toml", shards, TWO, seeds=[1], settings=LONG)
+    out = folder / "runs"
     seen = SimpleNamespace(home=out / "tiny", calm=folder / "calm")
     first = tiny.Planner(path, out)
     seen.killed, seen.other = runs = tiny.jobs(path, out)
