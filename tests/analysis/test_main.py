@@ -35,7 +35,7 @@ def test_every_checkpoint_is_measured_on_the_text_that_the_run_was_evaluated_on(
     assert main(["sharpness", f"{run}@all", *ON_CPU, *LOSS_ALONE, "--split", "val"]) == 0
     found = sharpness.read(run)
     losses = {x["step"]: x["val/loss"] for x in read_metrics(run) if "val/loss" in x}
-    assert [x.step for x in found] == [4, 8, 12]
+    assert [(x.step, x.only_loss) for x in found] == [(4, True), (8, True), (12, True)]
     assert [x.loss for x in found] == pytest.approx([losses[x.step] for x in found], abs=1e-5)
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "sharpness.json")
 
@@ -45,7 +45,7 @@ def test_all_measures_of_one_checkpoint(runs, capsys):
     words = ["--tokens", "100", "--draws", "2", "--passes", "3", "--device", "cpu"]
     assert main(["sharpness", f"{run}@4", *words]) == 0
     (found,) = sharpness.read(run)
-    assert (found.tokens, found.split) == (96, "train")
+    assert (found.tokens, found.split, found.only_loss) == (96, "train", False)
     assert found.eigenvalues[0] > 0
     assert found.trace_error > 0
     assert found.neighbourhoods[0].all_directions > found.neighbourhoods[1].all_directions > 0
