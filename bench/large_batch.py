@@ -128,29 +128,36 @@ def by_batch(study: Study) -> str:
     return markdown(["", *compared.values()], table)
 
 
-def figure(study: Study, path: Path) -> None:
-    """Every measure over the loss on the same training text; a column for each optimizer."""
+def figure(study: Study, out: Path) -> None:
+    """Every measure over the loss on the same training text; a column for each optimizer.
+
+    Raises:
+        ReportError: nothing was measured.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     every = [run for runs in arms(study).values() for run in runs]
-    paths = {run.source: [x for x in run.sharpness if not x.only_loss] for run in every}
-    runs = [run for run in every if paths[run.source]]
+    found = [(run, [x for x in run.sharpness if not x.only_loss]) for run in every]
+    paths = [(run, path) for run, path in found if path]
+    if not paths:
+        raise ReportError(f"{study.name}: no sharpness was measured; see --help")
+    runs = [run for run, _ in paths]
     columns = list(dict.fromkeys(optimizer_words(run.config) for run in runs))
     kinds = sorted({(batch(run), run.total_steps) for run in runs})
     with mpl.rc_context({"svg.hashsalt": "large_batch", "svg.fonttype": "none", "font.size": 9}):
         fig = plt.figure(figsize=(10, 7), layout="constrained")
         axes = fig.subplots(len(NAMES), len(columns), sharex=True, sharey="row", squeeze=False)
-        for run in runs:
+        for run, path in paths:
             kind = batch(run), run.total_steps
             label = f"{kind[0]:,} tokens, {kind[1]:,} updates" if run.seed == runs[0].seed else None
             style = {"color": COLOURS[kinds.index(kind)], "label": label, "ms": 3, "lw": 1}
             column = axes[:, columns.index(optimizer_words(run.config))]
-            losses = [x.loss for x in paths[run.source]]
+            losses = [x.loss for x in path]
             for axis, name in zip(column, NAMES, strict=True):
-                axis.plot(losses, [MEASURES[name](x) for x in paths[run.source]], "o-", **style)
+                axis.plot(losses, [MEASURES[name](x) for x in path], "o-", **style)
         for axis, name in zip(axes[0], columns, strict=True):
             axis.set_title(name)
         for axis, name in zip(axes[:, 0], NAMES.values(), strict=True):
@@ -159,7 +166,7 @@ def figure(study: Study, path: Path) -> None:
             axis.spines[["top", "right"]].set_visible(False)
         fig.supxlabel("loss, nats per token: training goes to the left")
         axes[0][-1].legend(frameon=False)
-        fig.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        fig.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
         plt.close(fig)
 
 
@@ -174,10 +181,10 @@ def main() -> None:
             print(overview(read([contest])), end="\n\n")
         study = read(options.contests)
         print(by_batch(study))
+        if options.out:
+            figure(study, options.out)
     except ReportError as error:
         parser.error(str(error))
-    if options.out:
-        figure(study, options.out)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.large_batch import against_smaller, by_batch, overview
-from tests.report.studies import a_run, a_study
+from bench.large_batch import NAMES, against_smaller, by_batch, figure, overview
+from tests.report.studies import a_run, a_study, measured, only_loss
 
 TOKENS = 512 * 80
 
@@ -58,3 +58,15 @@ def test_tables_have_the_differences_and_verdicts():
     assert rivals["sgd-x4"]["against"] == "adamw-x4"
     assert float(rivals["sgd-x4"]["difference"].split()[0]) == pytest.approx(0.8, abs=0.01)
     assert (rivals["sgd-x4"]["batch"], rivals["sgd-x4"]["updates"]) == ("2,048", "20")
+
+
+def test_the_figure_has_a_column_for_each_optimizer_and_a_colour_for_each_batch(tmp_path):
+    plain = study()
+    paths = {1: (measured(10), measured(20)), 2: (measured(20), only_loss(20, 2.0))}
+    runs = [replace(run, sharpness=paths.get(run.seed, ())) for run in plain.runs]
+    figure(replace(plain, runs=runs), tmp_path / "out.svg")
+    drawn = (tmp_path / "out.svg").read_text()
+    for words in ("adamw", "sgd", *NAMES.values()):
+        assert drawn.count(f">{words}</text>") == 1, words
+    for kind in ("512 tokens, 80 updates", "2,048 tokens, 20 updates", "2,048 tokens, 80 updates"):
+        assert drawn.count(f">{kind}</text>") == 1, kind

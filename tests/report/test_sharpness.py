@@ -5,27 +5,10 @@ from dataclasses import replace
 import pytest
 
 from record.runlog import RecordError
-from record.sharpness import Neighbourhood, Preconditioned, Sharpness, add, read
+from record.sharpness import add, read
 from report.drawing import styles
 from report.sharpness import figures, section, with_last
-from tests.report.studies import BASE, a_study, rows
-
-
-def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0, passes=20, tokens=8192):
-    return Sharpness(
-        step=step, checkpoint="c", split="train", tokens=tokens, text=text, rescaled=rescaled,
-        loss=loss, eigenvalues=(40.0,), trace=500.0, trace_error=12.0,
-        preconditioned=Preconditioned(eigenvalue=9000.0, lr=1e-3, limit=38.0),
-        not_preconditioned=None, dimensions=100, adaptive=0.02, rho=5e-3, draws=10, passes=passes,
-        neighbourhoods=(Neighbourhood(epsilon=1e-3, all_directions=keskar, subspace=0.1),),
-        seed=0, device="cpu", torch="2", seconds=1.0)  # fmt: skip
-
-
-def only_loss(step, loss, *, text="long", tokens=65536):
-    """What `--eigenvalues 0 --draws 0 --passes 0` leaves."""
-    bare = {"eigenvalues": (), "trace": None, "trace_error": None, "preconditioned": None}
-    bare |= {"neighbourhoods": (), "adaptive": None, "draws": 0}
-    return measured(step, text=text, tokens=tokens, passes=0, loss=loss).model_copy(update=bare)
+from tests.report.studies import BASE, a_study, measured, only_loss, rows
 
 
 @pytest.fixture
