@@ -10,7 +10,7 @@ It prints Markdown. A table for each contest has its arms with their verdicts. T
 each optimizer's batches against its smallest of as many tokens, or else of as many updates, by
 test loss, gap and sharpness, with 95 % intervals that hold jointly in a column. The figure has
 every measure of sharpness over the loss, from checkpoint to checkpoint, a column for each optimizer
-(Keskar et al., arXiv:1609.04836, figure 4, with their measure in the first row).
+(Keskar et al., arXiv:1609.04836, with their measure in the first row).
 """
 
 from __future__ import annotations
