@@ -5,9 +5,9 @@
     <!-- end of report -->
 
 A mark names a contest's folder (relative to the current one) and the sections wanted, by their ids;
-or `transfer FOLDER FOLDER`, `claims FILE.toml`, `choices FOLDER...`. Text outside the marks is the
-author's. A contest without a folder is not run yet, and the page says so. Exit codes: 0 written,
-2 user error, reported in one line.
+or `transfer FOLDER FOLDER`, `claims FILE.toml`, `choices FOLDER...`, `batches FOLDER...`. Text
+outside the marks is the author's. A contest without a folder is not run yet, and the page says so.
+Exit codes: 0 written, 2 user error, reported in one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from report import choices, claims, transfer
+from report import batches, choices, claims, transfer
 from report.published import published
 from report.run import ReportError
 from report.sections import Section, escaped, markdown_body
@@ -88,6 +88,7 @@ KINDS = {
     "transfer": _Kind(lambda paths: transfer.section(*paths), 2, "two contests"),
     "claims": _Kind(lambda paths: claims.section(Path(*paths)), 1, "one file"),
     "choices": _Kind(choices.section, 0),
+    "batches": _Kind(batches.section, 0),
 }
 
 

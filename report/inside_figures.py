@@ -6,6 +6,7 @@ Its curves by role are in metrics.jsonl, and drawn as all others (report/figures
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,22 @@ def _rows(measured: Measured, column: str) -> tuple[list[str], list[float], NDAr
             if np.isfinite(some).any():
                 table[row, k] = np.nanmedian(some)
     return list(places), [float(measured.steps[piece].mean()) for piece in pieces], table.round(3)
+
+
+def with_noise_scale(study: Study) -> Study:
+    """Adds noise_scale to the summaries of runs that measured it: tokens, at the end.
+
+    It is the median of the last tenth of the recorded values, which are ratios of moving averages.
+    """
+    runs = []
+    for run in study.runs:
+        known = run.train.get("inside/noise_scale", np.array([]))
+        known = known[np.isfinite(known)]
+        if len(known):
+            end = float(np.median(known[-max(1, len(known) // 10) :]))
+            run = replace(run, summary=run.summary | {"noise_scale": end})
+        runs.append(run)
+    return replace(study, runs=runs)
 
 
 def batches(study: Study) -> list[int]:

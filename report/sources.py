@@ -26,6 +26,7 @@ from record.runlog import RecordError
 from report import history, results
 from report.arms import unequal, with_arms
 from report.folders import RUN_FILES, Place, holds_run, read_object, read_run
+from report.inside_figures import with_noise_scale
 from report.run import WANDB_PREFIX, ReportError, Run
 from report.seconds import with_shared
 from report.sharpness import with_last
@@ -84,7 +85,8 @@ def read(paths: Sequence[str], baseline: str | None = None) -> Study:
     study = studies[0] if len(studies) == 1 else merge(studies)
     problems = [*(problem for part in parts for problem in part.problems), *study.problems]
     study = without_copies(replace(study, problems=problems))
-    study = with_last(by_length(replace(study, runs=with_shared(study.runs))))
+    study = by_length(replace(study, runs=with_shared(study.runs)))
+    study = with_noise_scale(with_last(study))
     if baseline is not None:
         return replace(study, baseline=_arm_of(study, baseline))
     return study if contests else _with_first_baseline(study, choice=len(paths) == 1)

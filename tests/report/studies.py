@@ -63,6 +63,28 @@ def only_loss(step, loss, *, text="long", tokens=65536):
     return measured(step, text=text, tokens=tokens, passes=0, loss=loss).model_copy(update=bare)
 
 
+def two_batches():
+    """Two optimizers at batches of 512 and 2,048, equal tokens; sgd-long: the updates of sgd-x1."""
+    runs, offsets = [], {"adamw-x1": 0.0, "adamw-x4": 0.1, "sgd-x1": 0.3, "sgd-x4": 0.9}
+    for arm, offset in (offsets | {"sgd-long": -0.2}).items():
+        size = 512 if arm.endswith("x1") else 2048
+        steps = 80 if arm == "sgd-long" else 40_960 // size
+        for seed in (1, 2, 3):
+            run = a_run(arm, seed, 3.0, steps=steps)
+            tables = {"optimizer": {"name": arm.partition("-")[0], "lr": 1e-3}}
+            tables["train"] = run.config["train"] | {"batch_tokens": size}
+            test = 2 + offset + seed / 100 + offset * seed / 1000
+            ends = {"final_test_loss": test, "train_test_gap": 0.1 + offset * seed / 10}
+            ends |= {"tokens": size * steps, "steps": steps}
+            runs.append(replace(run, config=run.config | tables, summary=run.summary | ends))
+    declared = {run.arm: ("train.total_steps", "train.batch_tokens") for run in runs}
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    against = {"sgd-x4": "adamw-x4"}
+    return replace(
+        a_study({"adamw-x1": {}}), runs=runs, arms=arms, declared=declared, against=against
+    )
+
+
 BASE = {1: 3.300, 2: 3.310, 3: 3.290}
 FIVE = {
     "base": BASE,
