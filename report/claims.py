@@ -20,10 +20,10 @@ from report.leaderboard import Row
 from report.published import published
 from report.run import ReportError
 from report.sections import Section, Table
-from report.speedups import Speedup, shown
+from report.speedups import shown
 
 Verdict = Literal["agrees", "disagrees", "undecided"]
-Ask = Literal["better", "as good", "first", "speedup", "grows", "faster update"]
+Ask = Literal["better", "as good", "first", "speedup", "faster update"]
 NOT_RUN = "not run yet"
 
 
@@ -121,23 +121,13 @@ def _speedup(claim: Claim, arm: str) -> _Answer:
     found = horizons(study).get(arm)
     if found is None:
         raise ReportError(f"{claim.contest}: {arm} has no speed-up over horizons")
-    if claim.ask == "grows":
-        return _above(found.per_doubling, 1.0, "per doubling of the tokens")
     known = {d: s for d, s in found.speedups.items() if s.low is not None}
     if not known:
         return _Answer("undecided", found.why or "outside the arm's lengths")
     last = max(known)
-    return _above(known[last], claim.factor or 1.0, f"at {last:,} tokens")
-
-
-def _above(speedup: Speedup | None, limit: float, where: str) -> _Answer:
-    """Whether an interval lies above a limit."""
-    if speedup is None or speedup.low is None or speedup.high is None:
-        return _Answer("undecided", "not known")
-    verdict: Verdict = (
-        "agrees" if speedup.low >= limit else "disagrees" if speedup.high < limit else "undecided"
-    )
-    return _Answer(verdict, f"{shown(speedup)} {where}")
+    low, high, limit = known[last].low or 0.0, known[last].high or 0.0, claim.factor or 0.0
+    verdict: Verdict = "agrees" if low >= limit else "disagrees" if high < limit else "undecided"
+    return _Answer(verdict, f"{shown(known[last])} at {last:,} tokens")
 
 
 def _faster(claim: Claim, arm: str) -> _Answer:
@@ -173,10 +163,7 @@ ASKS: dict[Ask, _Question] = {
     "first": _Question(
         _first, "the k arms named have no rank above k", "one of them has no rank up to k"
     ),
-    "speedup": _Question(
-        _speedup, "the interval reaches down to the factor at most", "is below it"
-    ),
-    "grows": _Question(_speedup, "the interval per doubling is above 1", "it is below 1"),
+    "speedup": _Question(_speedup, "the interval is at or above the factor", "it is below"),
     "faster update": _Question(_faster, "every round was faster", "every round was slower"),
 }
 
