@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from report.study import Study
 
 NOISY_POINTS = 200  # of a curve with a band: the line is a mean that the eye can follow
 FEW_POINTS = 40  # of a curve: so many are marked one by one
+MANY = "Lines: means over seeds; bands of more than 20 arms would hide each other. Double-click "
+MANY += "shows everything."
 
 Look = Mapping[str, Style]  # by arm
 
@@ -249,10 +251,17 @@ OTHER_CURVES = (
 )
 
 
+def _readable(curve: _Curve, arms: int) -> _Curve:
+    """The figure without bands where they would hide each other."""
+    many = curve.band and arms > drawing.MOST_LABELS
+    return replace(curve, band=False, note=MANY) if many else curve
+
+
 def _curve(curve: _Curve, study: Study, look: Look) -> Figure | None:
     """One column for all arms."""
     arms = series.shown_runs(study)
     most = series.pieces(len(arms))
+    curve = _readable(curve, len(arms))
     if curve.band:
         most = min(most, NOISY_POINTS)
     found = {arm: series.buckets(runs, curve.column, most) for arm, runs in arms.items()}
@@ -281,13 +290,14 @@ def _val_loss(study: Study, judgement: Judgement, look: Look) -> Figure | None:
     if not shown:
         return None
     plot = drawing.new(yaxis={"title": VAL_LOSS.axis})
-    tops = []
+    curve, tops = _readable(VAL_LOSS, len(shown)), []
     for arm, points in shown.items():
         count = len(points.steps)
-        drawing.curve(plot, look[arm], points, points.low, marked=count <= FEW_POINTS)
+        low = points.low if curve.band else None
+        drawing.curve(plot, look[arm], points, low, marked=count <= FEW_POINTS)
         tops.append(points.mean[min(count - 1, max(1, count // 10))])
     bottoms = [points.low.min() for points in shown.values()]
-    note, said = _steps(plot, shown, look, tops, bottoms, VAL_LOSS)
+    note, said = _steps(plot, shown, look, tops, bottoms, curve)
     if judgement.target is not None:
         drawing.level(plot, judgement.target)
         note += f" Dotted: the target, {loss(judgement.target)}."

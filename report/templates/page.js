@@ -13,15 +13,19 @@
   let axis = "steps";
   root.classList.add("scripted");
 
+  // What is packed: gzip in base64.
+  const unpack = (element) => {
+    const bytes = Uint8Array.from(atob(element.textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  };
+
   // plotly.js, unpacked when the first figure needs it.
   let unpacked = null;
   const plotly = () => {
     unpacked = unpacked || (async () => {
-      const packed = atob(document.getElementById("plotly").textContent);
-      const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
       const script = document.createElement("script");
-      script.textContent = await new Response(stream).text();
+      script.textContent = await unpack(document.getElementById("plotly"));
       document.head.append(script);
     })();
     return unpacked;
@@ -74,7 +78,7 @@
     if (figure.begun) return;
     figure.begun = true;
     await plotly();
-    const spec = JSON.parse(figure.querySelector("script").textContent);
+    const spec = JSON.parse(await unpack(figure.querySelector("script")));
     spec.layout.autosize = true;
     if (touch) spec.layout.dragmode = false; // a finger scrolls the page
     if (figure.clientWidth < NARROW && spec.layout.annotations) {

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from report.drawing import BASELINE_COLOUR, COLOURS, _apart, styles
+from report.figures import figures
+from report.judgement import judge
 from report.page import TEMPLATES
 from report.series import Points, coinciding
 from tests.report.studies import BASE, a_study
@@ -64,3 +66,12 @@ def test_curves_that_lie_on_top_of_each_other_are_named():
     assert coinciding(curves, height=2.0) == [["a", "b"]]
     assert coinciding(curves, height=30.0) == [["a", "b", "c"]]
     assert coinciding({"a": curves["a"], "short": points([3, 2])}, height=30.0) == []
+
+
+@pytest.mark.parametrize(("arms", "bands"), [(20, True), (21, False)])
+def test_bands_of_more_arms_than_can_be_told_apart_are_left_out(arms, bands):
+    study = a_study({f"arm{i}": {s: x + i / 100 for s, x in BASE.items()} for i in range(arms)})
+    (figure,) = (f for f in figures(study, judge(study)) if f.id == "val_loss")
+    assert any(trace.fill for trace in figure.plot.data) == bands
+    assert ("bands of more than 20 arms" in figure.note) != bands
+    assert len({trace.meta["arm"] for trace in figure.plot.data if trace.meta}) == arms

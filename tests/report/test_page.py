@@ -142,7 +142,6 @@ def test_everything_from_files_is_escaped(tmp_path):
     text = page(study, judgement, sections(study, judgement, "x"))
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
-    assert "\\u003cscript" in text
     _, first, *_ = csv.reader(io.StringIO(results(study)))
     assert first[2] == f"'{FORMULA}"
     assert escaped(NASTY) == '\\<script\\>alert("x")\\</script\\>\\|=1+1'
