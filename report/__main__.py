@@ -1,4 +1,4 @@
-"""`python -m report PATH...`: judge runs, and write report.md, results.csv and report.html.
+"""`python -m report PATH...`: judge runs; write report.md, results.csv, report.html, forest.svg.
 
     python -m report runs/schedules                     # a contest's folder: baseline from its plan
     python -m report runs --baseline adamw-cosine       # any folder of runs

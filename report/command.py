@@ -9,7 +9,7 @@ from pathlib import Path
 
 from report.formats import interval, loss, metric_words, short, signed
 from report.judgement import Judgement, judge
-from report.page import page
+from report.page import PICTURE, page, picture
 from report.results import RESULTS, keep, results
 from report.run import WANDB_PREFIX, ReportError
 from report.sections import markdown
@@ -83,14 +83,16 @@ def summary(judgement: Judgement) -> list[str]:
 
 
 def _write(study: Study, judgement: Judgement, folder: Path, command: str) -> list[Path]:
-    """Write the three files; returns their paths. command: what the user typed."""
+    """Write the files; returns their paths. command: what the user typed."""
     shown = sections(study, judgement, command)
     texts = {
         "report.md": markdown(judgement, shown),
         RESULTS: results(study),
         "report.html": page(study, judgement, shown),
+        PICTURE: picture(judgement),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    return [folder / name for name in texts]
+    found = {folder / name: text for name, text in texts.items() if text is not None}
+    for path, text in found.items():
+        write_atomically(path, text)
+    return list(found)

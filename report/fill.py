@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from report import batches, choices, claims, transfer
+from report.page import PICTURE
 from report.published import published
 from report.run import ReportError
 from report.sections import Section, escaped, markdown_body
@@ -99,6 +100,7 @@ def _sections(folder: str, wanted: Sequence[str]) -> str:
     study, judgement = published(folder)
     found = {s.id: markdown_body(s) for s in sections(study, judgement, "python -m report.fill")}
     found["headline"] = f"> {escaped(judgement.headline)}"
+    found["picture"] = f"![{escaped(judgement.headline)}]({Path(folder).name}/{PICTURE})"
     if unknown := [name for name in wanted if name not in found]:
         raise ReportError(f"{folder} has no section {unknown[0]!r}; it has {', '.join(found)}")
     return "\n\n".join(found[name] for name in wanted)

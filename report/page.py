@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from report.drawing import styles
@@ -29,22 +29,16 @@ from report.sections import Section
 from report.study import Study
 
 TEMPLATES = Path(__file__).parent / "templates"
+PICTURE = "forest.svg"
 ANSWER = "answer"  # the section that stands below the headline, without a title
 ABOVE_FIGURES = ("leaderboard", "problems")
 
 
 def page(study: Study, judgement: Judgement, sections: Sequence[Section]) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = [(figure, _data(figure.plot)) for figure in figures(study, judgement)]
     below = [section for section in sections if section.id != ANSWER]
-    return environment.get_template("page.html").render(
+    return _template("page.html").render(
         judgement=judgement,
         facts=_facts(study),
         fair_seconds=not any(run.shared for run in study.runs if run.role == "report"),
@@ -58,6 +52,23 @@ def page(study: Study, judgement: Judgement, sections: Sequence[Section]) -> str
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         plotly=_plotly(),
     )
+
+
+def picture(judgement: Judgement) -> str | None:
+    """The forest plot as an SVG file; None if there is no difference."""
+    shown = forest(judgement)
+    return _template("forest.svg").render(forest=shown) if shown else None
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _facts(study: Study) -> list[str]:

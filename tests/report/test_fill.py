@@ -25,6 +25,12 @@ def test_numbers_of_a_page_are_those_of_its_contests(page):
     assert filled(text) == text, f"python -m report.fill docs/results/{page.name}"
 
 
+def test_picture_of_a_page_is_there():
+    text = filled(mark(f"{SMALL} picture"))
+    (_, path) = text.splitlines()[1][:-1].rsplit("](", 1)
+    assert (ROOT / "docs/results" / path).exists()
+
+
 def test_only_what_is_marked_is_written(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"# Mine\n\n{mark(f'{SMALL} headline')}\nold\n")

@@ -2,12 +2,15 @@
 
 import itertools
 import math
+import re
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
 from report.forest import forest
 from report.judgement import judge
+from report.page import picture
 from tests.report.studies import BASE, FIVE, a_study, changed
 
 
@@ -111,3 +114,16 @@ def test_a_best_setting_at_the_edge_of_its_grid_is_part_of_the_verdict():
     assert words["good"] == "better, best at the edge of the grid in optimizer.lr"
     assert f"good {words['good']}, −0.0200" in plot.said
     assert words["bad"] == "worse"
+
+
+def test_picture_is_svg_with_every_arm_its_verdict_and_its_place():
+    study = a_study({**FIVE, "<&": {1: 3.4, 2: 3.41, 3: 3.39}})
+    plot, drawn, _ = lines(study)
+    root = ElementTree.fromstring(picture(judge(study)))
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {*drawn, "better", "worse", "baseline", plot.title} <= {*words}
+    moves = [path.get("transform") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    placed = sorted(float(re.match(r"translate\(([\d.]+)", move)[1]) for move in moves)
+    middles = sorted(340 + 4.8 * line.middle for line in plot.lines if line.middle is not None)
+    assert placed == pytest.approx(middles, abs=0.1)
+    assert picture(judge(a_study({"only": BASE}))) is None

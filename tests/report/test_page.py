@@ -54,7 +54,9 @@ def test_command_writes_three_files_and_says_the_verdict(contest, capsys):
     gap, low, high = (float(word.strip("[],").replace("−", "-")) for word in wsd[3:6])
     assert gap == pytest.approx(float(wsd[1]) - float(cosine[1]), abs=2e-4)
     assert low < gap < high < 0
-    assert {"report.md", "results.csv", "report.html"} <= {p.name for p in contest.iterdir()}
+    assert {"report.md", "results.csv", "report.html", "forest.svg"} <= {
+        p.name for p in contest.iterdir()
+    }
     text = (contest / "report.md").read_text()
     assert re.search(r"\| wsd \| better \| 1 \| 3\.\d{4} \|", text)
     assert "# demo" in text
