@@ -6,7 +6,8 @@
     python -m analysis width configs/quickstart.toml     # a coordinate check, standard and muP
     python -m analysis hellaswag runs/A gpt2             # accuracy on HellaSwag's questions
 
-A run is its folder, FOLDER@STEP or, for sharpness, FOLDER@all. Weights are those that the run's
+A run is its folder, FOLDER@STEP or, for sharpness and
+hellaswag, FOLDER@all. Weights are those that the run's
 evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ctrl-C.
 """
 

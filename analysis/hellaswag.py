@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.progress import bar
-from analysis.trained import trained
+from analysis.trained import each_checkpoint, origin_of, trained
 from data import HellaSwag
 from record.hellaswag import numbers, words
 
@@ -11,11 +11,16 @@ from record.hellaswag import numbers, words
 def answer(sources: list[str], questions: str, device: str) -> None:
     """Print the accuracy of each model, in float32.
 
+    sources: as `trained` takes them, or FOLDER@all. questions: a file, or "hub".
+
     Raises:
         ConfigError: there is no such model; one line.
         DataError: its vocabulary is not GPT-2's, or the questions cannot be read.
         RecordError: a checkpoint is damaged.
     """
+    sources = [each for source in sources for each in each_checkpoint(source)]
+    for source in sources:
+        origin_of(source)  # or refuses, before any is asked
     for source in sources:
         found = trained(source, device)
         shape = found.model.shape

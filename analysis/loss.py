@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from configs import ConfigError
 from train_gpt2 import GPT
 
 
@@ -35,8 +36,14 @@ class Loss:
     ) -> Loss:
         """Cross-entropy of `batch` (sequences, block_size + 1), nats per token; `rows` at a time.
 
-        The model must not be compiled, since a compiled one has no second derivative.
+        Raises:
+            ConfigError: the model is compiled, or wrapped in another way; one line.
         """
+        if not isinstance(model, GPT):
+            raise ConfigError(
+                f"a compiled model ({type(model).__name__}) has no second derivative; give the GPT"
+                " itself, as analysis.trained.trained loads it from a run, compiled or not"
+            )
 
         def mean(chunk: Tensor) -> Tensor:
             chunk = chunk.to(model.wte.weight.device)

@@ -70,7 +70,9 @@ def _checked(source: str, settings: Settings) -> Origin:
     origin = origin_of(source)
     if origin is None:
         what = "is a run without checkpoints" if _is_run(Path(source)) else "is not a run's folder"
-        raise ConfigError(f"{source} {what}; give a run that has some, as runs/NAME or NAME@STEP")
+        raise ConfigError(
+            f"{source} {what}; give a run that has checkpoints, as runs/NAME or NAME@STEP"
+        )
     record.read(origin.folder)
     if not os.access(origin.folder, os.W_OK):
         raise ConfigError(f"{origin.folder} cannot be written; copy the run, and give the copy")

@@ -85,13 +85,15 @@ def origin_of(source: str) -> Origin | None:
     if not (Path(folder) / "checkpoints").is_dir():
         return None
     found = whole = checkpoints.found(Path(folder) / "checkpoints")
+    if not whole:
+        raise _without_checkpoints(folder)
     if step and not re.fullmatch(r"\d+", step):
         raise ConfigError(f"'{source}': after @ should be the step of a checkpoint")
     if step:
         found = [path for path in found if checkpoints.step_of(path) == int(step)]
     if not found:
         steps = [checkpoints.step_of(path) for path in whole]
-        has = ", ".join(f"@{s}" for s in sorted(steps)) or "none"
+        has = ", ".join(f"@{s}" for s in sorted(steps))
         raise ConfigError(f"'{source}' has no such checkpoint; it has {has}")
     path = found[0] if step else checkpoints.newest_whole(Path(folder) / "checkpoints")
     assert path, "there is one"
@@ -122,17 +124,21 @@ def each_checkpoint(source: str) -> list[str]:
         return [source]
     found = checkpoints.found(Path(folder) / "checkpoints")
     if not found:
-        raise ConfigError(f"{folder} has no checkpoints; give the folder of a run that has some")
+        raise _without_checkpoints(folder)
     return [f"{folder}@{step}" for step in sorted({checkpoints.step_of(path) for path in found})]
 
 
 def _published(source: str, device: str) -> Trained:
     if (Path(source) / "config.toml").is_file():
-        raise ConfigError(f"{source} is a run without checkpoints; let it train to one first")
+        raise _without_checkpoints(source)
     folder = huggingface.folder_of(source)
     model = GPT.initialised(huggingface.shape_of(folder), 0)
     model.load_state_dict(huggingface.read(folder))
     return Trained(model.to(device_named(device)).eval(), str(folder))
+
+
+def _without_checkpoints(folder: str) -> ConfigError:
+    return ConfigError(f"{folder} is a run without checkpoints; let it train to one first")
 
 
 def device_named(name: str) -> torch.device:

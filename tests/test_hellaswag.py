@@ -214,7 +214,7 @@ def test_a_finished_run_and_a_folder_of_transformers_are_scored_afterwards(
     theirs.save_pretrained(tmp_path / "hf")
     expected = sum(oracle(lambda ids: theirs(ids).logits)[1]) / 12
     words = ["--questions", str(QUESTIONS), "--device", "cpu"]
-    assert analysis(["hellaswag", str(asked), str(tmp_path / "hf"), *words]) == 0
+    assert analysis(["hellaswag", f"{asked}@all", str(tmp_path / "hf"), *words]) == 0
     first, second = capsys.readouterr().out.splitlines()
     accuracy = read_summary(asked)["final_hellaswag_acc_norm"]
     assert first.startswith(f"{asked} at step 2: HellaSwag {accuracy:.4f} (95 % interval ")

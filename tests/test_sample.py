@@ -97,7 +97,8 @@ def test_export_loads_in_transformers_with_equal_logits(runs, tmp_path, capsys):
         (["{run}", "--prompt", "FILE:/no/such/file"], "No such file"),
         (["{run}@7"], "no such checkpoint; it has @6, @12"),
         (["{run}@x"], "after @ should be the step"),
-        (["{empty}"], "is a run without checkpoints"),
+        (["{empty}"], "is a run without checkpoints; let it train to one first"),
+        (["{begun}"], "is a run without checkpoints; let it train to one first"),
         (["{empty}/.."], "holds no config.json with model.safetensors"),
         (["{run}", "--temperature", "-1"], "temperature should be 0 or more"),
         (["{other}"], "has a vocabulary of 300"),
@@ -111,7 +112,8 @@ def test_a_mistake_is_one_line(runs, shards, tmp_path, capsys, words, said):
         assert main([*command(shards, other), "--model.vocab_size", "300"]) == 0
         other = only_run(other)
     capsys.readouterr()
-    names = {"run": runs["adamw"], "empty": empty, "other": other}
+    (tmp_path / "begun/checkpoints").mkdir(parents=True)
+    names = {"run": runs["adamw"], "empty": empty, "other": other, "begun": tmp_path / "begun"}
     assert sample.main([word.format(**names) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line

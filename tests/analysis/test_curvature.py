@@ -5,10 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.curvature import largest_eigenvalues, trace
 from analysis.loss import Loss
-from configs import Model
+from configs import ConfigError, Model
 from train_gpt2 import GPT
 
 SHAPE = Model(vocab_size=7, block_size=5, n_layer=1, n_head=2, n_embd=4)
@@ -130,3 +131,15 @@ def test_weights_that_are_put_in_place_are_a_copy():
     new += 1
     assert loss.weights.tolist() == [1, 2, 3]
     assert loss.value() == pytest.approx(7)
+
+
+def test_flash_attention_has_a_hessian_too_and_a_compiled_model_is_refused_in_one_line():
+    model, batch = small_gpt()
+    expected = Loss.of(model, batch, 3)
+    direction = torch.randn(expected.weights.shape, generator=torch.Generator().manual_seed(5))
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # which has no second derivative
+        found = Loss.of(model, batch, 3).product(direction)
+    assert torch.equal(found, expected.product(direction))
+    with pytest.raises(ConfigError, match="has no second derivative; give the GPT itself") as it:
+        Loss.of(torch.compile(model), batch, 3)
+    assert "\n" not in str(it.value)

@@ -121,9 +121,9 @@ def only_data(run):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sharpness", "{empty}"], "is a run without checkpoints; give a run that has some"),
-        (["sharpness", "{empty}/.."], "is not a run's folder; give a run that has some"),
-        (["sharpness", "{empty}@all"], "has no checkpoints"),
+        (["sharpness", "{empty}"], "is a run without checkpoints; give a run that has checkpoints"),
+        (["sharpness", "{empty}/.."], "is not a run's folder; give a run that has checkpoints"),
+        (["sharpness", "{empty}@all"], "is a run without checkpoints"),
         (["sharpness", "{published}"], "is not a run's folder"),
         (["sharpness", "{run}@7"], "no such checkpoint; it has @4, @8, @12"),
         (["sharpness", "{run}", "--tokens", "31"], "less than one sequence of 32"),
@@ -131,6 +131,9 @@ def only_data(run):
         (["line", "{run}", "{other}"], "different shapes (vocab_size 256 and 300)"),
         (["line", "{published}", "{published}"], "published weights come without data"),
         (["line", "{run}", "{empty}"], "is a run without checkpoints"),
+        (["hellaswag", "{empty}"], "is a run without checkpoints"),
+        (["hellaswag", "{run}", "{run}@7"], "no such checkpoint; it has @4, @8, @12"),
+        (["hellaswag", "{run}"], "needs GPT-2's vocabulary, 50257 tokens; this model has 256"),
         (["plane", "{run}", "{run}"], "1 or 3 models, not 2"),
         (["plane", "{run}", "{run}", "{run}@4"], "lie on one line"),
         (["line", "{run}", "{run}", "--device", "cuda"], "no GPU is visible"),
