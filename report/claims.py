@@ -16,11 +16,13 @@ from pydantic import ValidationError, model_validator
 from configs.validation import Strict
 from report.formats import interval, ranks, signed
 from report.horizons import horizons
+from report.judgement import Judgement
 from report.leaderboard import Row
 from report.published import published
 from report.run import ReportError
 from report.sections import Section, Table
 from report.speedups import shown
+from report.study import Study
 
 Verdict = Literal["agrees", "disagrees", "undecided"]
 Ask = Literal["better", "as good", "first", "speedup", "faster update"]
@@ -87,7 +89,9 @@ def _answer(claim: Claim) -> tuple[str, str]:
     said = "; ".join(f"{arm} {a.numbers}" for arm, a in found.items())
     verdicts = {a.verdict for a in found.values()}
     order: tuple[Verdict, ...] = ("disagrees", "undecided", "agrees")  # all arms have to agree
-    return said, next(v for v in order if v in verdicts)
+    provisional = published(claim.contest)[1].provisional
+    verdict = next(v for v in order if v in verdicts)
+    return said, f"{verdict} (provisional)" if provisional else verdict
 
 
 def _difference(claim: Claim, arm: str) -> _Answer:
@@ -117,7 +121,7 @@ def _first(claim: Claim, arm: str) -> _Answer:
 
 def _speedup(claim: Claim, arm: str) -> _Answer:
     """At the longest of the baseline's lengths at which it is known."""
-    study, _ = published(claim.contest, claim.against)
+    study, _ = _judged(claim)
     found = horizons(study).get(arm)
     if found is None:
         raise ReportError(f"{claim.contest}: {arm} has no speed-up over horizons")
@@ -144,11 +148,19 @@ def _faster(claim: Claim, arm: str) -> _Answer:
 
 def _row(claim: Claim, arm: str) -> Row:
     """The arm's row, compared with `against` if the claim names one."""
-    _, judgement = published(claim.contest, claim.against)
+    _, judgement = _judged(claim)
     found = {row.arm: row for row in judgement.rows}
     if arm not in found:
         raise ReportError(f"{claim.contest} has no arm {arm!r}; it has {', '.join(found)}")
     return found[arm]
+
+
+def _judged(claim: Claim) -> tuple[Study, Judgement]:
+    """The contest, all of whose arms are compared with `against` if the claim names one."""
+    study, judgement = published(claim.contest)
+    if claim.against in (None, study.baseline) and not study.against:
+        return study, judgement
+    return published(claim.contest, claim.against)
 
 
 class _Question(NamedTuple):

@@ -82,6 +82,12 @@ def test_faster_updates_are_faster_in_every_round(verdict, times, expected):
     assert verdict(data, ask="faster update", arms=("good",), against="base") == expected
 
 
+def test_verdict_is_provisional_until_every_planned_run_has_ended(verdict):
+    data = a_study(FIVE, pending=1)
+    said = verdict(data, ask="better", arms=("good",), against="base")
+    assert said == "agrees (provisional)"
+
+
 def test_claims_without_a_contest_are_not_run_yet(verdict):
     said = verdict(a_study(FIVE), ask="first", arms=("good",), contest="docs/results/nowhere")
     assert said == "not run yet"
