@@ -3,6 +3,7 @@
     python -m report runs/schedules                     # a contest's folder: baseline from its plan
     python -m report runs --baseline adamw-cosine       # any folder of runs
     python -m report wandb:lab/gpt2-optimizer-bench/schedules --baseline cosine
+    python -m report docs/results/schedules_small --out again   # a published contest: a table
 
 Reading disturbs no run: it works while others still train. Exit codes: 0 written, 2 user error,
 reported in one line.
@@ -32,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m report", allow_abbrev=False, description=(__doc__ or "").split("\n")[0]
     )
-    where = "folder of runs, or wandb:ENTITY/PROJECT[/GROUP]"
+    where = "folder of runs or of a published contest, results.csv, or wandb:ENTITY/PROJECT[/GROUP]"
     p.add_argument("paths", nargs="+", metavar="PATH", help=where)
     base = "what the others are compared with: an arm, or a run of it, by its name or folder"
     p.add_argument("--baseline", metavar="ARM", help=base)

@@ -27,6 +27,7 @@ CURVE = "val_curve"  # of a reporting run: "step:loss" of each evaluation, with 
 LAST = (CURVE, "weights_hash", "batches_hash", "source", "problems")
 NEEDED = ("arm", "role", "seed")  # to read it; whatever else is absent is not known
 TABLES = ("model", "optimizer", "schedule", "train")  # of a run's configuration
+BETWEEN = " | "  # between problems, which have semicolons of their own
 FORMULA = tuple("=+-@\t\r")  # a spreadsheet takes text that begins so for a formula
 
 
@@ -121,7 +122,7 @@ def _run(file: Path, number: int, row: Mapping[str, str]) -> Run:
         },
         facts={},
         status=status,
-        problems=tuple(problems.split("; ")) if problems else (),
+        problems=tuple(problems.split(BETWEEN)) if problems else (),
         planned=True,
     )
 
@@ -161,7 +162,7 @@ def _origin(run: Run) -> list[Any]:
     if run.role == "report" and "val/loss" in run.val:
         pairs = zip(run.val["step"].tolist(), run.val["val/loss"].tolist(), strict=True)
         curve = " ".join(f"{step:.0f}:{loss!r}" for step, loss in pairs)
-    return [curve, *hashes, run.source, "; ".join(run.problems)]
+    return [curve, *hashes, run.source, BETWEEN.join(run.problems)]
 
 
 def _safe(value: Any) -> Any:

@@ -158,7 +158,8 @@ def _read_folder(path: str) -> _Part:
         return _read_table(table)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise ReportError(f"{path} {what}; give a folder of runs, or wandb:ENTITY/PROJECT")
+        valid = "a folder of runs, a results.csv, or wandb:ENTITY/PROJECT"
+        raise ReportError(f"{path} {what}; give {valid}")
     homes = [
         _Home(folder, found, _contest_file(PlanFile, folder, problems))
         for folder, found in sorted(_search(root, problems).items())

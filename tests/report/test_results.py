@@ -19,13 +19,15 @@ from tests.report.contest_folder import configuration, curve, folder_of, write_c
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A contest with tuning, of whose 12 reporting runs one diverged and one is missing."""
+    """A contest with tuning, of whose 12 reporting runs one diverged and one was killed."""
     home = write_contest(
         tmp_path_factory.mktemp("runs") / "demo",
         {"cosine": 0.0, "wsd": 0.05, "linear": 0.0, "bad": 0.0},
         tuning=True,
         skip={("linear", 3), ("bad", 3)},
     )
+    killed = home / "adamw-linear-s3-00000002"
+    write_run(killed, configuration("linear", 3), curve(3, 40, 0.0), status="killed", upto=12)
     losses = curve(3, 40, 0.0)
     losses[20:] = np.nan
     run = folder_of(home, "bad", 2).with_name("diverged")
@@ -43,6 +45,8 @@ def pair(tmp_path_factory):
 def test_published_contest_has_the_verdicts_of_its_runs(pair):
     runs, kept = (judge(read([str(folder)])) for folder in pair)
     assert kept.headline == runs.headline
+    assert kept.problems == runs.problems
+    assert any("; the same command resumes it" in problem for problem in runs.problems)
     assert "Diverged: bad" in runs.headline
     assert "Provisional: 1 of 12 planned runs" in runs.headline
     for a, b in zip(runs.rows, kept.rows, strict=True):
