@@ -36,8 +36,9 @@ def stream(folder, arm, seed, group, loss=None, steps=12):
                    environment={"device": "H100", "dtype": "bfloat16", "host": "a"})
         scores = StreamMetrics(steps)
         for step in range(steps):
+            asked = {"hellaswag/acc_norm": 0.25 + step / 70} if seed == 1 else {}
             if step % 4 == 0:
-                log.log(step, {"val/loss": 8 - step / 7, "time/eval_seconds": 0.25})
+                log.log(step, {"val/loss": 8 - step / 7, "time/eval_seconds": 0.25, **asked})
             value = loss if loss is not None and step == 5 else 8 - step / 3
             lines = {"train/loss": value, "train/grad_norm": 0.1 + step / 7, "train/lr": 1e-3,
                      "time/train_seconds": 1.5 * (step + 1), "time/step_ms": 1500.0,
@@ -46,7 +47,7 @@ def stream(folder, arm, seed, group, loss=None, steps=12):
             if not math.isfinite(value):
                 break
         else:
-            log.log(steps, {"val/loss": 8 - steps / 7, "time/eval_seconds": 0.25})
+            log.log(steps, {"val/loss": 8 - steps / 7, "time/eval_seconds": 0.25, **asked})
         told = summarize(read_metrics(log.directory), steps) | {"parameters": 1000}
         log.finish("finished" if math.isfinite(value) else "diverged", told)
 
@@ -145,6 +146,7 @@ def test_a_run_read_from_wandb_is_the_run_on_disk(lab, answers):
         assert run.config["optimizer"] == {"name": "adamw", "lr": 0.1 * run.seed}
     assert runs["report", "adamw-wsd-s1"].status == "diverged"
     assert runs["report", "adamw-cosine-s1"].problems == ()
+    assert "final_hellaswag_acc_norm" in runs["report", "adamw-cosine-s1"].summary
 
 
 def test_an_earlier_attempt_under_the_same_name_is_named_and_left_out(answers):
