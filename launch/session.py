@@ -116,9 +116,11 @@ def _other_data(
         unread = name == "data" and name not in hashes  # another rank of this node has read them
         if hashes.get(name) != first and not unread:
             what, mine = runlog.HASHED.get(name, name), hashes.get(name, "none")[:8]
+            asked = name == hellaswag.NAME
+            key, files = ("eval.hellaswag", "file") if asked else ("data.dir", "shards")
             return (
-                f"{process.host} (rank {process.rank}) has other data in data.dir than rank 0:"
-                f" the hash of {what} is {mine}, not {first[:8]}; copy the same shards to all nodes"
+                f"{process.host} (rank {process.rank}) has other data in {key} than rank 0: the"
+                f" hash of {what} is {mine}, not {first[:8]}; copy the same {files} to all nodes"
             )
     return None
 

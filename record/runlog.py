@@ -55,7 +55,7 @@ HASHED = {
     "val": "the val text",
     "test": "the test text",
     "data": "all shards",
-    "hellaswag": "the questions of eval.hellaswag",
+    "hellaswag": "the questions",
 }
 
 
@@ -339,6 +339,12 @@ def require_same(directory: Path, recorded: Mapping[str, str], hashes: Mapping[s
                 f"the initial weights are not those with which this run began: their hash is"
                 f" {current[:8]}, not {first[:8]}; bring back the versions of code and torch that"
                 f" record.json names, or remove {directory} to start again"
+            )
+        if name == "hellaswag":
+            raise RecordError(
+                f"the questions in eval.hellaswag are not those that the run in {directory} began"
+                f" with: their hash is {current[:8]}, not {first[:8]}; bring the old file back, or"
+                " leave eval.hellaswag out"
             )
         raise RecordError(
             f"the data in data.dir are not those that the run in {directory} began with: the hash"

@@ -45,6 +45,15 @@ def test_a_node_whose_shards_differ_beyond_the_first_batches_is_named():
     assert "the hash of all shards is eeeeeeee, not dddddddd" in problem
 
 
+def test_a_node_with_other_questions_is_named():
+    process = SimpleNamespace(host="node-b", rank=8)
+    problem = session._other_data(process, {"hellaswag": "e" * 64}, {"hellaswag": "d" * 64})
+    assert problem == (
+        "node-b (rank 8) has other data in eval.hellaswag than rank 0: the hash of the questions"
+        " is eeeeeeee, not dddddddd; copy the same file to all nodes"
+    )
+
+
 @pytest.mark.parametrize("local_rank", [0, 1])
 def test_one_rank_of_a_node_reads_all_shards(local_rank):
     hashes = session.agreed_hashes(
