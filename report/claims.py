@@ -15,7 +15,7 @@ from pydantic import ValidationError, model_validator
 
 from configs.validation import Strict
 from report.formats import interval, ranks, signed
-from report.horizons import horizons
+from report.horizons import BEYOND, horizons
 from report.judgement import Judgement
 from report.leaderboard import Row
 from report.published import published
@@ -99,7 +99,8 @@ def _difference(claim: Claim, arm: str) -> _Answer:
     row = _row(claim, arm)
     c = row.comparison
     if c is None or not c.tested:
-        return _Answer("undecided", c.words if c else "is not compared")
+        lost = c is not None and c.call == "diverged"
+        return _Answer("disagrees" if lost else "undecided", c.words if c else "is not compared")
     good = {"better", "equivalent"} if claim.ask == "as good" else {"better"}
     bad = {"worse"} if claim.ask == "as good" else {"worse", "equivalent"}
     verdict: Verdict = "agrees" if c.call in good else "disagrees" if c.call in bad else "undecided"
@@ -127,7 +128,8 @@ def _speedup(claim: Claim, arm: str) -> _Answer:
         raise ReportError(f"{claim.contest}: {arm} has no speed-up over horizons")
     known = {d: s for d, s in found.speedups.items() if s.low is not None}
     if not known:
-        return _Answer("undecided", found.why or "outside the arm's lengths")
+        said = found.speedups[min(found.speedups)].words if found.speedups else found.why
+        return _Answer("disagrees" if said == BEYOND else "undecided", said)
     last = max(known)
     low, high, limit = known[last].low or 0.0, known[last].high or 0.0, claim.factor or 0.0
     verdict: Verdict = "agrees" if low >= limit else "disagrees" if high < limit else "undecided"
@@ -170,8 +172,8 @@ class _Question(NamedTuple):
 
 
 ASKS: dict[Ask, _Question] = {
-    "better": _Question(_difference, "the arm is better", "it is worse or equivalent"),
-    "as good": _Question(_difference, "the arm is better or equivalent", "it is worse"),
+    "better": _Question(_difference, "the arm is better", "it is worse or equivalent, or diverged"),
+    "as good": _Question(_difference, "the arm is better or equivalent", "it is worse or diverged"),
     "first": _Question(
         _first, "the k arms named have no rank above k", "one of them has no rank up to k"
     ),

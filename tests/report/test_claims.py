@@ -7,7 +7,7 @@ from report import claims
 from report.judgement import judge
 from report.run import ReportError
 from tests.jobs import ROOT
-from tests.report.studies import FIVE, a_study
+from tests.report.studies import FIVE, a_study, changed
 from tests.report.test_horizons import of, study
 
 SHIPPED = ROOT / "docs/results/claims.toml"
@@ -59,7 +59,12 @@ def test_first_places_are_those_of_the_ranks(verdict, arms, expected):
 
 @pytest.mark.parametrize(
     ("true", "factor", "expected"),
-    [(1.4, 1.3, "agrees"), (1.2, 1.3, "disagrees"), (0.8, 1.3, "disagrees")],
+    [
+        (1.4, 1.3, "agrees"),
+        (1.2, 1.3, "disagrees"),
+        (0.8, 1.3, "disagrees"),
+        (0.05, 1.3, "disagrees"),
+    ],
 )
 def test_speedup_is_held_against_the_claimed_factor(verdict, true, factor, expected):
     data = study((32, 64, 128, 256), {"base": of(1), "arm": of(true)})
@@ -80,6 +85,11 @@ def test_speedup_whose_seeds_lie_on_both_sides_is_undecided(verdict):
 def test_faster_updates_are_faster_in_every_round(verdict, times, expected):
     data = a_study(FIVE, step_ms={"good": times, "base": (10.0, 10.0)})
     assert verdict(data, ask="faster update", arms=("good",), against="base") == expected
+
+
+def test_arm_that_diverged_is_not_as_good(verdict):
+    data = changed(a_study(FIVE), "same", 2, status="diverged")
+    assert verdict(data, ask="as good", arms=("same",), against="base") == "disagrees"
 
 
 def test_verdict_is_provisional_until_every_planned_run_has_ended(verdict):
