@@ -9,6 +9,7 @@ a template, examples or an end-of-text token before it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,8 @@ class HellaSwag:
         world_size: int = 1,
     ) -> None:
         self.labels = np.array([question.label for question in questions])
-        self.hash = hashlib.sha256(repr(questions).encode()).hexdigest()
+        asked = json.dumps([[each.ctx, each.endings, each.label] for each in questions])
+        self.hash = hashlib.sha256(asked.encode()).hexdigest()
         self.rank, self.world_size = rank, world_size
         contexts = _tokens([question.ctx for question in questions])
         # As in the running text, a space precedes an ending: GPT-2's tokens of words hold it.

@@ -1,5 +1,6 @@
 """HellaSwag's questions: read, refused, and shared by ranks."""
 
+import hashlib
 import json
 import sys
 from types import SimpleNamespace
@@ -68,6 +69,8 @@ def test_the_hub_gives_its_validation_split_whose_labels_are_strings(monkeypatch
 
 
 def test_other_questions_have_another_hash(tmp_path):
+    given = json.dumps([[row["ctx"], row["endings"], row["label"]] for row in ROWS])
+    assert opened().hash == hashlib.sha256(given.encode()).hexdigest()
     other = [*ROWS[:-1], ROWS[-1] | {"label": 0}]
     assert opened(written(tmp_path, *other)).hash != opened().hash
 
