@@ -3,10 +3,11 @@
     python -m data stdlib
     python -m bench.width [--optimizers adamw,muon,sgd_sai] [--out docs/results/width.png]
 
-A GPT-2 of 2 layers and 2 heads on bytes of the standard library. Every run is a process's call of
-the trainer, one after the other; one that has finished in --runs is not made again, so several
-programs may share the work by --optimizers and --widths. At the base width, with heads of 64,
-muP is the standard parametrization, to the bit: that run is made once.
+A GPT-2 of 2 layers and 2 heads on bytes of the standard library. Rates lie a factor of 3 apart and
+go on until there are --margin of them on each side of the best. Runs come one after the other; one
+that has finished in --runs is not made again, so several programs may share the work by
+--optimizers and --widths. At the base width, with heads of 64, muP is the standard parametrization
+to the bit: that run is made once.
 
 It prints the final val loss at each rate, and the best rate: where a parabola through the best
 point and its neighbours, over the logarithm of the rate, is lowest.
@@ -31,11 +32,8 @@ from record.runlog import read_summary
 ROOT = Path(__file__).parent.parent
 WIDTHS = (64, 128, 256, 512)
 BASE = 128
-RATES = {  # each three times the one before
-    "adamw": (1e-3, 3e-3, 9e-3, 2.7e-2, 8.1e-2),
-    "muon": (1e-3, 3e-3, 9e-3, 2.7e-2, 8.1e-2),
-    "sgd_sai": (3e-3, 9e-3, 2.7e-2, 8.1e-2, 0.243),
-}
+START = {"adamw": 9e-3, "muon": 9e-3, "sgd_sai": 2.7e-2}
+FACTOR = 3
 OWN = {"muon": {"matmul_dtype": "bfloat16"}}  # a third of the time, as on a GPU
 PARAMETRIZATIONS = ("standard", "mup")
 COLOURS = ("#9ecae1", "#4a98c9", "#1764ab", "#08306b")
@@ -47,21 +45,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figure, .png or .svg")
     parser.add_argument("--runs", type=Path, default=Path("runs/width"), metavar="DIR")
-    parser.add_argument("--optimizers", default=",".join(RATES), help="(%(default)s)")
+    parser.add_argument("--optimizers", default=",".join(START), help="(%(default)s)")
     parser.add_argument("--widths", default=",".join(map(str, WIDTHS)), help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=80, help="updates of each run (%(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="updates of each run (%(default)s)")
+    parser.add_argument("--margin", type=int, default=2, help="(%(default)s)")
     parser.add_argument("--data", default="data/tokens/stdlib", metavar="DIR", help="token shards")
     options = parser.parse_args(arguments)
     found: dict[tuple[str, str, int], Curve] = {}
     for width in map(int, options.widths.split(",")):
         for arm in options.optimizers.split(","):
             for kind in PARAMETRIZATIONS:
-                curve = {rate: final_loss(arm, kind, width, rate, options) for rate in RATES[arm]}
-                found[arm, kind, width] = curve
+                found[arm, kind, width] = curve = swept(arm, kind, width, options)
                 print(line(arm, kind, width, curve), flush=True)
     if options.out:
         draw(found, options.out)
     return 0
+
+
+def swept(arm: str, kind: str, width: int, options: argparse.Namespace) -> Curve:
+    """Losses by rate, ascending, with enough rates on each side of the best."""
+    curve: dict[int, float] = {}  # by the power of FACTOR
+    missing = [0]
+    while missing:
+        for power in missing:
+            rate = float(f"{START[arm] * FACTOR**power:.6g}")
+            curve[power] = final_loss(arm, kind, width, rate, options)
+        lowest = min(curve, key=lambda power: curve[power])
+        around = range(lowest - options.margin, lowest + options.margin + 1)
+        missing = [power for power in around if power not in curve]
+    return {float(f"{START[arm] * FACTOR**power:.6g}"): curve[power] for power in sorted(curve)}
 
 
 def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.Namespace) -> float:
@@ -75,10 +87,10 @@ def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.N
         "model.n_embd": width,
         **(mup if kind == "mup" and width != BASE else {}),
         "train.total_steps": options.steps,
-        "train.batch_tokens": 1024,
-        "train.micro_batch_size": 8,
+        "train.batch_tokens": 512,
+        "train.micro_batch_size": 4,
         "eval.every": options.steps,
-        "eval.tokens": 16384,
+        "eval.tokens": 8192,
         "checkpoint.every": 0,
         "data.dir": Path(options.data).resolve(),
         "log.dir": options.runs.resolve(),
@@ -94,24 +106,21 @@ def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.N
     return float(summary["final_val_loss"]) if summary["status"] == "finished" else math.inf
 
 
-def best(curve: Curve) -> tuple[float, str]:
-    """The rate with the lowest loss, by a parabola; and where that is: "" or "at the edge"."""
+def best(curve: Curve) -> float:
+    """The rate with the lowest loss, by a parabola unless a neighbour diverged."""
     rates, losses = list(curve), list(curve.values())
     i = int(np.argmin(losses))
-    if i in (0, len(rates) - 1):
-        return rates[i], " at the edge"
     near = np.log(rates[i - 1 : i + 2]), losses[i - 1 : i + 2]
-    if not np.isfinite(near[1]).all():
-        return rates[i], ""
+    if len(near[1]) < 3 or not np.isfinite(near[1]).all():
+        return rates[i]
     a, b, _ = np.polyfit(*near, 2)
-    return float(np.exp(-b / (2 * a))), ""
+    return float(np.exp(-b / (2 * a)))
 
 
 def line(arm: str, kind: str, width: int, curve: Curve) -> str:
     """Losses by rate, and the best rate."""
     losses = "  ".join(f"{rate:g}: {loss:.3f}" for rate, loss in curve.items())
-    rate, edge = best(curve)
-    return f"{arm:8} {kind:9} {width:4}   {losses}   best {rate:.3g}{edge}"
+    return f"{arm:8} {kind:9} {width:4}   {losses}   best {best(curve):.3g}"
 
 
 def draw(found: dict[tuple[str, str, int], Curve], out: Path) -> None:
