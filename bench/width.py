@@ -4,10 +4,10 @@
     python -m bench.width [--optimizers adamw,muon,sgd_sai] [--out docs/results/width.png]
 
 A GPT-2 of 2 layers and 2 heads on bytes of the standard library. Rates lie a factor of 3 apart and
-go on until there are --margin of them on each side of the best. Runs come one after the other; one
-that has finished in --runs is not made again, so several programs may share the work by
---optimizers and --widths. At the base width, with heads of 64, muP is the standard parametrization
-to the bit: that run is made once.
+go on until there are two of them on each side of the best, one at widths above the base. Runs come
+one after the other; one that has finished in --runs is not made again, so several programs may
+share the work by --optimizers and --widths. At the base width, with heads of 64, muP is the
+standard parametrization to the bit: that run is made once.
 
 It prints the final val loss at each rate, and the best rate: where a parabola through the best
 point and its neighbours, over the logarithm of the rate, is lowest.
@@ -47,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/width"), metavar="DIR")
     parser.add_argument("--optimizers", default=",".join(START), help="(%(default)s)")
     parser.add_argument("--widths", default=",".join(map(str, WIDTHS)), help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=60, help="updates of each run (%(default)s)")
-    parser.add_argument("--margin", type=int, default=2, help="(%(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="updates of each run (%(default)s)")
     parser.add_argument("--data", default="data/tokens/stdlib", metavar="DIR", help="token shards")
     options = parser.parse_args(arguments)
     found: dict[tuple[str, str, int], Curve] = {}
@@ -65,13 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
 def swept(arm: str, kind: str, width: int, options: argparse.Namespace) -> Curve:
     """Losses by rate, ascending, with enough rates on each side of the best."""
     curve: dict[int, float] = {}  # by the power of FACTOR
+    margin = 2 if width <= BASE else 1
     missing = [0]
     while missing:
         for power in missing:
             rate = float(f"{START[arm] * FACTOR**power:.6g}")
             curve[power] = final_loss(arm, kind, width, rate, options)
         lowest = min(curve, key=lambda power: curve[power])
-        around = range(lowest - options.margin, lowest + options.margin + 1)
+        around = range(lowest - margin, lowest + margin + 1)
         missing = [power for power in around if power not in curve]
     return {float(f"{START[arm] * FACTOR**power:.6g}"): curve[power] for power in sorted(curve)}
 
@@ -90,7 +90,7 @@ def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.N
         "train.batch_tokens": 512,
         "train.micro_batch_size": 4,
         "eval.every": options.steps,
-        "eval.tokens": 8192,
+        "eval.tokens": 4096,
         "checkpoint.every": 0,
         "data.dir": Path(options.data).resolve(),
         "log.dir": options.runs.resolve(),
