@@ -133,7 +133,13 @@ def _width(commands: Any) -> None:
         epilog="Files and keys are those of a run; optimizer.lr is taken as it is, no schedule.",
         allow_abbrev=False,
     )
-    p.add_argument("--widths", type=_widths, default=(64, 128, 256, 512), metavar="N,N,...")
+    p.add_argument(
+        "--widths",
+        type=_widths,
+        default=(64, 128, 256, 512),
+        metavar="N,...",
+        help="64,128,256,512",
+    )
     p.add_argument("--steps", type=_at_least(1), default=4, help="updates (%(default)s)")
     p.add_argument("--seeds", type=_at_least(1), default=3, help="averaged over (%(default)s)")
     p.add_argument("--tokens", type=_at_least(1), default=1024, help="of an update (%(default)s)")

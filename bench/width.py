@@ -1,7 +1,7 @@
 """Learning-rate transfer: final loss over the rate at several widths, standard and muP.
 
     python -m data stdlib
-    python -m bench.width [--optimizers adamw,muon,sgd_sai] [--out docs/results/width.png]
+    python -m bench.width [--optimizers adamw,sgd_sai,muon] [--out docs/results/width.png]
 
 A GPT-2 of 2 layers and 2 heads on bytes of the standard library. Rates lie a factor of 3 apart and
 go on until there are two of them on each side of the best, one at widths above the base. Runs come
@@ -32,7 +32,7 @@ from record.runlog import read_summary
 ROOT = Path(__file__).parent.parent
 WIDTHS = (64, 128, 256, 512)
 BASE = 128
-START = {"adamw": 9e-3, "muon": 9e-3, "sgd_sai": 2.7e-2}
+START = {"adamw": 3e-3, "sgd_sai": 9e-3, "muon": 9e-3}
 FACTOR = 3
 OWN = {"muon": {"matmul_dtype": "bfloat16"}}  # a third of the time, as on a GPU
 PARAMETRIZATIONS = ("standard", "mup")
@@ -47,12 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/width"), metavar="DIR")
     parser.add_argument("--optimizers", default=",".join(START), help="(%(default)s)")
     parser.add_argument("--widths", default=",".join(map(str, WIDTHS)), help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="updates of each run (%(default)s)")
+    parser.add_argument("--steps", type=int, default=120, help="updates of each run (%(default)s)")
     parser.add_argument("--data", default="data/tokens/stdlib", metavar="DIR", help="token shards")
     options = parser.parse_args(arguments)
     found: dict[tuple[str, str, int], Curve] = {}
-    for width in map(int, options.widths.split(",")):
-        for arm in options.optimizers.split(","):
+    for arm in options.optimizers.split(","):
+        for width in map(int, options.widths.split(",")):
             for kind in PARAMETRIZATIONS:
                 found[arm, kind, width] = curve = swept(arm, kind, width, options)
                 print(line(arm, kind, width, curve), flush=True)
@@ -87,8 +87,8 @@ def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.N
         "model.n_embd": width,
         **(mup if kind == "mup" and width != BASE else {}),
         "train.total_steps": options.steps,
-        "train.batch_tokens": 512,
-        "train.micro_batch_size": 4,
+        "train.batch_tokens": 256,
+        "train.micro_batch_size": 2,
         "eval.every": options.steps,
         "eval.tokens": 4096,
         "checkpoint.every": 0,

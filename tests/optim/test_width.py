@@ -1,5 +1,6 @@
 """Rates by width: their powers by hand, and that they keep what a step does to activations."""
 
+import math
 import re
 
 import pytest
@@ -132,6 +133,24 @@ def test_an_update_changes_activations_equally_at_every_width(name, role):
     narrow, wide = changed(name, 64, role), changed(name, 1024 if "sg" in name else 512, role)
     assert narrow > 0
     assert wide == pytest.approx(narrow, rel=0.3)  # any other power of 2 or 1/2 is off by 2.8
+
+
+def test_gradients_under_mup_have_the_size_that_the_rules_assume():
+    """Elements of 1 / width in every tensor: so norms of 1 in matrices, else of 1 / sqrt(width)."""
+    tokens = torch.randint(257, (8, 33), generator=torch.Generator().manual_seed(1))
+    norms = {}
+    for width in (64, 1024):
+        words = ["--model.n_layer", "1", "--model.n_head", "1", "--model.block_size", "32"]
+        model = GPT.initialised(mup("sgd", width, *words).model, 1)
+        model(tokens[:, :-1], tokens[:, 1:]).backward()
+        for group in model.parameter_groups():
+            each = [p.grad.norm() for p in group["params"]]
+            norms[group["role"], width] = float(torch.stack(each).norm())
+    powers = {
+        role: math.log(norms[role, 1024] / norms[role, 64], 16)
+        for role in ("hidden", "embedding", "vector")
+    }
+    assert powers == pytest.approx({"hidden": 0, "embedding": -0.5, "vector": -0.5}, abs=0.1)
 
 
 # ----------------------------------------------------------------------------- what is refused
