@@ -34,7 +34,10 @@ WIDTHS = (64, 128, 256, 512)
 BASE = 128
 START = {"adamw": 3e-3, "sgd_sai": 9e-3, "muon": 9e-3}
 FACTOR = 3
-OWN = {"muon": {"matmul_dtype": "bfloat16"}}  # a third of the time, as on a GPU
+OWN = {
+    "muon": {"optimizer.matmul_dtype": "bfloat16"},  # a third of the time, as on a GPU
+    "sgd_sai": {"train.grad_clip": 0.0},  # its rule holds for gradients as they are
+}
 PARAMETRIZATIONS = ("standard", "mup")
 COLOURS = ("#9ecae1", "#4a98c9", "#1764ab", "#08306b")
 Curve = dict[float, float]  # final val loss by rate; infinite: it diverged
@@ -81,7 +84,7 @@ def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.N
     mup = {"model.parametrization": "mup", "model.base_n_embd": BASE}
     values = {
         "optimizer.lr": rate,
-        **{f"optimizer.{key}": value for key, value in OWN.get(arm, {}).items()},
+        **OWN.get(arm, {}),
         "model.n_layer": 2,
         "model.n_head": 2,
         "model.n_embd": width,
