@@ -19,6 +19,7 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ WIDTHS = (64, 128, 256, 512)
 BASE = 128
 START = {"adamw": 3e-3, "sgd_sai": 9e-3, "muon": 9e-3}
 FACTOR = 3
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     "muon": {"optimizer.matmul_dtype": "bfloat16"},  # a third of the time, as on a GPU
     "sgd_sai": {"train.grad_clip": 0.0},  # its rule holds for gradients as they are
 }
