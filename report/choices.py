@@ -35,15 +35,20 @@ def _row(folder: str) -> list[str]:
 
 def _scale(study: Study) -> str:
     """Parameters, tokens of a run, and their ratio."""
-    runs = [run for run in study.runs if run.role == "report" and run.done]
-    sizes = {(run.summary.get("parameters"), run.summary.get("tokens")) for run in runs}
-    known = sorted((n, d) for n, d in sizes if n and d)
-    if not known:
+    runs = [run.summary for run in study.runs if run.role == "report" and run.done]
+    sizes = [
+        (s["parameters"], s["tokens"]) for s in runs if s.get("parameters") and s.get("tokens")
+    ]
+    if not sizes:
         return "not recorded"
-    said = [f"{short(n / 1e6)} M parameters, {short(d / 1e6)} M tokens" for n, d in known]
-    ratios = sorted(d / n for n, d in known)
-    each = " to ".join(dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios[0], ratios[-1])))
-    return f"{'; '.join(said)} ({each} per parameter)"
+    parameters, tokens = (_range([x / 1e6 for x in each]) for each in zip(*sizes, strict=True))
+    each = _range([d / n for n, d in sizes])
+    return f"{parameters} M parameters, {tokens} M tokens, {each} for each parameter"
+
+
+def _range(values: Sequence[float]) -> str:
+    """Lowest to highest, to three digits."""
+    return " to ".join(dict.fromkeys(map(short, (min(values), max(values)))))
 
 
 def _sure(study: Study, judgement: Judgement) -> str:

@@ -6,6 +6,7 @@ about it, and what would agree or disagree (`ASKS`). No verdict is written by ha
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import ValidationError, model_validator
 
 from configs.validation import Strict
 from report.formats import interval, ranks, signed
-from report.horizons import BEYOND, horizons
+from report.horizons import BELOW, BEYOND, horizons
 from report.judgement import Judgement
 from report.leaderboard import Row
 from report.published import published
@@ -121,19 +122,24 @@ def _first(claim: Claim, arm: str) -> _Answer:
 
 
 def _speedup(claim: Claim, arm: str) -> _Answer:
-    """At the longest of the baseline's lengths at which it is known."""
+    """At the longest length; outside the arm's lengths it is known on one side."""
     study, _ = _judged(claim)
     found = horizons(study).get(arm)
     if found is None:
         raise ReportError(f"{claim.contest}: {arm} has no speed-up over horizons")
-    known = {d: s for d, s in found.speedups.items() if s.low is not None}
-    if not known:
-        said = found.speedups[min(found.speedups)].words if found.speedups else found.why
-        return _Answer("disagrees" if said == BEYOND else "undecided", said)
-    last = max(known)
-    low, high, limit = known[last].low or 0.0, known[last].high or 0.0, claim.factor or 0.0
+    if not found.speedups:
+        return _Answer("undecided", found.why)
+    first, last = min(found.speedups), max(found.speedups)
+    at, limit = found.speedups[last], claim.factor or 0.0
+    low, high, said = at.low, at.high, shown(at)
+    if at.words == BELOW:
+        low, high, said = last / first, math.inf, f"more than {last / first:.3g} x"
+    elif at.words == BEYOND:
+        low, high, said = 0.0, 1.0, "less than 1 x"
+    if low is None or high is None:
+        return _Answer("undecided", said)
     verdict: Verdict = "agrees" if low >= limit else "disagrees" if high < limit else "undecided"
-    return _Answer(verdict, f"{shown(known[last])} at {last:,} tokens")
+    return _Answer(verdict, f"{said} at {last:,} tokens")
 
 
 def _faster(claim: Claim, arm: str) -> _Answer:

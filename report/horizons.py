@@ -23,7 +23,7 @@ from report.speedups import LEAST_SEEDS, Speedup, over_seeds, shown
 from report.statistics import Floats
 from report.study import Study
 
-BEYOND = "beyond its longest length"
+BELOW, BEYOND = "below its shortest length", "beyond its longest length"
 LEAST_LENGTHS = 3
 
 
@@ -124,7 +124,7 @@ def _speedup(logs: Mapping[Pair, float]) -> Speedup:
     if all(map(math.isfinite, logs.values())):
         return over_seeds(logs)
     words = []
-    sides = {math.inf: "below its shortest length", -math.inf: BEYOND}
+    sides = {math.inf: BELOW, -math.inf: BEYOND}
     for infinite, side in sides.items():
         seeds = sum(x == infinite for x in logs.values())
         if seeds:

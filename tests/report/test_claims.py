@@ -64,6 +64,8 @@ def test_first_places_are_those_of_the_ranks(verdict, arms, expected):
         (1.2, 1.3, "disagrees"),
         (0.8, 1.3, "disagrees"),
         (0.05, 1.3, "disagrees"),
+        (20.0, 1.3, "agrees"),
+        (20.0, 9.0, "undecided"),
     ],
 )
 def test_speedup_is_held_against_the_claimed_factor(verdict, true, factor, expected):
