@@ -50,16 +50,13 @@ test-newest: .venv-newest/installed
 	$(PYTHON) -m venv .venv-$*
 
 # uv takes the oldest of each that go together, which pip cannot
-.venv-oldest/installed: requirements.txt requirements-test.txt | .venv-oldest/bin/python
-	.venv-oldest/bin/python -m pip install --quiet uv
-	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
+.venv-oldest/installed: RESOLUTION := lowest-direct
+.venv-newest/installed: RESOLUTION := highest
+.venv-oldest/installed .venv-newest/installed: .venv-%/installed: requirements.txt requirements-test.txt | .venv-%/bin/python
+	.venv-$*/bin/python -m pip install --quiet uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --upgrade \
 	    $(addprefix --extra-index-url ,$(PIP_EXTRA_INDEX_URL)) --index-strategy unsafe-best-match \
-	    --resolution lowest-direct --requirement requirements-test.txt
-	touch $@
-
-.venv-newest/installed: requirements.txt requirements-test.txt | .venv-newest/bin/python
-	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
-	    --requirement requirements-test.txt
+	    --resolution $(RESOLUTION) --requirement requirements-test.txt
 	touch $@
 
 lint: .venv/installed-test

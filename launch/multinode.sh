@@ -47,6 +47,7 @@ else
     meeting=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$port"
         --rdzv_conf=timeout=60)
 fi
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-60} # torch 2.11 has 30 s
 exec "$python" -m torch.distributed.run --nnodes="$NNODES" --nproc_per_node="$NPROC_PER_NODE" \
-    "${meeting[@]}" --max_restarts="$restarts" --shutdown_timeout="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-60}" \
+    "${meeting[@]}" --max_restarts="$restarts" \
     --signals_to_handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2 train_gpt2.py "$@"

@@ -29,7 +29,7 @@ def write(directory: Path, losses: Mapping[str, NDArray[np.float32]]) -> None:
         OSError: it cannot be written.
     """
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **losses)
+    np.savez(content, **losses)  # type: ignore[arg-type]  # numpy 2.0 has no allow_pickle
     write_atomically(directory / FILE, [content.getvalue()])
 
 

@@ -47,7 +47,9 @@ def test_pods_find_each_other_and_have_time_to_checkpoint():
     assert pod["subdomain"] == service
     labels = JOB["spec"]["template"]["metadata"]["labels"]
     assert SERVICE["spec"]["selector"].items() <= labels.items()
-    assert pod["terminationGracePeriodSeconds"] >= int(options["shutdown-timeout"]) + 30
+    settings = {entry["name"]: entry.get("value") for entry in container["env"]}
+    patience = int(settings["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
+    assert pod["terminationGracePeriodSeconds"] >= patience + 30
     memory = {v["name"] for v in pod["volumes"] if v.get("emptyDir", {}).get("medium") == "Memory"}
     mounts = {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
     assert mounts["/dev/shm"] in memory
