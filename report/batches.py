@@ -7,7 +7,7 @@ test and training text, and by sharpness.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, geometric_mean
@@ -79,11 +79,16 @@ def _verdict(c: Comparison | None) -> list[str]:
     return [c.baseline, _difference(c), c.words] if c else [NONE, NONE, "baseline"]
 
 
-def _difference(c: Comparison) -> str:
+def _difference(c: Comparison, words: Callable[[float | None], str] = signed) -> str:
     """A difference, and its joint interval."""
     if not c.tested:
         return NONE
-    return f"{signed(c.difference)} {interval(c.joint_low, c.joint_high, signed)}"
+    return f"{words(c.difference)} {interval(c.joint_low, c.joint_high, words)}"
+
+
+def _three_figures(x: float | None) -> str:
+    """A difference that is no loss."""
+    return NONE if x is None else f"{x:+.3g}".replace("-", "−")
 
 
 def _mean(runs: list[Run], name: str) -> str:
@@ -113,7 +118,9 @@ def by_batch(study: Study) -> Table:
     found = {name: {r.arm: r.comparison for r in judge(own, metric=name).rows} for name in compared}
     table: list[Line] = []
     for arm, smaller in own.against.items():
-        columns = [found[name][arm] for name in compared]
-        cells = [f"{_difference(c)} {c.call}" if c and c.tested else NONE for c in columns]
+        cells = []
+        for name in compared:
+            c, words = found[name][arm], signed if name in HELD_OUT else _three_figures
+            cells.append(f"{_difference(c, words)} {c.call}" if c and c.tested else NONE)
         table.append([f"{arm} less {smaller}", *cells])
     return Table(["batches", *compared.values()], table)
