@@ -44,17 +44,17 @@ def figure(study: Study, out: Path) -> None:
     runs = [run for run, _ in paths]
     columns = list(dict.fromkeys(optimizer_words(run.config) for run in runs))
     kinds = sorted({(batch(run), run.total_steps) for run in runs})
+    labels = [f"{tokens:,} tokens, {updates:,} updates" for tokens, updates in kinds]
     with mpl.rc_context({"svg.hashsalt": "large_batch", "svg.fonttype": "none", "font.size": 9}):
         fig = plt.figure(figsize=(10, 7), layout="constrained")
         axes = fig.subplots(len(NAMES), len(columns), sharex=True, sharey="row", squeeze=False)
         for run, path in paths:
             kind = batch(run), run.total_steps
-            label = f"{kind[0]:,} tokens, {kind[1]:,} updates" if run.seed == runs[0].seed else None
-            style = {"color": COLOURS[kinds.index(kind)], "label": label, "ms": 3, "lw": 1}
+            style = {"color": COLOURS[kinds.index(kind)], "label": labels[kinds.index(kind)]}
             column = axes[:, columns.index(optimizer_words(run.config))]
             losses = [x.loss for x in path]
             for axis, name in zip(column, NAMES, strict=True):
-                axis.plot(losses, [MEASURES[name](x) for x in path], "o-", **style)
+                axis.plot(losses, [MEASURES[name](x) for x in path], "o-", ms=3, lw=1, **style)
         for axis, name in zip(axes[0], columns, strict=True):
             axis.set_title(name)
         for axis, name in zip(axes[:, 0], NAMES.values(), strict=True):
@@ -62,7 +62,14 @@ def figure(study: Study, out: Path) -> None:
         for axis in axes.flat:
             axis.spines[["top", "right"]].set_visible(False)
         fig.supxlabel("loss, nats per token: training goes to the left")
-        axes[0][-1].legend(frameon=False)
+        lines = {str(line.get_label()): line for axis in axes[0] for line in axis.lines}
+        fig.legend(
+            [lines[label] for label in labels],
+            labels,
+            loc="outside upper center",
+            ncols=4,
+            frameon=False,
+        )
         fig.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
         plt.close(fig)
 
