@@ -73,8 +73,10 @@ class Muon(MatrixRule):
         super().__init__(params, locals())
 
     @classmethod
-    def width_rule(cls, h: Values) -> Powers:
-        """By the norm that `scale` keeps."""
+    def width_rule(cls, h: Values) -> Powers | None:
+        """By the norm that `scale` keeps; None with `renormalise`, as NorMuon's."""
+        if h["renormalise"]:
+            return None
         return SPECTRAL if h["scale"] == "original" else ORTHOGONAL_RMS
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ class NorMuon(MatrixRule):
     @classmethod
     def width_rule(cls, h: Values) -> Powers | None:
         """Only with Muon's norm: of one RMS, how large the norm is depends on the rank of u."""
-        return SPECTRAL if h["scale"] == "original" else None
+        return SPECTRAL if h["scale"] == "original" and not h["renormalise"] else None
 
     def kind(self, p: Tensor, name: str, group: Mapping[str, Any]) -> str:
         """As muon's."""

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 
 from optim.core.base import Optimizer
-from optim.core.batch import Params
+from optim.core.batch import Params, Values
 from optim.core.fused import Fused
 from optim.core.hyperparameters import AtLeastOne, Beta, Betas, NonNegative, Ratio, from_locals
-from optim.core.width import ELEMENTWISE, GRADIENT, CoupledDecay
+from optim.core.width import ELEMENTWISE, GRADIENT, CoupledDecay, Powers
 
 _FLOAT32_EPS = 2.0**-23
 
@@ -225,6 +225,11 @@ class Adagrad(CoupledDecay, torch.optim.Adagrad, Fused):
     """
 
     fused_on = ("cpu",)  # torch has no fused kernel of it for CUDA
+
+    @classmethod
+    def width_rule(cls, h: Values) -> Powers | None:
+        """None with an initial s either: the step then depends on the gradient's size."""
+        return None if h["initial_accumulator_value"] else super().width_rule(h)
 
     def __init__(
         self,

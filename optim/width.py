@@ -37,7 +37,7 @@ def by_width(
 
     Raises:
         ConfigError: no rule by width is known for the optimizer, its hyperparameters or a wrapper
-            around it; one line.
+            around it, or the rule lacks a role; one line.
     """
     if shape.parametrization is None:
         return roles
@@ -53,6 +53,11 @@ def by_width(
         powers = foreign.with_hooks(cls).width_rule({**values, **own})
         if powers is None:
             raise ConfigError(_refusal(table.name, rows))
+        if role not in powers:
+            raise ConfigError(
+                f"model.parametrization = mup: the rule by width of '{table.name}' has no power for"
+                f" role '{role}'; it needs {', '.join(ELEMENTWISE)}"
+            )
         factor = shape.width_ratio ** powers[role]
         own["lr_ratio"] = own.get("lr_ratio", 1.0) * factor
         # vectors do not decay, unless the user says so (train_gpt2.GPT.parameter_groups)

@@ -160,6 +160,9 @@ def test_gradients_under_mup_have_the_size_that_the_rules_assume():
         ("adamuon", [], "for 'adamuon'; give optimizer.name one of sgd,"),
         ("sgd_sai", ["--optimizer.normalise", "true"], "for 'sgd_sai' with these hyperparameters"),
         ("adam", ["--optimizer.roles.hidden.weight_decay", "0.1"], "for 'adam' with these hyper"),
+        ("muon", ["--optimizer.renormalise", "true"], "for 'muon' with these hyperparameters"),
+        ("normuon", ["--optimizer.scale", "original", "--optimizer.renormalise", "true"], "normu"),
+        ("adagrad", ["--optimizer.initial_accumulator_value", "0.1"], "for 'adagrad' with these"),
         (
             "adamw",
             ["--optimizer.wrap.decay.scale", "schedule"],
@@ -189,6 +192,18 @@ class Mine(torch.optim.SGD):
     """A class from elsewhere that states its rule."""
 
     width_powers = {"hidden": 2.0, "embedding": 0.0, "vector": 0.0}  # noqa: RUF012
+
+
+class Half(torch.optim.SGD):
+    """Its rule says nothing of embeddings and vectors."""
+
+    width_powers = {"hidden": 0.0}  # noqa: RUF012
+
+
+def test_a_rule_from_elsewhere_that_lacks_a_role_is_refused_in_one_line():
+    config = mup(f"{Half.__module__}.Half", 128, "--optimizer.lr", "1")
+    with pytest.raises(ConfigError, match="has no power for role 'embedding'; it needs hidden,"):
+        by_role.check(config, 1)
 
 
 def test_a_class_from_elsewhere_may_state_its_rule():
