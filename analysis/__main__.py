@@ -6,9 +6,8 @@
     python -m analysis width configs/quickstart.toml     # a coordinate check, standard and muP
     python -m analysis hellaswag runs/A gpt2             # accuracy on HellaSwag's questions
 
-A run is its folder, FOLDER@STEP or, for sharpness and
-hellaswag, FOLDER@all. Weights are those that the run's
-evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ctrl-C.
+A run is its folder, FOLDER@STEP or, for sharpness and hellaswag, FOLDER@all. Weights are those
+that the run's evaluations used. Exit codes: 0 done, 2 user error, reported in one line, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ def _width(commands: Any) -> None:
         type=_widths,
         default=(64, 128, 256, 512),
         metavar="N,...",
-        help="64,128,256,512",
+        help="of the models (64,128,256,512)",
     )
     p.add_argument("--steps", type=_at_least(1), default=4, help="updates (%(default)s)")
     p.add_argument("--seeds", type=_at_least(1), default=3, help="averaged over (%(default)s)")

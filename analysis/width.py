@@ -24,7 +24,7 @@ from analysis import drawing
 from analysis.batch import first_sequences
 from analysis.progress import bar
 from analysis.trained import device_named
-from configs import Config, Model
+from configs import Config, ConfigError, Model
 from configs.validation import validate
 from train_gpt2 import GPT
 
@@ -56,11 +56,13 @@ def check(config: Config, settings: Settings) -> None:
     """Measure a resolved configuration at all widths; print a table, draw it and write it.
 
     Raises:
-        ConfigError: a width does not fit, or muP has no rule for the optimizer; before anything
-            is measured, one line.
+        ConfigError: it has `init`, a width does not fit, or muP has no rule for the optimizer;
+            before anything is measured, one line.
         DataError: the data are gone or damaged.
         OSError: a file cannot be written.
     """
+    if config.init:
+        raise ConfigError("init: weights of one width fit no other; leave it out")
     models = list(_at_widths(config, settings.widths))
     rows = first_sequences(config, "train", settings.tokens).rows
     measured = []
@@ -117,6 +119,7 @@ def _mean(x: Tensor) -> float:
 def _train(model: GPT, config: Config, rows: Tensor, steps: int) -> None:
     """`steps` updates on the same rows, with the base rates of the configuration."""
     optimizer = optim.optimizer_of(config, model.parameter_groups())
+    optimizer.check_gradients = False  # a model that diverges is NaN in the table
     for step in range(steps):
         with optim.watched_logits(optimizer, model, step, lambda x: x):
             model(rows[:, :-1], rows[:, 1:]).backward()

@@ -88,6 +88,14 @@ def test_at_the_narrowest_width_only_the_scale_of_attention_differs(table):
         assert float(standard["size"]) == pytest.approx(float(mup["size"]), rel=0.1), place
 
 
+def test_a_model_that_diverges_is_nan_in_the_table(shards, tmp_path, capsys):
+    words = [*command(shards, tmp_path), "--model.n_layer", "1", "--optimizer.lr", "1e20"]
+    own = ["--widths", "16,32", "--tokens", "32", "--seeds", "1", "--out", f"{tmp_path}/w.html"]
+    assert main(["width", *words, *own, *ON_CPU]) == 0
+    last = [x for x in capsys.readouterr().out.splitlines() if x.startswith("  logits")]
+    assert [x.split() for x in last] == [["logits", *["nan"] * 6]] * 2
+
+
 def test_the_table_has_a_line_for_each_place_and_parametrization():
     rows = [Measured("mup", "logits", n, 2.0 * n, 5.0) for n in (64, 128)]
     (head, ends, line) = lines(rows)
@@ -105,6 +113,7 @@ def test_the_table_has_a_line_for_each_place_and_parametrization():
         (["--seed", "x"], "seed = 'x'"),
         (["--optimizer.lrr", "1"], "unknown key 'optimizer.lrr'"),
         (["--device", "cuda"], "no GPU is visible; use --device cpu"),
+        (["--init", "hf:gpt2"], "init: weights of one width fit no other; leave it out"),
     ],
 )
 def test_a_mistake_is_one_line(shards, tmp_path, capsys, monkeypatch, words, said):
