@@ -191,9 +191,9 @@ def _question(given: str | dict[str, Any], where: str) -> _Question:
 
 def _downloaded() -> Any:
     """The rows of the validation split, which the hub's client keeps for the next run."""
-    from datasets import load_dataset
-
     try:
+        from datasets import load_dataset
+
         return load_dataset(DATASET, split="validation")
     except Exception as error:  # the network, the hub or its client: the user can mend it
         raise DataError(

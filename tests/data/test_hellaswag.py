@@ -120,6 +120,9 @@ def test_what_cannot_be_had_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(DataError, match=r"hub \(ConnectionError: no route to the hub\)") as it:
         opened("hub")
     assert "\n" not in str(it.value)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # not installed
+    with pytest.raises(DataError, match=r"hub \(ModuleNotFoundError: "):
+        opened("hub")
 
 
 def test_the_longest_question_must_fit():
