@@ -427,10 +427,10 @@ def loop(run: Run, state: State, log: runlog.Log, signals: Requests) -> runlog.S
 def finish(run: Run, state: State, log: runlog.Log, status: runlog.Status) -> None:
     """Rank 0 writes the summary and prints the closing lines; RunError where it cannot."""
     n, optimizer = size.parameters(run.config.model), state.optimizer
-    held = run.process.each(optim.optimizer_state_bytes(optimizer))
-    facts = {"parameters": n, "optimizer_state_bytes": held, **run.schedule.facts()}  # by rank
+    by_rank = run.process.each(optim.optimizer_state_bytes(optimizer))
+    facts = {"parameters": n, "optimizer_state_bytes": by_rank, **run.schedule.facts()}
     facts["flops_per_token"] = size.flops_per_token(run.config.model)
-    facts["optimizer_state_bytes_per_parameter"] = sum(held) * optimizer.ranks / len(held) / n
+    facts["optimizer_state_bytes_per_parameter"] = sum(by_rank) * optimizer.ranks / len(by_rank) / n
     session.close_record(run.process, run.config, log, status, facts)
 
 
