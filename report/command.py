@@ -52,7 +52,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
     home = folders[0] if folders else Path()
     files = _write(study, judgement, options.out or home, command)
     if len(options.paths) == 1 and folders:
-        keep(home, files[0].parent)
+        keep(home.parent if home.is_file() else home, files[0].parent)
     print("\n".join(filter(None, [judgement.headline, judgement.judged_on])))
     print("\n".join(summary(judgement)))
     if judgement.problems:

@@ -17,6 +17,7 @@ import numpy as np
 
 from record.contest import ROLES, Ledger, PlanFile, Timing
 from record.history import HISTORY
+from report import METRICS
 from report.run import Columns, ReportError, Run, Status, value_at
 from report.study import Study
 from storage import write_atomically
@@ -26,6 +27,8 @@ FIRST = ("run", "contest", "arm", "role", "seed", "data_seed", "status", "diverg
 CURVE = "val_curve"  # of a reporting run: "step:loss" of each evaluation, with spaces between
 LAST = (CURVE, "weights_hash", "batches_hash", "source", "problems")
 NEEDED = ("arm", "role", "seed")  # to read it; whatever else is absent is not known
+TEXTS = ("run", "contest", "arm", "role", "status", *LAST)  # never numbers: a hash may be 12e45678
+NUMBERS = (*METRICS, "train.total_steps", "train.batch_tokens", "data_seed")
 TABLES = ("model", "optimizer", "schedule", "train")  # of a run's configuration
 BETWEEN = " | "  # between problems, which have semicolons of their own
 FORMULA = tuple("=+-@\t\r")  # a spreadsheet takes text that begins so for a formula
@@ -83,27 +86,46 @@ def read(file: Path) -> list[Run]:
     return [_run(file, number, row) for number, row in enumerate(rows, start=2)]
 
 
+def _cells(row: Mapping[str, str]) -> dict[str, Any]:
+    """The values of one line.
+
+    Raises:
+        ValueError: a value does not fit; it says which.
+    """
+    if None in row or None in row.values():
+        raise ValueError("it has not as many cells as the first line")
+    values = {name: _text(x) if name in TEXTS else _value(x) for name, x in row.items()}
+    values["status"] = values.get("status") or "finished"
+    arm, role, status, seed = (values[name] for name in ("arm", "role", "status", "seed"))
+    fits = arm and role in ROLES and status in get_args(Status) and type(seed) is int
+    if not fits:
+        raise ValueError(f"role {role!r}, status {status!r}, seed {seed!r}, arm {arm!r}")
+    for name in NUMBERS:
+        if not isinstance(values.get(name), int | float | None):
+            raise ValueError(f"{name} {values[name]!r} is no number")
+    return values
+
+
 def _run(file: Path, number: int, row: Mapping[str, str]) -> Run:
     """One line."""
-    values = {name: _value(text) for name, text in row.items()}
-    problems = str(values.get("problems") or "")
-    status: Status = values.get("status") or "finished"
-    role = values["role"]
-    if role not in ROLES or status not in get_args(Status) or type(values["seed"]) is not int:
-        given = f"role {role!r}, status {status!r}, seed {values['seed']!r}"
-        raise ReportError(f"{file}, line {number}: {given}: it is not as the report wrote it")
+    try:
+        values = _cells(row)
+        batch = values.get("train.batch_tokens")
+        val, train = _curve(values.get(CURVE) or "", batch)
+    except ValueError as error:
+        why = f"{file}, line {number}: {error}: it is not as the report wrote it"
+        raise ReportError(why) from error
     config: dict[str, Any] = {}
     for key, value in values.items():
         table, _, name = key.partition(".")
         if name and value is not None:
             config.setdefault(table, {})[name] = value
     steps = value_at(config, "train.total_steps")
-    val, train = _curve(str(values.get(CURVE) or ""), value_at(config, "train.batch_tokens"))
     return Run(
-        name=str(values.get("run") or f"{file.name}:{number}"),
-        source=str(values.get("source") or f"{file}:{number}"),
-        arm=str(values["arm"]).removesuffix(f" @ {steps:,}" if steps else ""),
-        role=role,
+        name=values.get("run") or f"{file.name}:{number}",
+        source=values.get("source") or f"{file}:{number}",
+        arm=values["arm"].removesuffix(f" @ {steps:,}" if steps else ""),
+        role=values["role"],
         contest=values.get("contest"),
         seed=values["seed"],
         data_seed=values["seed"] if (own := values.get("data_seed")) is None else own,
@@ -116,31 +138,42 @@ def _run(file: Path, number: int, row: Mapping[str, str]) -> Run:
             if name not in (*FIRST[:-1], *LAST) and "." not in name
         },
         hashes={
-            name: str(value)
-            for name in ("weights", "batches")
-            if (value := values.get(f"{name}_hash"))
+            name: value for name in ("weights", "batches") if (value := values.get(f"{name}_hash"))
         },
         facts={},
-        status=status,
-        problems=tuple(problems.split(BETWEEN)) if problems else (),
+        status=values["status"],
+        problems=tuple(problems.split(BETWEEN)) if (problems := values.get("problems")) else (),
         planned=True,
     )
 
 
 def _curve(text: str, batch: int | None) -> tuple[Columns, Columns]:
-    """Evaluations, and the tokens of the updates before them."""
+    """Evaluations, and the tokens of the updates before them.
+
+    Raises:
+        ValueError: it is no curve.
+    """
     pairs = [word.split(":") for word in text.split()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"{CURVE} {text!r} is not made of step:loss")
     steps = np.array([float(step) for step, _ in pairs])
     val = {"step": steps, "val/loss": np.array([float(loss) for _, loss in pairs])}
     after = steps[steps > 0]
     return val, {"step": after - 1, **({"tokens": after * batch} if batch else {})}
 
 
-def _value(text: str) -> Any:
+def _text(cell: str) -> str | None:
+    """Text before `_safe`; None if it is empty."""
+    return (cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell) or None
+
+
+def _value(cell: str) -> Any:
     """What a cell was before it was written; None if it is empty."""
-    text = text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA) else text
+    text = _text(cell)
+    if text is None:
+        return None
     try:
-        return ast.literal_eval(text) if text else None
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         pass
     try:

@@ -11,6 +11,7 @@ import pytest
 from report.__main__ import main
 from report.horizons import horizons
 from report.judgement import judge
+from report.results import read as results_read
 from report.results import results
 from report.run import ReportError
 from report.sources import read
@@ -123,6 +124,13 @@ def test_small_table_by_hand_is_enough(tmp_path):
         ("arm,role,seed\na,report,x\n", "line 2: role 'report', status 'finished', seed 'x'"),
         ("arm,role,seed\na,judge,1\n", "line 2: role 'judge'"),
         ("arm,role,seed,status\na,report,1,well\n", "status 'well'"),
+        ("arm,role,seed\n,report,1\n", "seed 1, arm None"),
+        ("arm,role,seed\na,report,1,2\n", "line 2: it has not as many cells"),
+        ("arm,role,seed,run\na,report,1\n", "line 2: it has not as many cells"),
+        ("arm,role,seed,final_val_loss\na,report,1,low\n", "final_val_loss 'low' is no number"),
+        ("arm,role,seed,train.total_steps\na,report,1,many\n", "'many' is no number"),
+        ("arm,role,seed,val_curve\na,report,1,0:3 5\n", "val_curve '0:3 5'"),
+        ("arm,role,seed,val_curve\na,report,1,0:x\n", "line 2: could not convert"),
     ],
 )
 def test_table_that_is_none_is_refused_in_one_line(tmp_path, table, words):
@@ -131,6 +139,23 @@ def test_table_that_is_none_is_refused_in_one_line(tmp_path, table, words):
     with pytest.raises(ReportError, match=words) as error:
         read([str(file)])
     assert "\n" not in str(error.value)
+
+
+def test_names_and_hashes_that_look_like_numbers_stay_text(tmp_path):
+    """12e45678 is no infinity: runs with other batches would have one hash."""
+    columns = ["arm", "role", "seed", "run", "weights_hash", "batches_hash"]
+    file = io.StringIO()
+    csv.writer(file).writerows([columns, ["1e-3", "report", 1, "007", "12e45678", "00123456"]])
+    (tmp_path / "x.csv").write_text(file.getvalue())
+    (run,) = results_read(tmp_path / "x.csv")
+    assert (run.arm, run.name) == ("1e-3", "007")
+    assert run.hashes == {"weights": "12e45678", "batches": "00123456"}
+
+
+def test_a_table_given_by_its_own_path_is_published_with_its_plan(pair, tmp_path):
+    _, out = pair
+    assert main([str(out / "results.csv"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "plan.json").read_text() == (out / "plan.json").read_text()
 
 
 def test_cells_come_back_as_what_they_were(tmp_path):
