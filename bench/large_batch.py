@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from report.batches import NAMES, arms, batch
+from report.batches import NAMES, batch
 from report.run import ReportError, optimizer_words
 from report.sharpness import MEASURES
 from report.sources import read
@@ -36,7 +36,7 @@ def figure(study: Study, out: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    every = [run for runs in arms(study).values() for run in runs]
+    every = [run for arm in study.arms for run in study.finished(arm)]
     found = [(run, [x for x in run.sharpness if not x.only_loss]) for run in every]
     paths = [(run, path) for run, path in found if path]
     if not paths:

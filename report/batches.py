@@ -45,9 +45,14 @@ def batch(run: Run) -> int:
     return int(value_at(run.config, "train.batch_tokens"))
 
 
+def _tokens(run: Run) -> int:
+    """Of the whole run, also of one that diverged."""
+    return batch(run) * (run.total_steps or 0)
+
+
 def arms(study: Study) -> dict[str, list[Run]]:
-    """The finished reporting runs of each arm that has some, in the contest's order."""
-    found = {arm: study.finished(arm) for arm in study.arms}
+    """The reporting runs that have ended of each arm that has some, in the contest's order."""
+    found = {arm: [run for run in study.of(arm) if run.done and run.config] for arm in study.arms}
     return {arm: runs for arm, runs in found.items() if runs}
 
 
@@ -58,7 +63,8 @@ def overview(study: Study) -> Table:
     for arm, runs in arms(study).items():
         row, first = rows[arm], runs[0]
         best = (row.tuned.best if row.tuned else None) or {}
-        noise = [run.summary["noise_scale"] for run in runs if run.summary.get("noise_scale")]
+        known = [run.summary.get("noise_scale") for run in runs if not run.diverged]
+        noise = [x for x in known if x is not None]
         cells = [
             f"{batch(first):,}",
             f"{first.total_steps:,}",
@@ -66,7 +72,7 @@ def overview(study: Study) -> Table:
             loss(row.mean),
             *_verdict(row.comparison),
             *(_mean(runs, name) for name in ("train_test_gap", *NAMES)),
-            f"{geometric_mean(noise):,.0f}" if noise else NONE,
+            f"{geometric_mean(noise):,.0f}" if noise and min(noise) > 0 else NONE,
         ]
         table.append(arm_line(arm, cells))
     head = ["arm", "batch", "updates", "rate", "test loss", "against", "difference", "verdict"]
@@ -91,8 +97,16 @@ def _three_figures(x: float | None) -> str:
     return NONE if x is None else f"{x:+.3g}".replace("-", "−")
 
 
+def _outcome(c: Comparison | None, words: Callable[[float | None], str]) -> str:
+    """Difference and call; the call alone if there are runs, but no test."""
+    if c and c.tested:
+        return f"{_difference(c, words)} {c.call}"
+    return c.call if c and (c.call != "no verdict" or c.differences) else NONE
+
+
 def _mean(runs: list[Run], name: str) -> str:
-    values = [run.summary[name] for run in runs if run.summary.get(name) is not None]
+    """Over the runs that did not diverge."""
+    values = [x for run in runs if not run.diverged and (x := run.summary.get(name)) is not None]
     return short(fmean(values)) if values else NONE
 
 
@@ -105,7 +119,7 @@ def against_smaller(study: Study) -> Study:
         smaller = [a for a, r in first.items() if optimizer_words(r.config) == name]
         smaller = [a for a in smaller if batch(first[a]) < batch(run)]
         smaller.sort(key=lambda a: batch(first[a]))
-        equal = [a for a in smaller if first[a].summary["tokens"] == run.summary["tokens"]]
+        equal = [a for a in smaller if _tokens(first[a]) == _tokens(run)]
         equal = equal or [a for a in smaller if first[a].total_steps == run.total_steps]
         against |= {arm: equal[0]} if equal else {}
     return replace(study, arms=list(first), against=against, baseline=next(iter(first), None))
@@ -118,9 +132,9 @@ def by_batch(study: Study) -> Table:
     found = {name: {r.arm: r.comparison for r in judge(own, metric=name).rows} for name in compared}
     table: list[Line] = []
     for arm, smaller in own.against.items():
-        cells = []
-        for name in compared:
-            c, words = found[name][arm], signed if name in HELD_OUT else _three_figures
-            cells.append(f"{_difference(c, words)} {c.call}" if c and c.tested else NONE)
+        cells = [
+            _outcome(found[name][arm], signed if name in HELD_OUT else _three_figures)
+            for name in compared
+        ]
         table.append([f"{arm} less {smaller}", *cells])
     return Table(["batches", *compared.values()], table)

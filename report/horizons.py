@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from report.formats import counted
 from report.run import Pair, value_at
 from report.sections import Cell, Line, Section, Table
 from report.speedups import LEAST_SEEDS, Speedup, over_seeds, shown
@@ -67,6 +68,9 @@ def _lengths(study: Study) -> dict[str, list[str]]:
 
 def _compared(study: Study, base: str, mine: Sequence[str], theirs: Sequence[str]) -> Horizons:
     """One arm."""
+    lost = sum(run.diverged for label in (*mine, *theirs) for run in study.of(label))
+    if lost:  # the other seeds would show too high a speed-up
+        return Horizons(base, {}, None, f"{counted(lost, 'run')} of it or of {base} diverged")
     a, b = _curves(study, mine), _curves(study, theirs)
     pairs = sorted(a.keys() & b.keys())
     if not pairs:

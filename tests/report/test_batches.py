@@ -7,7 +7,7 @@ import pytest
 
 from report.batches import against_smaller, by_batch, overview, section
 from report.inside_figures import with_noise_scale
-from tests.report.studies import two_batches
+from tests.report.studies import changed, two_batches
 
 
 def test_a_larger_batch_is_compared_with_as_many_tokens_else_as_many_updates():
@@ -49,6 +49,25 @@ def test_the_noise_scale_at_the_end_is_the_median_of_the_last_tenth_that_is_know
         runs.append(replace(run, train=run.train | {"inside/noise_scale": values}))
     table = cells(overview(with_noise_scale(replace(plain, runs=runs))))
     assert table["adamw-x1"]["noise scale"] == "1,800"
+
+
+def test_an_arm_that_diverged_stays_in_both_tables():
+    plain = two_batches()
+    for arm, seeds in {"sgd-x4": (1, 2, 3), "adamw-x4": (2,)}.items():
+        for seed in seeds:
+            plain = changed(plain, arm, seed, status="diverged")
+    for_all, own = cells(overview(plain)), cells(by_batch(plain))
+    assert for_all["adamw-x4"]["verdict"].startswith("diverged: 1 of 3 runs")
+    assert for_all["sgd-x4"]["batch"] == "2,048"
+    assert for_all["sgd-x4"]["verdict"].startswith("no verdict")  # its baseline diverged
+    assert own["sgd-x4 less sgd-x1"]["test loss"] == "diverged"
+    assert own["adamw-x4 less adamw-x1"]["test loss"] == "diverged"
+
+
+def test_a_noise_scale_below_zero_has_no_geometric_mean():
+    plain = two_batches()
+    runs = [replace(run, summary=run.summary | {"noise_scale": -3.0}) for run in plain.runs]
+    assert cells(overview(replace(plain, runs=runs)))["sgd-x1"]["noise scale"] == "–"
 
 
 def test_a_contest_that_was_not_run_says_so():

@@ -127,3 +127,15 @@ def test_section_names_lengths_in_tokens_and_the_trend():
     assert table.columns == ("arm", "against", *tokens, "per doubling")
     assert table.rows[0][2] == "below its shortest length"
     assert table.rows[0][4].startswith("1.30 x (1.30 to 1.30)")
+
+
+@pytest.mark.parametrize("arm", ["arm", "base"])
+def test_speedups_are_not_those_of_the_seeds_that_did_not_diverge(arm):
+    data = study((32, 64, 128), {"base": of(1), "arm": of(1.3)})
+    runs = [
+        replace(run, status="diverged") if (run.arm, run.seed) == (f"{arm} @ 128", 2) else run
+        for run in data.runs
+    ]
+    (found,) = horizons(replace(data, runs=runs)).values()
+    assert found.speedups == {}
+    assert found.why == "1 run of it or of base diverged"
