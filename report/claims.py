@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from configs.validation import Strict
 from report.formats import interval, ranks, signed
@@ -37,7 +37,7 @@ class Claim(Strict):
     source: str
     contest: str  # folder of the published contest
     ask: Ask
-    arms: list[str]
+    arms: list[str] = Field(min_length=1)
     against: str | None = None
     factor: float | None = None  # of `speedup`: at least so many times fewer tokens
 
@@ -113,7 +113,7 @@ def _first(claim: Claim, arm: str) -> _Answer:
     """By the ranks that the arm may have."""
     row, places = _row(claim, arm), len(claim.arms)
     if row.ranks is None:
-        return _Answer("undecided", "has no rank")
+        return _Answer("disagrees" if row.diverged else "undecided", "has no rank")
     best, worst = row.ranks
     verdict: Verdict = (
         "agrees" if worst <= places else "disagrees" if best > places else "undecided"
@@ -145,6 +145,9 @@ def _speedup(claim: Claim, arm: str) -> _Answer:
 def _faster(claim: Claim, arm: str) -> _Answer:
     """By the step times that were measured alone, round by round."""
     study, _ = published(claim.contest)
+    arms = dict.fromkeys(map(study.without_length, study.arms))
+    if unknown := [name for name in (arm, claim.against) if name not in arms]:
+        raise ReportError(f"{claim.contest} has no arm {unknown[0]!r}; it has {', '.join(arms)}")
     mine, theirs = study.step_ms.get(arm), study.step_ms.get(claim.against or "")
     if not mine or not theirs:
         return _Answer("undecided", "was not timed")
@@ -181,7 +184,9 @@ ASKS: dict[Ask, _Question] = {
     "better": _Question(_difference, "the arm is better", "it is worse or equivalent, or diverged"),
     "as good": _Question(_difference, "the arm is better or equivalent", "it is worse or diverged"),
     "first": _Question(
-        _first, "the k arms named have no rank above k", "one of them has no rank up to k"
+        _first,
+        "the k arms named have no rank above k",
+        "one of them has no rank up to k, or diverged",
     ),
     "speedup": _Question(_speedup, "the interval is at or above the factor", "it is below"),
     "faster update": _Question(_faster, "every round was faster", "every round was slower"),

@@ -37,16 +37,16 @@ def main(arguments: Sequence[str]) -> int:
     p = argparse.ArgumentParser(prog="python -m report.fill", allow_abbrev=False)
     p.description = (__doc__ or "").split("\n")[0]
     p.add_argument("pages", nargs="+", type=Path, metavar="PAGE.md")
-    try:
-        for page in p.parse_args(arguments).pages:
+    for page in p.parse_args(arguments).pages:
+        try:
             old = page.read_text(encoding="utf-8")
             new = filled(old)
             if new != old:
                 write_atomically(page, new)
-            print(f"{page}: {'filled' if new != old else 'as it was'}")
-    except (ReportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        except (ReportError, OSError, UnicodeDecodeError) as error:
+            print(f"error: {page}: {error}", file=sys.stderr)
+            return 2
+        print(f"{page}: {'filled' if new != old else 'as it was'}")
     return 0
 
 
@@ -67,7 +67,11 @@ def part(words: str) -> str:
     Raises:
         ReportError: the words do not fit; a source of theirs cannot be read.
     """
-    first, *rest = shlex.split(words)
+    try:
+        first, *rest = shlex.split(words)
+    except ValueError:  # no words, or an open quotation
+        valid = f"a folder and sections, or {', '.join(KINDS)} and their paths"
+        raise ReportError(f"'{BEGIN}{words} -->' names nothing; give {valid}") from None
     if first not in KINDS:
         return _sections(first, rest)
     lacking = [path for path in rest if not Path(path.partition("@")[0]).exists()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def _order(rows: Mapping[str, Row], arms: tuple[str, ...]) -> Floats:
 
 def section(first: str, second: str) -> Section:
     """The agreement in a sentence, and the ranks of the shared arms, in the order of the first."""
-    names = [path.rpartition("/")[2] for path in (first, second)]
+    names = [Path(path).name for path in (first, second)]
     rows = [_rows(path) for path in (first, second)]
     found = compare(*rows)
     ends = "" if found.low is None else f" (95 % over seeds: {found.low:.2f} to {found.high:.2f})"

@@ -94,6 +94,17 @@ def test_arm_that_diverged_is_not_as_good(verdict):
     assert verdict(data, ask="as good", arms=("same",), against="base") == "disagrees"
 
 
+def test_arm_that_diverged_is_not_first(verdict):
+    data = changed(a_study(DIFFERENT), "good", 2, status="diverged")
+    assert verdict(data, ask="first", arms=("good",)) == "disagrees"
+
+
+@pytest.mark.parametrize(("arm", "against"), [("god", "base"), ("good", "bass")])
+def test_arm_of_a_timing_that_the_contest_does_not_have_is_an_error(verdict, arm, against):
+    with pytest.raises(ReportError, match=r"has no arm '(god|bass)'; it has base"):
+        verdict(a_study(FIVE), ask="faster update", arms=(arm,), against=against)
+
+
 def test_verdict_is_provisional_until_every_planned_run_has_ended(verdict):
     data = a_study(FIVE, pending=1)
     said = verdict(data, ask="better", arms=("good",), against="base")
@@ -121,12 +132,14 @@ def test_shipped_claim_names_arms_of_a_shipped_contest(claim, monkeypatch):
         ('ask = "best"', "ask: Input should be"),
         ('ask = "speedup"\nagainst = "base"', "`factor` belongs to ask = 'speedup'"),
         ('ask = "better"', "`against` names an arm"),
+        ('ask = "first"\narms = []', "arms: List should have at least 1 item"),
         ("ask = ", "does not hold claims"),
     ],
 )
 def test_claim_that_does_not_fit_is_named_in_one_line(tmp_path, line, words):
     file = tmp_path / "claims.toml"
-    file.write_text(f'[[claim]]\nclaim = "x"\nsource = "y"\ncontest = "z"\narms = ["a"]\n{line}\n')
+    arms = "" if "arms" in line else 'arms = ["a"]'
+    file.write_text(f'[[claim]]\nclaim = "x"\nsource = "y"\ncontest = "z"\n{arms}\n{line}\n')
     with pytest.raises(ReportError, match=words) as error:
         claims.read(file)
     assert "\n" not in str(error.value)

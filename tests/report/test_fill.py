@@ -1,5 +1,7 @@
 """Pages of results: every marked table is what the published contests say."""
 
+import re
+
 import pytest
 
 from report.fill import BEGIN, END, filled, main
@@ -7,6 +9,7 @@ from report.run import ReportError
 from tests.jobs import ROOT
 
 PAGES = [page for page in (ROOT / "docs/results").glob("*.md") if BEGIN in page.read_text()]
+CONTESTS = ROOT / "configs/contest"
 SMALL = "docs/results/schedules_small"
 
 
@@ -23,6 +26,21 @@ def mark(words, text="old\n"):
 def test_numbers_of_a_page_are_those_of_its_contests(page):
     text = page.read_text()
     assert filled(text) == text, f"python -m report.fill docs/results/{page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_contests_of_a_page_are_shipped(page):
+    """A folder that is spelled wrong would be a contest that is not run yet, for ever."""
+    folders = re.findall(
+        r"docs/results/(\w+)(?=[ @])", " ".join(re.findall(f"{BEGIN}.*", page.read_text()))
+    )
+    assert {f"{name}.toml" for name in folders} <= {p.name for p in CONTESTS.iterdir()}
+
+
+def test_page_that_is_no_text_is_one_line(tmp_path, capsys):
+    (tmp_path / "page.md").write_bytes(b"\xff")
+    assert main([str(tmp_path / "page.md")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_picture_of_a_page_is_there():
@@ -65,6 +83,8 @@ def test_choice_of_a_contest_has_its_scale_its_answer_and_its_power():
         (f"{BEGIN}{SMALL} headline -->\n", "has no line '<!-- end of report -->' after it"),
         (mark(f"{SMALL} headline").replace(END, "") * 2, "has no line"),
         (mark("transfer"), "transfer takes two contests"),
+        (mark(""), "names nothing; give a folder and sections, or transfer"),
+        (mark(f"'{SMALL} headline"), "names nothing; give a folder"),
     ],
 )
 def test_mark_that_cannot_be_filled_is_one_line(page, words, tmp_path, capsys):
@@ -72,5 +92,7 @@ def test_mark_that_cannot_be_filled_is_one_line(page, words, tmp_path, capsys):
         filled(page)
     (tmp_path / "page.md").write_text(page)
     assert main([str(tmp_path / "page.md")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'page.md'}: ")
+    assert said.count("\n") == 1
     assert (tmp_path / "page.md").read_text() == page
