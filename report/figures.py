@@ -16,7 +16,7 @@ import numpy as np
 from report import drawing, hellaswag, inside_figures, series, sharpness, step_figures
 from report.drawing import Figure, Style, styles
 from report.formats import axis_words, loss, metric_words, short
-from report.grid_figures import grid_maps
+from report.grid_figures import grid_maps, sensitivity
 from report.judgement import Judgement
 from report.leaderboard import Row
 from report.series import Points
@@ -25,8 +25,10 @@ from report.study import Study
 
 NOISY_POINTS = 200  # of a curve with a band: the line is a mean that the eye can follow
 FEW_POINTS = 40  # of a curve: so many are marked one by one
-MANY = "Lines: means over seeds; bands of more than 20 arms would hide each other. Double-click "
-MANY += "shows everything."
+MANY = (
+    f"Lines: means over seeds; bands of more than {drawing.MOST_LABELS} arms would hide each "
+    "other. Double-click shows everything."
+)
 
 Look = Mapping[str, Style]  # by arm
 
@@ -41,7 +43,7 @@ def figures(study: Study, judgement: Judgement) -> list[Figure]:
         hellaswag.figure(study, look),
         _speedups(judgement, look),
         *(_curve(each, study, look) for each in OTHER_CURVES),
-        _sensitivity(study, judgement, look),
+        sensitivity(study, judgement.sensitivity, look),
         grid_maps(study, look),
         *inside_figures.heat_maps(study, look),
         *sharpness.figures(study, look),
@@ -325,31 +327,3 @@ def _steps(
     )
     ends = {arm: short(float(points.mean[-1]), 5) for arm, points in shown.items()}
     return note, drawing.in_words(f"{curve.title} over the steps; at the end", ends)
-
-
-def _sensitivity(study: Study, judgement: Judgement, look: Look) -> Figure | None:
-    """Loss over learning rates, from the tuning runs; an arm of several lengths is drawn once."""
-    if not judgement.sensitivity:
-        return None
-    first = {study.without_length(arm): arm for arm in reversed(study.arms)}  # of its lengths
-    axis = {"title": "learning rate", "type": "log"}
-    plot = drawing.new(xaxis=axis, yaxis={"title": "final val loss"})
-    for arm, s in judgement.sensitivity.items():
-        style = look[first[arm]]
-        plot.add_scatter(
-            x=list(s.losses),
-            y=[min(loss, s.initial) for loss in s.losses.values()],
-            mode="lines+markers",
-            name=style.label,
-            line=style.line,
-            marker={"size": 8, "symbol": style.symbol},
-            meta={"arm": style.arm},
-            hovertemplate=style.hover("%{y:.4f} at lr %{x:.3g}"),
-        )
-    note = (
-        "Tuning runs only; at each rate the best of the other settings. A flat curve is easy to "
-        "tune. A diverged run counts as the loss before training."
-    )
-    scores = {arm: loss(s.score) for arm, s in judgement.sensitivity.items()}
-    said = drawing.in_words("Sensitivity to the learning rate, nats", scores)
-    return Figure("sensitivity", "Sensitivity to the learning rate", note, said, plot)

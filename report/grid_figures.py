@@ -1,4 +1,4 @@
-"""The map of a tuning grid in two keys, such as learning rate and weight decay: loss by setting."""
+"""Loss by setting: over learning rates, and over a tuning grid in two keys, as a map."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from record.contest import TunedArm
 from report import drawing
 from report.drawing import Figure, Style
 from report.formats import loss, setting
+from report.sensitivity import Sensitivity
 from report.study import Study
 
 Look = Mapping[str, Style]  # by arm
@@ -95,3 +96,31 @@ def _panel(
         hover="%{x}, %{y}: %{text}",
         text=words,
     )
+
+
+def sensitivity(study: Study, found: Mapping[str, Sensitivity], look: Look) -> Figure | None:
+    """Loss over learning rates, from the tuning runs; an arm of several lengths is drawn once."""
+    if not found:
+        return None
+    first = {study.without_length(arm): arm for arm in reversed(study.arms)}  # of its lengths
+    axis = {"title": "learning rate", "type": "log"}
+    plot = drawing.new(xaxis=axis, yaxis={"title": "final val loss"})
+    for arm, s in found.items():
+        style = look[first[arm]]
+        plot.add_scatter(
+            x=list(s.losses),
+            y=[min(loss, s.initial) for loss in s.losses.values()],
+            mode="lines+markers",
+            name=style.label,
+            line=style.line,
+            marker={"size": 8, "symbol": style.symbol},
+            meta={"arm": style.arm},
+            hovertemplate=style.hover("%{y:.4f} at lr %{x:.3g}"),
+        )
+    note = (
+        "Tuning runs only; at each rate the best of the other settings. A flat curve is easy to "
+        "tune. A diverged run counts as the loss before training."
+    )
+    scores = {arm: loss(s.score) for arm, s in found.items()}
+    said = drawing.in_words("Sensitivity to the learning rate, nats", scores)
+    return Figure("sensitivity", "Sensitivity to the learning rate", note, said, plot)

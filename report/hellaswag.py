@@ -66,7 +66,7 @@ def figure(study: Study, look: Mapping[str, Style]) -> Figure | None:
         for arm, runs in series.shown_runs(study).items()
     }
     hashes = Counter(run.hashes.get("hellaswag") for runs in asked.values() for run in runs)
-    usual = next(iter(dict(hashes.most_common(1))), None)
+    usual = hashes.most_common(1)[0][0] if hashes else None
     alike = {
         arm: [run for run in runs if run.hashes.get("hellaswag") == usual]
         for arm, runs in asked.items()

@@ -67,8 +67,9 @@ def section(study: Study) -> Section | None:
         "optimizer scales the gradient, times the learning rate, in parts of the value at which "
         "steps on a quadratic get unstable. Keskar: how far the loss rises in a box, which changes "
         "if weights are rescaled and the function is not; adaptive: in a box of the size of each "
-        "weight, which does not change then. test loss - train loss: at the end, on the longest "
-        "training text that was measured. None of them decides anything here."
+        "weight, which does not change then. test loss - train loss: at the end, on the training "
+        "text that most runs were measured on, or the longest of several. None of them decides "
+        "anything here."
     )
     if others:
         text += (
