@@ -60,6 +60,11 @@ def _ended(config: Config, hashes: Mapping[str, str]) -> int | None:
         f"{config.directory} has {summary['status']} already, see its summary.json; another --seed "
         "is another run; remove the folder to repeat this one"
     )
+    if config.eval.hellaswag and hellaswag.NAME not in record.get("hashes", {}):
+        print_once(
+            "it was not asked the questions of eval.hellaswag; python -m analysis hellaswag"
+            f" {config.directory} --questions {config.eval.hellaswag} asks them now"
+        )
     return runlog.EXIT_CODES[summary["status"]]
 
 

@@ -199,7 +199,15 @@ def test_other_questions_than_a_run_began_with_are_refused(shards, asked, tmp_pa
     line = refused(words, capsys, "the questions in eval.hellaswag are not those that the run in")
     assert line.endswith("bring the old file back, or leave eval.hellaswag out")
     assert main(arguments(shards, asked.parent)) == 0  # asked no more, which changes nothing
-    assert "has finished already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "has finished already" in said
+    assert "python -m analysis" not in said
+
+
+def test_a_finished_run_that_was_asked_nothing_says_how_to_ask_it(shards, plain, capsys):
+    assert main(arguments(shards, plain.parent, *ASK)) == 0
+    said = capsys.readouterr().out
+    assert f"python -m analysis hellaswag {plain} --questions {QUESTIONS} asks them now" in said
 
 
 def test_a_finished_run_and_a_folder_of_transformers_are_scored_afterwards(
