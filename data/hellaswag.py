@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HUB, DATASET = "hub", "Rowan/hellaswag"
-PASS_TOKENS = 2048  # of one pass, or one question: some 600 kB of logits for each, not compiled
+PASS_TOKENS = 2048  # in one pass, or one longer question; a token's logits take some 600 kB
 ENDINGS = 4
 UNSCORED = -100  # a target that cross-entropy leaves out
 
