@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from configs.validation import first_line
 from data.formats import DataError
 from data.vocabulary import GPT2, tokenizer_name
 
@@ -167,6 +166,8 @@ def _read(source: str) -> list[_Question]:
     try:
         lines = Path(source).read_text("utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
+        from configs.validation import first_line
+
         raise DataError(
             f"HellaSwag: '{source}' cannot be read ({first_line(error)}); give a file as"
             f" hellaswag_val.jsonl, or {HUB}"
@@ -196,6 +197,8 @@ def _downloaded() -> Any:
 
         return load_dataset(DATASET, split="validation")
     except Exception as error:  # the network, the hub or its client: the user can mend it
+        from configs.validation import first_line
+
         raise DataError(
             f"HellaSwag: {DATASET} cannot be had from the Hugging Face hub"
             f" ({first_line(error)}); without a network give a file, hellaswag_val.jsonl"
