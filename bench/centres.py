@@ -11,9 +11,11 @@ not tuned to its end is left as it is, with a line. The file is written in place
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from record.contest import Ledger, TunedArm
+from record.runlog import RecordError
 from storage import write_atomically
 
 NAME = re.compile(r'name = "(?P<name>[^"]+)"')
@@ -52,6 +54,8 @@ def _chosen(ledger: Ledger, name: str, key: str) -> float | str:
 def _moved(key: str, values: str, centre: float, source: str) -> str:
     """The line of a grid around `centre`, with the factor that it has."""
     old = [float(word) for word in values.split(",")]
+    if len(old) == 1:
+        return f'"{key}" = [{_number(centre)}] # {source}: {_number(centre)}'
     factor = (old[-1] / old[0]) ** (1 / (len(old) - 1))
     new = [centre * factor ** (i - (len(old) - 1) / 2) for i in range(len(old))]
     return f'"{key}" = [{", ".join(map(_number, new))}] # {source}: {_number(centre)}'
@@ -66,18 +70,22 @@ def _number(x: float) -> str:
     return repr(float(f"{x:.4g}"))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("earlier", type=Path, metavar="FOLDER", help="a contest that was tuned")
     parser.add_argument("contest", type=Path, metavar="CONTEST.toml", help="written in place")
-    options = parser.parse_args()
-    ledger = Ledger.read(options.earlier)
+    options = parser.parse_args(arguments)
+    try:
+        ledger = Ledger.read(options.earlier)
+        old = options.contest.read_text(encoding="utf-8")
+    except (RecordError, OSError) as error:
+        sys.exit(f"error: {error}")
     if ledger is None:
         sys.exit(
             f"error: {options.earlier} has no {Ledger.file_name}; give a tuned contest's folder"
         )
-    text, said = centred(options.contest.read_text(encoding="utf-8"), ledger)
+    text, said = centred(old, ledger)
     write_atomically(options.contest, text)
     print("\n".join(said))
 

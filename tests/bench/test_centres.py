@@ -77,3 +77,23 @@ def test_a_second_time_changes_nothing(moved):
     _, text, _ = moved
     again, _ = centres.centred(text, ledger(adamw=tuned(1.8e-3)))
     assert again == text
+
+
+def test_grid_of_one_value_has_the_chosen_one():
+    text, _ = centres.centred(
+        FILE.replace("[3e-4, 6e-4, 1.2e-3]", "[6e-4]"), ledger(adamw=tuned(1.8e-3))
+    )
+    assert tomllib.loads(text)["arm"][0]["tune"]["optimizer.lr"] == [1.8e-3]
+
+
+@pytest.mark.parametrize("lacking", ["damaged ledger", "ledger", "contest"])
+def test_what_is_not_there_is_one_line(tmp_path, lacking):
+    if lacking != "contest":
+        (tmp_path / "c.toml").write_text(FILE)
+    if lacking == "contest":
+        ledger().write(tmp_path)
+    if lacking == "damaged ledger":
+        (tmp_path / Ledger.file_name).write_text("{}")
+    with pytest.raises(SystemExit, match=r"^error: ") as stopped:
+        centres.main([str(tmp_path), str(tmp_path / "c.toml")])
+    assert "\n" not in str(stopped.value)
