@@ -26,7 +26,8 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 import optim.by_role
 from configs import Batch, Config, ConfigError, Model, load, origins, size, usage
-from data import DataError, HeldOut, HellaSwag, Loader, data_hashes, held_out, listed, open_splits
+from data import DataError, HeldOut, Loader, data_hashes, held_out, listed, open_splits
+from data.hellaswag import HellaSwag
 from launch import attention, memory, session
 from launch.calls import called
 from launch.process import Process, Requests, print_once, run_main
@@ -460,7 +461,7 @@ def command(argv: list[str]) -> int:
         return print_once(f"# folder: {config.directory}\n{needs}{config.toml()}")
     run = prepare(config, origins(words))
     process, tokens = run.process, (run.loader, run.held_out, run.quiz)
-    with process.joined(config, listed(*tokens[:2])) as signals:
+    with process.joined(config, listed(run.loader, run.held_out)) as signals:
         hashes = session.agreed_hashes(process, lambda scan: data_hashes(*tokens, scan), DataError)
         if (ended := session.already_ended(process, config, hashes)) is not None:
             return ended

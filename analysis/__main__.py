@@ -135,9 +135,9 @@ def _width(commands: Any) -> None:
     p.add_argument(
         "--widths",
         type=_widths,
-        default=(64, 128, 256, 512),
+        default="64,128,256,512",
         metavar="N,...",
-        help="of the models (64,128,256,512)",
+        help="of the models (%(default)s)",
     )
     p.add_argument("--steps", type=_at_least(1), default=4, help="updates (%(default)s)")
     p.add_argument("--seeds", type=_at_least(1), default=3, help="averaged over (%(default)s)")
@@ -150,7 +150,7 @@ def _widths(text: str) -> tuple[int, ...]:
     """Two or more widths, ascending.
 
     Raises:
-        argparse.ArgumentTypeError: they are none.
+        argparse.ArgumentTypeError: the text is anything else.
     """
     found = tuple(int(word) if word.isdecimal() else 0 for word in text.split(","))
     if len(found) < 2 or found[0] < 1 or list(found) != sorted(set(found)):

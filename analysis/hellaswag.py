@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.progress import bar
 from analysis.trained import each_checkpoint, origin_of, trained
-from data import HellaSwag
+from data.hellaswag import HellaSwag
 from record.hellaswag import numbers, words
 
 

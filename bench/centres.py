@@ -16,10 +16,11 @@ from pathlib import Path
 
 from record.contest import Ledger, TunedArm
 from record.runlog import RecordError
+from report.formats import counted
 from storage import write_atomically
 
 NAME = re.compile(r'name = "(?P<name>[^"]+)"')
-GRID = re.compile(r'"(?P<key>[\w.]+)" = \[(?P<values>[^\]]*)\] # \w+: \S+')
+GRID = re.compile(r'"(?P<key>[\w.]+)" = \[(?P<values>[^\]]*)\] # [\w.-]+: \S+')
 
 
 def centred(text: str, ledger: Ledger) -> tuple[str, list[str]]:
@@ -48,7 +49,9 @@ def _chosen(ledger: Ledger, name: str, key: str) -> float | str:
     if tuned is None or tuned.best is None or key not in tuned.best:
         return f"{key} was not tuned"
     open_trials = sum(t.candidate and t.status == "missing" for t in tuned.trials)
-    return f"{open_trials} trials have not run" if open_trials else float(tuned.best[key])
+    if open_trials:
+        return f"{counted(open_trials, 'trial')} not run yet"
+    return float(tuned.best[key])
 
 
 def _moved(key: str, values: str, centre: float, source: str) -> str:
@@ -86,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"error: {options.earlier} has no {Ledger.file_name}; give a tuned contest's folder"
         )
     text, said = centred(old, ledger)
+    if not said:
+        mark = "a comment such as # preset: 6e-4"
+        sys.exit(f"error: {options.contest} has no grid that ends in {mark}; add one")
     write_atomically(options.contest, text)
     print("\n".join(said))
 

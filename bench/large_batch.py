@@ -29,7 +29,7 @@ def figure(study: Study, out: Path) -> None:
     """Every measure over the loss on the same training text; a column for each optimizer.
 
     Raises:
-        ReportError: nothing was measured.
+        ReportError: nothing was measured, or there are more batches than colours.
     """
     import matplotlib as mpl
 
@@ -44,6 +44,8 @@ def figure(study: Study, out: Path) -> None:
     runs = [run for run, _ in paths]
     columns = list(dict.fromkeys(optimizer_words(run.config) for run in runs))
     kinds = sorted({(batch(run), run.total_steps) for run in runs})
+    if len(kinds) > len(COLOURS):
+        raise ReportError(f"{len(kinds)} batches, but {len(COLOURS)} colours; give fewer contests")
     labels = [f"{tokens:,} tokens, {updates:,} updates" for tokens, updates in kinds]
     with mpl.rc_context({"svg.hashsalt": "large_batch", "svg.fonttype": "none", "font.size": 9}):
         fig = plt.figure(figsize=(10, 7), layout="constrained")

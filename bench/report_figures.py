@@ -55,8 +55,10 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help="its id; none: list them")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="(%(default)s)")
     options = parser.parse_args()
-    if not options.page.is_file() or not options.out.is_dir():
-        parser.error(f"there is no file {options.page}, or no folder {options.out}")
+    if not options.page.is_file():
+        parser.error(f"there is no file {options.page}")
+    if not options.out.is_dir():
+        parser.error(f"there is no folder {options.out}")
     try:
         found = images(options.page, options.figures)
     except (ValueError, pytest.skip.Exception) as error:

@@ -1,7 +1,7 @@
 """Learning-rate transfer: final loss over the rate at several widths, standard and muP.
 
     python -m data stdlib
-    python -m bench.width [--optimizers adamw,sgd_sai,muon] [--out docs/results/width.png]
+    python -m bench.width [--optimizers adamw sgd_sai muon] [--out docs/results/width.png]
 
 A GPT-2 of 2 layers and 2 heads on bytes of the standard library. Rates lie a factor of 3 apart and
 go on until there are two of them on each side of the best, one at widths above the base. Runs come
@@ -49,14 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figure, .png or .svg")
     parser.add_argument("--runs", type=Path, default=Path("runs/width"), metavar="DIR")
-    parser.add_argument("--optimizers", default=",".join(START), help="(%(default)s)")
-    parser.add_argument("--widths", default=",".join(map(str, WIDTHS)), help="(%(default)s)")
+    parser.add_argument("--optimizers", nargs="+", choices=START, default=list(START))
+    parser.add_argument("--widths", nargs="+", type=int, choices=WIDTHS, default=WIDTHS)
     parser.add_argument("--steps", type=int, default=120, help="updates of each run (%(default)s)")
     parser.add_argument("--data", default="data/tokens/stdlib", metavar="DIR", help="token shards")
     options = parser.parse_args(arguments)
     found: dict[tuple[str, str, int], Curve] = {}
-    for arm in options.optimizers.split(","):
-        for width in map(int, options.widths.split(",")):
+    for arm in options.optimizers:
+        for width in options.widths:
             for kind in PARAMETRIZATIONS:
                 found[arm, kind, width] = curve = swept(arm, kind, width, options)
                 print(line(arm, kind, width, curve), flush=True)
@@ -72,12 +72,16 @@ def swept(arm: str, kind: str, width: int, options: argparse.Namespace) -> Curve
     missing = [0]
     while missing:
         for power in missing:
-            rate = float(f"{START[arm] * FACTOR**power:.6g}")
-            curve[power] = final_loss(arm, kind, width, rate, options)
+            curve[power] = final_loss(arm, kind, width, _rate(arm, power), options)
         lowest = min(curve, key=lambda power: curve[power])
         around = range(lowest - margin, lowest + margin + 1)
         missing = [power for power in around if power not in curve]
-    return {float(f"{START[arm] * FACTOR**power:.6g}"): curve[power] for power in sorted(curve)}
+    return {_rate(arm, power): curve[power] for power in sorted(curve)}
+
+
+def _rate(arm: str, power: int) -> float:
+    """The rate that lies `power` factors above the arm's first one."""
+    return float(f"{START[arm] * FACTOR**power:.6g}")
 
 
 def final_loss(arm: str, kind: str, width: int, rate: float, options: argparse.Namespace) -> float:

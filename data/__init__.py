@@ -9,7 +9,6 @@
 """
 
 from data.formats import FORMATS, DataError
-from data.hellaswag import HellaSwag
 from data.loader import (
     HeldOut,
     Loader,
@@ -25,7 +24,6 @@ __all__ = [
     "FORMATS",
     "DataError",
     "HeldOut",
-    "HellaSwag",
     "Loader",
     "MissingShards",
     "Prefetcher",

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.formats import TOKEN, DataError
-from data.hellaswag import HellaSwag
 from data.permutation import permute
 from data.prefetch import Prefetcher, as_tensor
 from data.shards import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from data.hellaswag import HellaSwag
 
 
 class Windows:

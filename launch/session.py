@@ -62,7 +62,7 @@ def _ended(config: Config, hashes: Mapping[str, str]) -> int | None:
     )
     if config.eval.hellaswag and hellaswag.NAME not in record.get("hashes", {}):
         print_once(
-            "it was not asked the questions of eval.hellaswag; python -m analysis hellaswag"
+            "this run did not answer eval.hellaswag's questions; python -m analysis hellaswag"
             f" {config.directory} --questions {config.eval.hellaswag} asks them now"
         )
     return runlog.EXIT_CODES[summary["status"]]
@@ -226,11 +226,12 @@ def record_losses(
         _on_rank_0(process, lambda: sequences.write(config.directory, arrays))
     found: dict[str, float] = {}
     for name, values in losses.items():
-        split, line, average = name.partition("_")
+        split = name.split("_")[0]
+        average = name.removeprefix(split)  # "_<name>" of averaged weights, else ""
         if split == hellaswag.NAME:
-            found |= hellaswag.numbers(values, line + average)
+            found |= hellaswag.numbers(values, average)
         else:
-            found[f"{split}/loss{line}{average}"] = values.double().mean().item()
+            found[f"{split}/loss{average}"] = values.double().mean().item()
     log.log(step, {**found, "time/eval_seconds": seconds})
     return found
 

@@ -224,7 +224,7 @@ class Adagrad(CoupledDecay, torch.optim.Adagrad, Fused):
     State: one tensor per parameter, allocated at construction: 4 bytes per parameter in float32.
     """
 
-    fused_on = ("cpu",)  # torch has no fused kernel of it for CUDA
+    fused_on = ("cpu",)  # torch 2.11 refuses its fused kernel on CUDA
 
     @classmethod
     def width_rule(cls, h: Values) -> Powers | None:

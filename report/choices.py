@@ -7,11 +7,10 @@ from pathlib import Path
 
 from report.formats import counted, loss, short
 from report.judgement import Judgement
-from report.published import published
+from report.published import NOT_RUN, published
 from report.sections import Section, Table
 from report.study import Study
 
-NOT_RUN = "not run yet"
 SHOWN_ARMS = 8  # in a cell; more are counted
 
 

@@ -19,7 +19,7 @@ from report.formats import interval, ranks, signed
 from report.horizons import BELOW, BEYOND, horizons
 from report.judgement import Judgement
 from report.leaderboard import Row
-from report.published import published
+from report.published import NOT_RUN, published
 from report.run import ReportError
 from report.sections import Section, Table
 from report.speedups import shown
@@ -27,7 +27,6 @@ from report.study import Study
 
 Verdict = Literal["agrees", "disagrees", "undecided"]
 Ask = Literal["better", "as good", "first", "speedup", "faster update"]
-NOT_RUN = "not run yet"
 
 
 class Claim(Strict):

@@ -9,6 +9,8 @@ from report.judgement import Judgement, judge
 from report.sources import read
 from report.study import Study
 
+NOT_RUN = "not run yet"  # in place of what a contest without a folder would show
+
 
 @functools.cache
 def published(folder: str, baseline: str | None = None) -> tuple[Study, Judgement]:

@@ -19,7 +19,7 @@ Look = Mapping[str, Style]  # by arm
 Measure = Callable[[Sharpness], float | None]
 Measured = list[tuple[Run, list[Sharpness]]]  # by run, in the order of arms and seeds; by step
 
-MEASURES: dict[str, Measure] = {  # of a run after its last update: metrics that may be judged
+MEASURES: dict[str, Measure] = {  # of one measurement; a run's last ones may be judged
     "largest_eigenvalue": lambda x: x.eigenvalues[0] if x.eigenvalues else None,
     "keskar_sharpness": lambda x: x.neighbourhoods[0].all_directions if x.neighbourhoods else None,
     "adaptive_sharpness": lambda x: x.adaptive,

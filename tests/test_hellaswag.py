@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from analysis.__main__ import main as analysis
 from analysis.trained import trained
 from configs import Model
-from data import HellaSwag
+from data.hellaswag import HellaSwag
 from data.vocabulary import GPT2
 from record import checkpoints, hellaswag
 from record.runlog import read_metrics, read_record, read_summary

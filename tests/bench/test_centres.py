@@ -70,7 +70,7 @@ def test_edge_is_said_and_an_unfinished_arm_stays(moved):
     arms, text, said = moved
     assert "# pilot: 0.0009, at an edge there" in text
     assert arms["sgd"]["optimizer.lr"] == [0.1, 0.3, 0.9]
-    assert "sgd: 1 trials have not run" in said
+    assert "sgd: 1 trial not run yet" in said
 
 
 def test_a_second_time_changes_nothing(moved):

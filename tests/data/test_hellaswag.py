@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data import DataError, HellaSwag
+from data import DataError
+from data.hellaswag import HellaSwag
 from data.vocabulary import GPT2
 from tests.jobs import ROOT
 
