@@ -57,13 +57,16 @@ def results(study: Study) -> str:
 def keep(home: Path, folder: Path) -> None:
     """Copy what a report needs of the contest in `home`, beside its results, to `folder`.
 
-    The plan loses its list of runs, which results.csv has. A folder that holds no contest has none.
+    The plan loses its list of runs, which results.csv has, and the timing its machine's name. A
+    folder that holds no contest has none.
     """
     plan = PlanFile.read(home)
     if plan is None or folder.resolve() == home.resolve():
         return
     plan.model_copy(update={"runs": ()}).write(folder)
-    for name in (Ledger.file_name, Timing.file_name, HISTORY):
+    if timing := Timing.read(home):
+        timing.model_copy(update={"host": ""}).write(folder)
+    for name in (Ledger.file_name, HISTORY):
         if (home / name).exists():
             write_atomically(folder / name, (home / name).read_text(encoding="utf-8"))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from record.contest import Timing
 from report.__main__ import main
 from report.horizons import horizons
 from report.judgement import judge
@@ -80,6 +81,19 @@ def test_published_plan_has_no_list_of_runs(pair):
     assert b["runs"] == []
     assert b["against"] == {"linear": "wsd"}
     assert (home / "tuning.json").read_text() == (out / "tuning.json").read_text()
+
+
+def test_published_timing_does_not_name_the_machine(tmp_path):
+    home = write_contest(tmp_path / "runs" / "demo", {"cosine": 0.0, "wsd": 0.05})
+    Timing(
+        contest="demo", measured="2026-01-01T00:00:00+00:00", host="a-name-of-ours", place="1",
+        updates=25, machine=(), arms={"wsd": {"step_ms": (10.0, 11.0), "setting": None}},
+    ).write(home)  # fmt: skip
+    assert main([str(home), "--out", str(tmp_path / "docs")]) == 0
+    kept = Timing.read(tmp_path / "docs")
+    assert (kept.host, kept.arms["wsd"].step_ms) == ("", (10.0, 11.0))
+    for file in (tmp_path / "docs").iterdir():
+        assert "a-name-of-ours" not in file.read_text(), file.name
 
 
 def test_published_contest_is_not_written_over(pair, capsys):
