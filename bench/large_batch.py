@@ -49,7 +49,7 @@ def figure(study: Study, out: Path) -> None:
     labels = [f"{tokens:,} tokens, {updates:,} updates" for tokens, updates in kinds]
     with mpl.rc_context({"svg.hashsalt": "large_batch", "svg.fonttype": "none", "font.size": 9}):
         fig = plt.figure(figsize=(10, 7), layout="constrained")
-        axes = fig.subplots(len(NAMES), len(columns), sharex=True, sharey="row", squeeze=False)
+        axes = fig.subplots(len(NAMES), len(columns), sharex="col", sharey="row", squeeze=False)
         for run, path in paths:
             kind = batch(run), run.total_steps
             style = {"color": COLOURS[kinds.index(kind)], "label": labels[kinds.index(kind)]}
