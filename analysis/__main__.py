@@ -110,7 +110,8 @@ def _command(
 
 
 def _sharpness(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--split", choices=("train", "val"), default="train", help="(%(default)s)")
+    splits = "seen: what the run was trained on, from its first update (%(default)s)"
+    p.add_argument("--split", choices=("train", "seen", "val"), default="train", help=splits)
     count = "how many of the largest; 0: none, also preconditioned (%(default)s)"
     p.add_argument("--eigenvalues", type=_at_least(0), default=1, metavar="K", help=count)
     draws = "random vectors for the trace, at least 2; 0: no trace (%(default)s)"

@@ -1,20 +1,25 @@
-"""The text that weights are judged on: the first sequences of a split, the same for every run."""
+"""The text that weights are judged on: the first sequences of a split, or of what a run met."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from configs import Config, ConfigError
 from data import HeldOut, open_split
-from data.loader import Windows
+from data.loader import Loader, Windows
+from data.prefetch import as_tensor
 from train_gpt2 import GPT
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences of a split. rows: int64 (sequences, block_size + 1). text: their sha256."""
+    """Some sequences. rows: int64 (sequences, block_size + 1). text: their sha256.
+
+    split: train, val, or "seen" for those of train that the run was trained on.
+    """
 
     split: str
     rows: Tensor
@@ -47,6 +52,28 @@ def first_sequences(config: Config, split: str, tokens: int) -> Batch:
     text = HeldOut(shards, block_size=block, num_tokens=tokens - tokens % block)
     ((_, rows),) = text.batches(text.sequences)
     return Batch(split, rows, text.hash())
+
+
+def seen_sequences(config: Config, tokens: int, step: int) -> Batch:
+    """The first sequences that the run was trained on, in its own order, by update `step`.
+
+    Runs with the same data_seed have met the same ones, whatever their batch.
+
+    Raises:
+        ConfigError: `tokens` hold none, or more than the run had met; one line.
+        DataError: the shards are gone or damaged.
+    """
+    data, shape, block = config.data, config.model, config.model.block_size
+    met = step * config.train.batch_tokens
+    if not block <= tokens <= met:
+        raise ConfigError(
+            f"--tokens {tokens}: by update {step} the run was trained on {met}, in sequences of"
+            f" {block}; give a number between"
+        )
+    shards = open_split(data.dir, "train", vocab_size=shape.vocab_size, format=data.format)
+    order = {"batch_size": tokens // block, "data_seed": config.data_seed}
+    rows = Loader(shards, block_size=block, **order).global_batch(0)
+    return Batch("seen", as_tensor(rows), hashlib.sha256(rows.tobytes()).hexdigest())
 
 
 def rows_at_once(model: GPT) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from analysis.batch import Batch, first_sequences, rows_at_once
+from analysis.batch import Batch, first_sequences, rows_at_once, seen_sequences
 from analysis.curvature import largest_eigenvalues, trace
 from analysis.loss import Loss
 from analysis.neighbourhood import Subspace, adaptive, keskar
@@ -56,7 +56,7 @@ def measure_all(sources: list[str], settings: Settings) -> None:
     origins = [_checked(each, settings) for source in sources for each in each_checkpoint(source)]
     for origin in origins:
         source = weights_of(origin, settings.device)
-        batch = first_sequences(origin.config, settings.split, settings.tokens)
+        batch = _text(origin, settings)
         for alpha in settings.rescale:
             found = measure(source, origin, batch, alpha, settings)
             print("\n".join(lines(source.source, found)), flush=True)
@@ -76,8 +76,14 @@ def _checked(source: str, settings: Settings) -> Origin:
     record.read(origin.folder)
     if not os.access(origin.folder, os.W_OK):
         raise ConfigError(f"{origin.folder} cannot be written; copy the run, and give the copy")
-    first_sequences(origin.config, settings.split, settings.tokens)
+    _text(origin, settings)
     return origin
+
+
+def _text(origin: Origin, settings: Settings) -> Batch:
+    if settings.split == "seen":
+        return seen_sequences(origin.config, settings.tokens, origin.saved.progress.step)
+    return first_sequences(origin.config, settings.split, settings.tokens)
 
 
 def _is_run(folder: Path) -> bool:

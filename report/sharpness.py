@@ -30,18 +30,19 @@ def with_last(study: Study) -> Study:
     """Adds to each summary what was measured after the run's last update.
 
     MEASURES, on the text that most measurements are on; train_test_gap: final test loss less the
-    loss on training text, the longest of those that most runs were measured on, nats per token.
+    loss on as many tokens as most runs were measured on (the most of several) of what each was
+    trained on; if none was, of the training split's beginning. Nats per token.
     """
     measured = {id(run): found for run, found in _measured(study)[0]}
-    texts = Counter((x.tokens, x.text) for run in study.runs for x in _on_training_text(run))
-    text = max(texts, key=lambda each: (texts[each], each), default=None)
+    texts = Counter(_text(x) for run in study.runs for x in _on_training_text(run))
+    text = max(texts, key=lambda each: (each[0], texts[each], each), default=None)
 
     def found(run: Run) -> dict[str, float]:
         last = [x for x in measured.get(id(run), []) if x.step == run.summary.get("steps")]
         values = {name: of(x) for x in last for name, of in MEASURES.items()}
         test = run.summary.get("final_test_loss")
         for x in _on_training_text(run):
-            if (x.tokens, x.text) == text and test is not None:
+            if _text(x) == text and test is not None:
                 values["train_test_gap"] = test - x.loss
         return {name: value for name, value in values.items() if value is not None}
 
@@ -52,7 +53,13 @@ def with_last(study: Study) -> Study:
 def _on_training_text(run: Run) -> list[Sharpness]:
     """Measurements of the weights after its last update, as they are, on training text."""
     ends = [x for x in run.sharpness if x.step == run.summary.get("steps")]
-    return [x for x in ends if x.rescaled == 1 and x.split == "train"]
+    return [x for x in ends if x.rescaled == 1 and x.split in ("train", "seen")]
+
+
+def _text(found: Sharpness) -> tuple[bool, int, str]:
+    """Whether the run was trained on it, its tokens and, if it is the same for all, its hash."""
+    seen = found.split == "seen"
+    return seen, found.tokens, "" if seen else found.text
 
 
 def section(study: Study) -> Section | None:
@@ -67,9 +74,9 @@ def section(study: Study) -> Section | None:
         "optimizer scales the gradient, times the learning rate, in parts of the value at which "
         "steps on a quadratic get unstable. Keskar: how far the loss rises in a box, which changes "
         "if weights are rescaled and the function is not; adaptive: in a box of the size of each "
-        "weight, which does not change then. test loss - train loss: at the end, on the training "
-        "text that most runs were measured on, or the longest of several. None of them decides "
-        "anything here."
+        "weight, which does not change then. test loss - train loss: at the end; the training loss "
+        "is of what the run was trained on where that was measured (--split seen), else of the "
+        "training split's beginning. None of them decides anything here."
     )
     if others:
         text += (

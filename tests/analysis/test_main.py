@@ -1,6 +1,7 @@
 """`python -m analysis` on real runs: numbers, records, figures, and one line for each mistake."""
 
 import csv
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from analysis.__main__ import main
 from analysis.trained import trained
+from data import open_split
+from data.loader import Loader
 from record import huggingface, sharpness
 from record.runlog import read_metrics
 from tests.jobs import command, only_run
@@ -38,6 +41,24 @@ def test_every_checkpoint_is_measured_on_the_text_that_the_run_was_evaluated_on(
     assert [(x.step, x.only_loss) for x in found] == [(4, True), (8, True), (12, True)]
     assert [x.loss for x in found] == pytest.approx([losses[x.step] for x in found], abs=1e-5)
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "sharpness.json")
+
+
+def test_what_a_run_has_seen_is_what_its_first_updates_took(runs, shards):
+    run = runs["adamw-2"]
+    (run / "sharpness.json").unlink(missing_ok=True)
+    words = ["--split", "seen", "--tokens", "1056", "--device", "cpu", *LOSS_ALONE]
+    assert main(["sharpness", f"{run}@8", *words]) == 0
+    (found,) = sharpness.read(run)
+    source = trained(f"{run}@8", "cpu")
+    config = source.origin.config
+    block, size = config.model.block_size, config.train.batch_tokens // config.model.block_size
+    tokens = open_split(shards, "train", vocab_size=config.model.vocab_size)
+    loader = Loader(tokens, block_size=block, batch_size=size, data_seed=config.data_seed)
+    steps = [loader.global_batch(step) for step in range(math.ceil(1056 / block / size))]
+    rows = torch.from_numpy(np.concatenate(steps)[: 1056 // block].astype(np.int64))
+    assert (found.split, found.tokens, len(rows)) == ("seen", 1056, 33)
+    with torch.no_grad():
+        assert found.loss == pytest.approx(source.model(rows[:, :-1], rows[:, 1:]).item(), abs=1e-5)
 
 
 def test_all_measures_of_one_checkpoint(runs, capsys):
@@ -128,6 +149,10 @@ def only_data(run):
         (["sharpness", "{run}@7"], "no such checkpoint; it has @4, @8, @12"),
         (["sharpness", "{run}", "--tokens", "31"], "less than one sequence of 32"),
         (["sharpness", "{run}", "--split", "val", "--tokens", "9000"], "has 8192 in whole"),
+        (
+            ["sharpness", "{run}@4", "--split", "seen", "--tokens", "99999"],
+            "by update 4 the run was",
+        ),
         (["line", "{run}", "{other}"], "different shapes (vocab_size 256 and 300)"),
         (["line", "{published}", "{published}"], "published weights come without data"),
         (["line", "{run}", "{empty}"], "is a run without checkpoints"),

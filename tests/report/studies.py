@@ -56,10 +56,10 @@ def measured(step, *, text="t", rescaled=1.0, loss=2.0, keskar=3.0, passes=20, t
         seed=0, device="cpu", torch="2", seconds=1.0)  # fmt: skip
 
 
-def only_loss(step, loss, *, text="long", tokens=65536):
+def only_loss(step, loss, *, text="long", tokens=65536, split="train"):
     """What `--eigenvalues 0 --draws 0 --passes 0` leaves."""
     bare = {"eigenvalues": (), "trace": None, "trace_error": None, "preconditioned": None}
-    bare |= {"neighbourhoods": (), "adaptive": None, "draws": 0}
+    bare |= {"neighbourhoods": (), "adaptive": None, "draws": 0, "split": split}
     return measured(step, text=text, tokens=tokens, passes=0, loss=loss).model_copy(update=bare)
 
 

@@ -72,6 +72,17 @@ def test_what_was_measured_after_the_last_update_can_be_judged_with_intervals():
         runs.append(replace(run, summary=run.summary | ends, sharpness=sharpness))
     study = with_last(replace(plain, runs=runs))
 
+    seen = [
+        replace(
+            run,
+            sharpness=(*run.sharpness, only_loss(100, 2.0, text=f"seed {run.seed}", split="seen")),
+        )
+        for run in runs
+        if run.arm != "unmeasured"
+    ]
+    found = rows(with_last(replace(plain, runs=seen)), metric="train_test_gap")
+    assert found["large"].mean == pytest.approx(0.5), "each run's own text comes first"
+
     gaps = rows(study, metric="train_test_gap")
     assert gaps["small"].mean == pytest.approx(2.5 - 2.302)
     assert gaps["large"].comparison.difference == pytest.approx(0.198)
