@@ -2,7 +2,9 @@
 
     python -m contest configs/contest/large_batch_small.toml
     python -m contest configs/contest/large_batch_updates.toml
-    python -m analysis sharpness $(printf '%s@all ' runs/large_batch_*/*-s1-*) --draws 0
+    python -m analysis sharpness $(printf "%s@all " runs/large_batch_*/*-s1-*) --draws 0 \
+        --tokens 2048
+    python -m analysis sharpness runs/large_batch_*/*-s[23]-* --draws 0 --tokens 2048
     python -m bench.large_batch runs/large_batch_small runs/large_batch_updates \
         --out docs/results/large_batch.svg
 
