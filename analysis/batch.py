@@ -64,15 +64,17 @@ def seen_sequences(config: Config, tokens: int, step: int) -> Batch:
         DataError: the shards are gone or damaged.
     """
     data, shape, block = config.data, config.model, config.model.block_size
-    met = step * config.train.batch_tokens
+    shards = open_split(data.dir, "train", vocab_size=shape.vocab_size, format=data.format)
+    met = min(step * config.train.batch_tokens, len(Windows(shards, block)) * block)
     if not block <= tokens <= met:
         raise ConfigError(
-            f"--tokens {tokens}: by update {step} the run was trained on {met}, in sequences of"
-            f" {block}; give a number between"
+            f"--tokens {tokens}: by update {step} the run has met {met} tokens of its training"
+            f" split; give {block} (a sequence) to {met}"
         )
-    shards = open_split(data.dir, "train", vocab_size=shape.vocab_size, format=data.format)
-    order = {"batch_size": tokens // block, "data_seed": config.data_seed}
-    rows = Loader(shards, block_size=block, **order).global_batch(0)
+    loader = Loader(
+        shards, block_size=block, batch_size=tokens // block, data_seed=config.data_seed
+    )
+    rows = loader.global_batch(0)
     return Batch("seen", as_tensor(rows), hashlib.sha256(rows.tobytes()).hexdigest())
 
 

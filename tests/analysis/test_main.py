@@ -151,7 +151,7 @@ def only_data(run):
         (["sharpness", "{run}", "--split", "val", "--tokens", "9000"], "has 8192 in whole"),
         (
             ["sharpness", "{run}@4", "--split", "seen", "--tokens", "99999"],
-            "by update 4 the run was",
+            "by update 4 the run has met 2048 tokens",
         ),
         (["line", "{run}", "{other}"], "different shapes (vocab_size 256 and 300)"),
         (["line", "{published}", "{published}"], "published weights come without data"),
