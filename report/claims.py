@@ -121,7 +121,10 @@ def _first(claim: Claim, arm: str) -> _Answer:
 
 
 def _speedup(claim: Claim, arm: str) -> _Answer:
-    """At the longest length; outside the arm's lengths it is known on one side."""
+    """At the longest length; outside the arm's lengths it is known on one side.
+
+    The range of a few seeds is no interval, so it agrees or disagrees with nothing.
+    """
     study, _ = _judged(claim)
     found = horizons(study).get(arm)
     if found is None:
@@ -135,7 +138,7 @@ def _speedup(claim: Claim, arm: str) -> _Answer:
         low, high, said = last / first, math.inf, f"more than {last / first:.3g} x"
     elif at.words == BEYOND:
         low, high, said = 0.0, 1.0, "less than 1 x"
-    if low is None or high is None:
+    if low is None or high is None or at.interval == "range of seeds":
         return _Answer("undecided", said)
     verdict: Verdict = "agrees" if low >= limit else "disagrees" if high < limit else "undecided"
     return _Answer(verdict, f"{said} at {last:,} tokens")
@@ -187,7 +190,7 @@ ASKS: dict[Ask, _Question] = {
         "the k arms named have no rank above k",
         "one of them has no rank up to k, or diverged",
     ),
-    "speedup": _Question(_speedup, "the interval is at or above the factor", "it is below"),
+    "speedup": _Question(_speedup, "the 95 % interval is at or above the factor", "it is below"),
     "faster update": _Question(_faster, "every round was faster", "every round was slower"),
 }
 

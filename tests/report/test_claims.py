@@ -69,15 +69,25 @@ def test_first_places_are_those_of_the_ranks(verdict, arms, expected):
     ],
 )
 def test_speedup_is_held_against_the_claimed_factor(verdict, true, factor, expected):
-    data = study((32, 64, 128, 256), {"base": of(1), "arm": of(true)})
+    losses = {"base": of(1), "arm": lambda d, s: of(true * (1 + (s - 3) / 1000))(d, s)}
+    data = study((32, 64, 128, 256), losses, seeds=(1, 2, 3, 4, 5))
     asked = {"ask": "speedup", "arms": ("arm",), "against": "base", "factor": factor}
     assert verdict(data, **asked) == expected
 
 
 def test_speedup_whose_seeds_lie_on_both_sides_is_undecided(verdict):
-    losses = {"base": of(1), "arm": lambda d, s: of(1.2 + s / 20)(d, s)}  # 1.25, 1.3, 1.35
+    losses = {"base": of(1), "arm": lambda d, s: of(1.15 + s / 20)(d, s)}  # 1.2 to 1.4
     asked = {"ask": "speedup", "arms": ("arm",), "against": "base", "factor": 1.3}
-    assert verdict(study((32, 64, 128), losses), **asked) == "undecided"
+    data = study((32, 64, 128), losses, seeds=(1, 2, 3, 4, 5))
+    assert verdict(data, **asked) == "undecided"
+
+
+@pytest.mark.parametrize("factor", [1.3, 2.0])
+def test_speedup_of_fewer_than_five_seeds_is_undecided(verdict, factor):
+    losses = {"base": of(1), "arm": lambda d, s: of(1.5 + s / 100)(d, s)}  # 1.51 to 1.54
+    asked = {"ask": "speedup", "arms": ("arm",), "against": "base", "factor": factor}
+    data = study((32, 64, 128), losses, seeds=(1, 2, 3, 4))
+    assert verdict(data, **asked) == "undecided"
 
 
 @pytest.mark.parametrize(
