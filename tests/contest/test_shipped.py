@@ -89,7 +89,7 @@ def test_small_contest_has_every_optimizer_that_its_head_does_not_cut():
     said = re.sub(r"\(.*?\)", "", head.partition("Cut for time:")[2].partition(". ")[0])
     cut = set(re.findall(r"\w+", said))
     assert not found.keys() & cut
-    assert {c.optimizer.name for c in found.values()} | cut == set(optim.OPTIMIZERS)
+    assert {c.optimizer.name for c in found.values()} | cut >= set(optim.OPTIMIZERS)
 
 
 def test_small_contest_of_wrappers_has_all_on_adamw_and_muon_but_averages_on_adamw():
