@@ -22,7 +22,7 @@ from report.leaderboard import Row
 from report.published import NOT_RUN, published
 from report.run import ReportError
 from report.sections import Section, Table
-from report.speedups import shown
+from report.speedups import LEAST_SEEDS, shown
 from report.study import Study
 
 Verdict = Literal["agrees", "disagrees", "undecided"]
@@ -123,7 +123,7 @@ def _first(claim: Claim, arm: str) -> _Answer:
 def _speedup(claim: Claim, arm: str) -> _Answer:
     """At the longest length; outside the arm's lengths it is known on one side.
 
-    The range of a few seeds is no interval, so it agrees or disagrees with nothing.
+    Fewer than LEAST_SEEDS seeds give no interval, so they agree or disagree with nothing.
     """
     study, _ = _judged(claim)
     found = horizons(study).get(arm)
@@ -138,7 +138,10 @@ def _speedup(claim: Claim, arm: str) -> _Answer:
         low, high, said = last / first, math.inf, f"more than {last / first:.3g} x"
     elif at.words == BEYOND:
         low, high, said = 0.0, 1.0, "less than 1 x"
-    if low is None or high is None or at.interval == "range of seeds":
+    runs = [run for name in study.arms for run in study.finished(name)]
+    seeds = {run.pair for run in runs if study.without_length(run.arm) == arm}
+    few = len(seeds) < LEAST_SEEDS or at.interval == "range of seeds"
+    if low is None or high is None or few:
         return _Answer("undecided", said)
     verdict: Verdict = "agrees" if low >= limit else "disagrees" if high < limit else "undecided"
     return _Answer(verdict, f"{said} at {last:,} tokens")

@@ -82,9 +82,9 @@ def test_speedup_whose_seeds_lie_on_both_sides_is_undecided(verdict):
     assert verdict(data, **asked) == "undecided"
 
 
-@pytest.mark.parametrize("factor", [1.3, 2.0])
-def test_speedup_of_fewer_than_five_seeds_is_undecided(verdict, factor):
-    losses = {"base": of(1), "arm": lambda d, s: of(1.5 + s / 100)(d, s)}  # 1.51 to 1.54
+@pytest.mark.parametrize(("true", "factor"), [(1.5, 1.3), (1.5, 2.0), (20.0, 1.3), (0.05, 1.3)])
+def test_speedup_of_fewer_than_five_seeds_is_undecided(verdict, true, factor):
+    losses = {"base": of(1), "arm": lambda d, s: of(true * (1 + s / 100))(d, s)}
     asked = {"ask": "speedup", "arms": ("arm",), "against": "base", "factor": factor}
     data = study((32, 64, 128), losses, seeds=(1, 2, 3, 4))
     assert verdict(data, **asked) == "undecided"
