@@ -1,7 +1,9 @@
 """Shipped contests do what they say: rates, grids, run-length settings, and who takes part."""
 
+import csv
 import functools
 import itertools
+import json
 import re
 import tomllib
 
@@ -16,6 +18,7 @@ from optim.core.matrix import MatrixRule
 from optim.wrappers import WRAPPERS
 from tests.jobs import ROOT
 
+RESULTS = ROOT / "docs/results"
 SHIPPED = {path.stem: path for path in sorted((ROOT / "configs/contest").glob("*.toml"))}
 TUNED = [name for name, path in SHIPPED.items() if "[contest.tune]" in path.read_text()]
 OF_OPTIMIZERS = ["optimizers", "matrices", "memory", "textbook", "sgd_sai", "large_batch"]
@@ -111,6 +114,25 @@ def test_small_contest_of_wrappers_compares_each_with_the_same_optimizer_as_in_t
         if arm.name != contest.table.baseline:
             expected = around if arm.name != around else contest.table.baseline
             assert (arm.against or contest.table.baseline) == expected
+
+
+def test_the_check_has_the_settings_that_the_small_contest_of_optimizers_chose():
+    ours, theirs = (contests.read(SHIPPED[n]) for n in ("check_small", "optimizers_small"))
+    chosen = json.loads((RESULTS / "optimizers_small/tuning.json").read_text())["arms"]
+    of_theirs = {arm.name: arm for arm in theirs.arms}
+    for arm in ours.arms:
+        tuned = theirs.arguments(of_theirs[arm.name], (1, 1), chosen[arm.name]["best"])
+        assert resolved(tuple(ours.arguments(arm, (1, 1)))) == resolved(tuple(tuned))
+
+
+def test_the_check_expects_the_losses_that_the_small_contest_of_optimizers_published():
+    rows = csv.DictReader((RESULTS / "optimizers_small/results.csv").read_text().splitlines())
+    published = {(row["arm"], row["role"], row["seed"]): row["final_val_loss"] for row in rows}
+    expected = tomllib.loads((RESULTS / "expected_small.toml").read_text())["arms"]
+    assert expected.keys() == {arm.name for arm in contests.read(SHIPPED["check_small"]).arms}
+    for arm, seeds in expected.items():
+        for seed, run in seeds.items():
+            assert run["loss"] == float(published[arm, "report", seed])
 
 
 @pytest.mark.parametrize("name", SMALL)
