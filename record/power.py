@@ -23,6 +23,7 @@ from scipy import optimize, special, stats
 ALPHA = 0.05  # of all calls of a contest together, two-sided
 POWER = 0.8
 MODERATED_ARMS = 4  # from so many on, an arm's variance borrows from the other arms
+OWN_SHARE = 0.1  # of the level, there: for the arm's own variance, which one wild arm cannot widen
 LARGEST_N = 10_000  # seeds; nobody runs more
 POINTS = 100  # of each distribution of a variance
 
@@ -108,15 +109,17 @@ def _limits(seeds: int, tests: int, paired: bool) -> Floats:
         return np.asarray(limit * np.sqrt((own + other) / 2))
     if tests + 1 < MODERATED_ARMS:
         return _limit(tests, df) * np.sqrt(_chi_square(df, POINTS**2))
+    own_limit = _limit(tests, df, OWN_SHARE) * np.sqrt(own)
     others = tests - 1
     # They share the baseline, so that two variances correlate by 1/4 and their mean is less sure.
     borrowed = _chi_square(df * 4 * others / (others + 3)).T[None, :]
-    return _limit(tests, 2 * df) * np.sqrt(np.maximum(own, (own + borrowed) / 2))
+    shared_limit = _limit(tests, 2 * df, 1 - OWN_SHARE)
+    return np.minimum(shared_limit * np.sqrt(np.maximum(own, (own + borrowed) / 2)), own_limit)
 
 
-def _limit(tests: int, df: float | Floats) -> Floats:
-    """The t value from which a comparison is called."""
-    return np.asarray(stats.t.isf(ALPHA / (2 * tests), df))
+def _limit(tests: int, df: float | Floats, share: float = 1.0) -> Floats:
+    """The t value from which a comparison is called, by a test with a share of the level."""
+    return np.asarray(stats.t.isf(share * ALPHA / (2 * tests), df))
 
 
 def _chi_square(df: float, points: int = POINTS) -> Floats:

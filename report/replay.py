@@ -124,4 +124,4 @@ def _shifted(c: Comparison, by: float) -> Comparison:
     if not by or not c.error or c.difference is None or c.df is None:
         return c
     difference = c.difference + by
-    return replace(c, difference=difference, p=two_sided_p(difference, c.error, c.df))
+    return replace(c, difference=difference, p=two_sided_p(difference, c.error, c.df, c.own))

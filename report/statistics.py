@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
-from record.power import ALPHA, MODERATED_ARMS
+from record.power import ALPHA, MODERATED_ARMS, OWN_SHARE
 
 RESAMPLES = 10_000
 ROUNDING = 1e-9  # a spread below this share of the mean is rounding
@@ -40,11 +40,19 @@ class TextPart(NamedTuple):
 FIXED_TEXT = TextPart(0.0, 1.0)
 
 
+class OwnSpread(NamedTuple):
+    """Standard error of a difference by its own variance alone, and its degrees of freedom."""
+
+    error: float
+    df: float
+
+
 class Test(NamedTuple):
     """Difference of means, its 95 % interval, and the two-sided p value.
 
-    error: standard error of the difference. df: degrees of freedom of its t distribution. text:
-    what is added to both where the interval is for other texts too.
+    error: standard error of the difference. df: degrees of freedom of its t distribution. own:
+    where `error` borrows from other tests, a second way to be shown, with OWN_SHARE of the level,
+    which leaves the first the rest. text: what is added where the interval is for other texts too.
     """
 
     difference: float
@@ -53,13 +61,17 @@ class Test(NamedTuple):
     p: float
     error: float
     df: float
+    own: OwnSpread | None = None
     text: TextPart = FIXED_TEXT
 
     def interval(self, alpha: float) -> Interval:
-        """Two-sided interval of the difference, of level 1 - alpha."""
-        half = float(stats.t.isf(alpha / 2, self.df)) * self.error
+        """Two-sided interval of the difference, of level 1 - alpha: the narrower of its ways."""
+        half = min(
+            _t_limit(share * alpha, df) * error
+            for share, error, df in ways(self.error, self.df, self.own)
+        )
         if self.text.error:
-            half = math.hypot(half, stats.t.isf(alpha / 2, self.text.df) * self.text.error)
+            half = math.hypot(half, _t_limit(alpha, self.text.df) * self.text.error)
         return Interval(self.difference - half, self.difference + half)
 
     def within(self, smallest: float) -> bool:
@@ -68,15 +80,33 @@ class Test(NamedTuple):
         return -smallest < low and high < smallest
 
 
-def two_sided_p(difference: float, error: float, df: float) -> float:
-    """Of Student's t of a difference against 0. error: its standard error, above 0."""
-    return 2 * float(stats.t.sf(abs(difference) / error, df))
+def ways(error: float, df: float, own: OwnSpread | None) -> list[tuple[float, float, float]]:
+    """(share of the level, standard error, degrees of freedom) of each t that may show it."""
+    return [(1.0, error, df)] if own is None else [(1 - OWN_SHARE, error, df), (OWN_SHARE, *own)]
 
 
-def t_test(difference: float, error: float, df: float) -> Test:
-    """Student's t of a difference against 0. error: its standard error, above 0."""
-    p = two_sided_p(difference, error, df)
-    plain = Test(difference, difference, difference, p, error, df)
+def _t_limit(alpha: float, df: float) -> float:
+    """Of |t|, two-sided; the hundredth of the time of stats.t.isf, which calls this."""
+    return -float(special.stdtrit(df, alpha / 2))
+
+
+def two_sided_p(difference: float, error: float, df: float, own: OwnSpread | None = None) -> float:
+    """Of Student's t of a difference against 0; own: as in Test. Errors are above 0.
+
+    The smaller p of two ways, each divided by its share of the level: a weighted Bonferroni, which
+    holds whatever the two have in common.
+    """
+    found = [
+        2 * float(special.stdtr(df, -abs(difference) / error)) / share
+        for share, error, df in ways(error, df, own)
+    ]
+    return min(1.0, *found)
+
+
+def t_test(difference: float, error: float, df: float, own: OwnSpread | None = None) -> Test:
+    """Student's t of a difference against 0; own: as in Test. Errors are above 0."""
+    p = two_sided_p(difference, error, df, own)
+    plain = Test(difference, difference, difference, p, error, df, own)
     low, high = plain.interval(ALPHA)
     return plain._replace(low=low, high=high)
 
@@ -131,8 +161,10 @@ def welch_t(arm: ArrayLike, baseline: ArrayLike) -> Test | None:
 def moderated(tests: Sequence[Test], counts: Sequence[int], arms: int) -> list[Test]:
     """Paired t-tests whose variances borrow from each other; as they are below four arms.
 
-    counts: pairs of each test. arms: how many arms the tests compare. A test stays as it is where
-    no variance at all is left to test with.
+    counts: pairs of each test. arms: how many arms the tests compare. With OWN_SHARE of the level
+    each may be shown by its own variance too: an arm that is far noisier than the others widens
+    what they borrow, which no number of seeds would overcome. A test stays as it is where no
+    variance at all is left to test with.
     """
     if arms < MODERATED_ARMS or len(tests) < 2:
         return list(tests)
@@ -141,11 +173,16 @@ def moderated(tests: Sequence[Test], counts: Sequence[int], arms: int) -> list[T
         np.array([test.df for test in tests]),
     )
     return [
-        t_test(test.difference, math.sqrt(variance / n), freedom) if variance else test
+        t_test(test.difference, math.sqrt(variance / n), freedom, _own(test)) if variance else test
         for test, n, variance, freedom in zip(
             tests, counts, variances.tolist(), df.tolist(), strict=True
         )
     ]
+
+
+def _own(test: Test) -> OwnSpread | None:
+    """None for pairs without any difference, which have no spread."""
+    return OwnSpread(test.error, test.df) if test.error else None
 
 
 def moderated_variances(variances: Floats, df: Floats) -> tuple[Floats, Floats]:

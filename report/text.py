@@ -122,5 +122,7 @@ def _p_value(test: Test) -> float:
         low, high = test.interval(math.exp(log_level))
         return (high - low) / 2 - distance
 
+    if beyond(0.0) > 0:  # ways that share the level have an interval at level 1, too
+        return 1.0
     smallest = math.log(1e-300)
     return math.exp(brentq(beyond, smallest, 0.0)) if beyond(smallest) > 0 else 0.0

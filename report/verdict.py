@@ -2,9 +2,9 @@
 
 An arm is compared with the baseline by a paired t-test on the seeds that both have, if there are at
 least two, else by Welch's. From four arms on, the variances of paired tests borrow from each other
-(moderated t). The p values are adjusted by Holm over all arms tested; below ALPHA the sign of the
-difference decides. docs/report.md says what each number means, docs/results/calibration.md why
-this rule decides.
+(moderated t), and each arm's own paired t counts beside it, with a tenth of the level. The p values
+are adjusted by Holm over all arms tested; below ALPHA the sign of the difference decides.
+docs/report.md says what each number means, docs/results/calibration.md why this rule decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from report.comparable import cautions, refusal
 from report.crossed import grid, is_crossed, mean_test
 from report.run import Pair
 from report.seconds import is_time
-from report.statistics import Test, TextPart, bca, holm, moderated, welch_t
+from report.statistics import OwnSpread, Test, TextPart, bca, holm, moderated, welch_t
 from report.study import Study
 from report.text import over_text
 
@@ -45,6 +45,7 @@ class Comparison:
     bca_high: float | None = None
     error: float | None = None  # standard error of the difference, and the degrees of freedom
     df: float | None = None
+    own: OwnSpread | None = None  # a second way to be shown, as in Test
     p: float | None = None
     p_holm: float | None = None
     text: TextPart | None = None  # what the text adds to the error
@@ -79,7 +80,7 @@ class Comparison:
         if len(known) < len(numbers):
             raise ValueError(f"{self.words}: no test was made")
         difference, low, high, p, error, df = known
-        test = Test(difference, low, high, p, error, df)
+        test = Test(difference, low, high, p, error, df, self.own)
         return test._replace(text=self.text) if self.random_text and self.text else test
 
 
@@ -246,7 +247,7 @@ def _notes_on_pairs(mine: Values, theirs: Values, gaps: Values) -> list[str]:
 
 
 def adjusted(comparisons: Mapping[str, Comparison], smallest: float) -> dict[str, Comparison]:
-    """The rule that decides: moderated variances, Holm over all arms tested, then the calls.
+    """The rule that decides: moderated or own variances, Holm over all arms tested, the calls.
 
     smallest: in the metric's unit; a difference that is surely within it is equivalent. 0: none is.
     """

@@ -1,11 +1,13 @@
-"""Contests without a difference, with three kinds of noise.
+"""Contests without a difference, with four kinds of noise.
 
 `equal`: independent and normal, all arms alike. `recorded`: normal, with the covariance of recorded
 runs (final validation losses of ten schedules, each trained with the same twelve seeds,
 docs/results/calibration_runs.csv), so that each arm has its own variance. `skewed`: the recorded
 residuals themselves, whole seeds drawn with replacement, smoothed by a normal kernel; arms are not
 exchanged, so that skew and tails stay where they are. Each contest takes its arms, the baseline
-too, at random from the ten; arms beyond ten repeat some, with noise of their own.
+too, at random from the ten; arms beyond ten repeat some, with noise of their own. `wild`: as
+equal, but one arm in eight, at least one and never the first two, is 30 times as noisy: optimizers
+whose best rate lies at the edge of what is stable (docs/results/optimizers_small.md).
 """
 
 import csv
@@ -18,7 +20,8 @@ from report import verdict
 from report.sources import read
 
 RUNS = Path(__file__).parents[2] / "docs" / "results" / "calibration_runs.csv"
-KINDS = ("equal", "recorded", "skewed")
+KINDS = ("equal", "recorded", "skewed", "wild")
+WILD = 30  # standard deviations of the other arms
 KERNEL = 0.5  # standard deviation of the smoothing, in those of the residuals
 
 
@@ -55,8 +58,11 @@ def draw(
     pool: `noise`. kind: one of KINDS. baseline: which arm of the pool it is; None: any.
     """
     contests, arms, n = shape
-    if kind == "equal":
-        return rng.standard_normal(shape) * sigma(pool) / math.sqrt(2)
+    if kind in ("equal", "wild"):
+        alike = rng.standard_normal(shape) * sigma(pool) / math.sqrt(2)
+        if kind == "wild":
+            alike[:, max(2, arms - max(1, arms // 8)) :] *= WILD
+        return alike
     places = rng.random((contests, len(pool)))
     if baseline is not None:
         places[:, baseline] = -1  # the first

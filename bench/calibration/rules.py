@@ -8,12 +8,13 @@ contest by contest that both call the same.
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from scipy import special, stats
 
-from record.power import ALPHA, MODERATED_ARMS
+from record.power import ALPHA, MODERATED_ARMS, OWN_SHARE
 from report.statistics import holm, moderated_variances
 
 Rule = Callable[[np.ndarray], np.ndarray]
@@ -26,13 +27,35 @@ def gaps_of(losses: np.ndarray) -> np.ndarray:
     return losses[:, 1:] - losses[:, :1]
 
 
-def moderated_tests(gaps: np.ndarray, arms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard error, degrees of freedom of differences (contests, tests, pairs) in use."""
+@dataclass(frozen=True)
+class Tests:
+    """Tests of differences (contests, tests, pairs): means, and the ways in which they are shown.
+
+    ways: (share of the level, standard errors, degrees of freedom).
+    """
+
+    mean: np.ndarray
+    ways: list[tuple[float, np.ndarray, np.ndarray]]
+
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided."""
+        return np.minimum.reduce([p_of(self.mean, error, df) / w for w, error, df in self.ways])
+
+    def half(self, level: float) -> np.ndarray:
+        """Half of the two-sided interval of level 1 - `level`."""
+        return np.minimum.reduce([stats.t.isf(w * level / 2, df) * e for w, e, df in self.ways])
+
+
+def tests_in_use(gaps: np.ndarray, arms: int) -> Tests:
+    """As the report makes them."""
     n = gaps.shape[-1]
     variances, df = gaps.var(axis=-1, ddof=1), np.full(gaps.shape[1], n - 1.0)
+    ways = [(1.0, np.sqrt(variances / n), df)]
     if arms >= MODERATED_ARMS:
-        variances, df = moderated_variances(variances, df)
-    return gaps.mean(axis=-1), np.sqrt(variances / n), df
+        shared, more = moderated_variances(variances, df)
+        ways = [(1 - OWN_SHARE, np.sqrt(shared / n), more), (OWN_SHARE, *ways[0][1:])]
+    return Tests(gaps.mean(axis=-1), ways)
 
 
 def p_of(mean: np.ndarray, error: np.ndarray, df: np.ndarray | float) -> np.ndarray:
@@ -41,25 +64,31 @@ def p_of(mean: np.ndarray, error: np.ndarray, df: np.ndarray | float) -> np.ndar
 
 
 def in_use(losses: np.ndarray) -> np.ndarray:
-    """Moderated t with a fixed prior, never below the arm's own variance; Holm."""
-    return holm(p_of(*moderated_tests(gaps_of(losses), losses.shape[1]))) < ALPHA
+    """The moderated t below, or the arm's own paired t with a share of the level; Holm."""
+    return holm(tests_in_use(gaps_of(losses), losses.shape[1]).p) < ALPHA
 
 
 def in_use_single_step(losses: np.ndarray) -> np.ndarray:
     """As in use, with Bonferroni instead of Holm."""
-    p = p_of(*moderated_tests(gaps_of(losses), losses.shape[1]))
+    p = tests_in_use(gaps_of(losses), losses.shape[1]).p
     return p * p.shape[1] < ALPHA
 
 
+def moderated(losses: np.ndarray) -> np.ndarray:
+    """Moderated t with a fixed prior, never below the arm's own variance; Holm."""
+    tests = tests_in_use(gaps_of(losses), losses.shape[1])
+    return holm(p_of(tests.mean, *tests.ways[0][1:])) < ALPHA
+
+
 def paired_t(losses: np.ndarray) -> np.ndarray:
-    """Ordinary paired t, each arm with its own variance; Holm. In use until this study."""
+    """Ordinary paired t, each arm with its own variance; Holm."""
     gaps = gaps_of(losses)
     error = gaps.std(axis=-1, ddof=1) / np.sqrt(gaps.shape[-1])
     return holm(p_of(gaps.mean(axis=-1), error, gaps.shape[-1] - 1)) < ALPHA
 
 
 def without_floor(losses: np.ndarray) -> np.ndarray:
-    """As in use, but a variance may become smaller than the arm's own."""
+    """The moderated t, but a variance may become smaller than the arm's own."""
     gaps = gaps_of(losses)
     own, df = gaps.var(axis=-1, ddof=1), gaps.shape[-1] - 1
     tests = own.shape[1]
@@ -158,8 +187,9 @@ def welch(losses: np.ndarray) -> np.ndarray:
 
 
 RULES: dict[str, Rule] = {
-    "moderated, floor (in use)": in_use,
+    "moderated or own (in use)": in_use,
     "the same, Bonferroni": in_use_single_step,
+    "moderated, floor": moderated,
     "paired t": paired_t,
     "moderated, no floor": without_floor,
     "moderated, Smyth": smyth,

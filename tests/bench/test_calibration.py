@@ -67,15 +67,22 @@ def test_arms_beyond_those_recorded_have_noise_of_their_own(pool):
     assert correlations[np.triu_indices(12, 1)].max() < 0.95
 
 
+def test_one_arm_in_eight_is_wild_and_never_the_first_two(pool):
+    for arms, wild in ((2, 0), (3, 1), (10, 1), (16, 2)):
+        losses = noise.draw(pool, "wild", (4_000, arms, 1), np.random.default_rng(0))[..., 0]
+        noisy = losses.std(axis=0) > 10 * noise.sigma(pool)
+        assert noisy.tolist() == [False] * (arms - wild) + [True] * wild
+
+
 def test_rules_that_need_equal_variances_fail_where_one_arm_is_noisy():
     losses = np.random.default_rng(0).standard_normal((4_000, 6, 4))
     losses[:, -1] *= 10
     shares = {
         name: rules.RULES[name](losses).any(axis=1).mean()
-        for name in ("moderated, floor (in use)", "paired t", "pooled, Dunnett")
+        for name in ("moderated or own (in use)", "paired t", "pooled, Dunnett")
     }
     assert shares["pooled, Dunnett"] > 0.1
-    assert max(shares["moderated, floor (in use)"], shares["paired t"]) < 0.057
+    assert max(shares["moderated or own (in use)"], shares["paired t"]) < 0.057
 
 
 @pytest.mark.parametrize("name", rules.RULES)

@@ -40,11 +40,12 @@ def contests(arms, n, paired, rng, count=4_000):
         p = stats.ttest_ind(others, first, axis=-1, equal_var=False).pvalue
         return (p[:, 0] * (arms - 1) < 0.05).mean()
     gaps = others - first
-    own, df = gaps.var(axis=-1, ddof=1), n - 1
+    own, p = gaps.var(axis=-1, ddof=1), stats.ttest_1samp(gaps, 0, axis=-1).pvalue
     if arms >= 4:
         rest = (own.sum(axis=1, keepdims=True) - own) / (arms - 2)
-        own, df = np.maximum(own, (own + rest) / 2), 2 * df
-    p = 2 * stats.t.sf(np.abs(gaps.mean(axis=-1)) / np.sqrt(own / n), df)
+        variance = np.maximum(own, (own + rest) / 2)
+        shared = 2 * stats.t.sf(np.abs(gaps.mean(axis=-1)) / np.sqrt(variance / n), 2 * (n - 1))
+        p = np.minimum(shared / 0.9, p / 0.1)
     return (p[:, 0] * (arms - 1) < 0.05).mean()
 
 

@@ -221,19 +221,34 @@ def test_unequal_numbers_of_pairs_borrow_no_more_than_there_is():
     assert many == pytest.approx(np.tile(variances, (5, 1)))
 
 
-def test_moderated_tests_are_students_with_the_moderated_variance():
+def test_moderated_tests_are_students_with_the_moderated_variance_or_their_own():
+    """With nine tenths of the level or one: the smaller p, the narrower interval."""
     gaps = [[-0.02, -0.021, -0.019], [0.04, 0.05, 0.03], [0.002, -0.005, 0.003]]
     tests = [paired_t(gap) for gap in gaps]
     assert moderated(tests, [3] * 3, 3) == tests  # three arms: as they are
     own = np.var(gaps, axis=1, ddof=1)
     for i, test in enumerate(moderated(tests, [3] * 3, 4)):
         variance = max(own[i], (own[i] + np.delete(own, i).mean()) / 2)
-        t = np.mean(gaps[i]) / math.sqrt(variance / 3)
-        half = stats.t.ppf(0.975, 4) * math.sqrt(variance / 3)
-        assert test.p == pytest.approx(2 * stats.t.sf(abs(t), 4))
-        assert (test.low, test.high) == pytest.approx(
-            (np.mean(gaps[i]) - half, np.mean(gaps[i]) + half)
-        )
+        mean, error = np.mean(gaps[i]), math.sqrt(variance / 3)
+        p = 2 * stats.t.sf(abs(mean) / error, 4) / 0.9
+        p = min(p, stats.ttest_1samp(gaps[i], 0).pvalue / 0.1, 1)
+        assert test.p == pytest.approx(p)
+        for level in (0.05, 0.0001):
+            halves = [stats.t.isf(0.45 * level, 4) * error]
+            halves += [stats.t.isf(0.05 * level, 2) * math.sqrt(own[i] / 3)]
+            assert test.interval(level) == pytest.approx((mean - min(halves), mean + min(halves)))
+        assert (test.low, test.high) == test.interval(0.05)
+
+
+def test_an_arm_that_is_clear_by_itself_is_shown_beside_one_that_is_wild():
+    """Borrowed noise alone would hide ten standard deviations, with any number of seeds."""
+    rng = np.random.default_rng(0)
+    quiet = rng.normal(10, 1, 5)
+    wild = [rng.normal(0, 300, 5) for _ in range(3)]
+    tests = [paired_t(gaps) for gaps in (quiet, *wild)]
+    shown = moderated(tests, [5] * 4, 5)[0]
+    assert shown.p < 0.001 < 2 * stats.t.sf(abs(shown.difference) / shown.error, shown.df)
+    assert shown.p == pytest.approx(10 * tests[0].p)
 
 
 def test_pairs_without_a_difference_borrow_the_noise_of_the_other_arms():

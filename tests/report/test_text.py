@@ -131,6 +131,22 @@ def test_text_without_an_effect_leaves_the_interval_over_seeds():
     assert wide.p == pytest.approx(test.p)
 
 
+@pytest.mark.parametrize("difference", [0.01, 0.5, -3.0, 40.0])
+def test_a_second_way_to_be_shown_widens_over_text_as_the_first(difference):
+    own = statistics.OwnSpread(0.2, 4)
+    test = statistics.t_test(difference, 1.0, 8, own)
+    part = TextPart(0.7, 15)
+    wide = over_text(test, part)
+    ways = [(0.9, 1.0, 8), (0.1, 0.2, 4)]
+    half = min(stats.t(df).isf(share * 0.025) * error for share, error, df in ways)
+    half = np.hypot(half, 0.7 * stats.t(15).isf(0.025))
+    assert (wide.low, wide.high) == pytest.approx((difference - half, difference + half))
+    assert wide.p >= test.p
+    assert (wide.p == 1) == (difference == 0.01)  # which lies within any interval
+    if wide.p < 1:
+        assert min(map(abs, wide.interval(wide.p))) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("difference", [0.0, 0.5, -3.0, 40.0])
 def test_interval_over_text_ends_at_zero_at_the_level_of_its_p_value(difference):
     wide = over_text(statistics.Test(difference, 0, 0, 1.0, error=1.0, df=2), TextPart(0.7, 15))
