@@ -68,7 +68,7 @@ class Test(NamedTuple):
         """Two-sided interval of the difference, of level 1 - alpha: the narrower of its ways."""
         half = min(
             _t_limit(share * alpha, df) * error
-            for share, error, df in ways(self.error, self.df, self.own)
+            for share, error, df in _ways(self.error, self.df, self.own)
         )
         if self.text.error:
             half = math.hypot(half, _t_limit(alpha, self.text.df) * self.text.error)
@@ -80,13 +80,13 @@ class Test(NamedTuple):
         return -smallest < low and high < smallest
 
 
-def ways(error: float, df: float, own: OwnSpread | None) -> list[tuple[float, float, float]]:
+def _ways(error: float, df: float, own: OwnSpread | None) -> list[tuple[float, float, float]]:
     """(share of the level, standard error, degrees of freedom) of each t that may show it."""
     return [(1.0, error, df)] if own is None else [(1 - OWN_SHARE, error, df), (OWN_SHARE, *own)]
 
 
 def _t_limit(alpha: float, df: float) -> float:
-    """Of |t|, two-sided; the hundredth of the time of stats.t.isf, which calls this."""
+    """Of |t|, two-sided; in a hundredth of the time of stats.t.isf, which calls this."""
     return -float(special.stdtrit(df, alpha / 2))
 
 
@@ -98,7 +98,7 @@ def two_sided_p(difference: float, error: float, df: float, own: OwnSpread | Non
     """
     found = [
         2 * float(special.stdtr(df, -abs(difference) / error)) / share
-        for share, error, df in ways(error, df, own)
+        for share, error, df in _ways(error, df, own)
     ]
     return min(1.0, *found)
 

@@ -27,17 +27,25 @@ def judged(contest, paired):
 
 
 @pytest.mark.parametrize(
-    ("arms", "paired", "method"),
-    [(3, True, "paired t"), (5, True, "moderated t"), (5, False, "Welch")],
+    ("arms", "kind", "n", "paired", "method"),
+    [
+        (3, "recorded", 3, True, "paired t"),
+        (5, "recorded", 3, True, "moderated t"),
+        (5, "wild", 8, True, "moderated t"),  # beside its own paired t, which alone shows it here
+        (5, "recorded", 3, False, "Welch"),
+    ],
 )
-def test_contest_by_contest_the_report_calls_the_same(pool, arms, paired, method, monkeypatch):
+def test_contest_by_contest_the_report_calls_the_same(
+    pool, arms, kind, n, paired, method, monkeypatch
+):
     monkeypatch.setattr(verdict, "bca", lambda _: None)  # decides nothing, and takes its time
-    losses = noise.draw(pool, "recorded", (12, arms, 3), np.random.default_rng(2))
+    losses = noise.draw(pool, kind, (12, arms, n), np.random.default_rng(2))
     losses[::2, 1] -= 4 * noise.sigma(pool)  # so that some are called
     ours = (rules.in_use if paired else rules.welch)(losses)
     for contest, called in zip(losses, ours.tolist(), strict=True):
         assert judged(contest, paired) == (called, {method})
     assert 0 < ours.sum() < ours.size
+    assert kind != "wild" or not rules.moderated(losses).any()
 
 
 @pytest.mark.parametrize("kind", ["recorded", "skewed"])
