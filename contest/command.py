@@ -28,6 +28,7 @@ from record.hardware import usable_cores
 from record.machine import other_runs
 from storage import LockedError, lock
 
+PLACES = ("jobs", "gpus_per_run", "runs_per_gpu", "nproc")  # options of slots()
 OPEN_TRIALS = 8  # of a search on SLURM, in each arm, without --jobs
 WIDE = 160  # characters, if no terminal says how many
 
@@ -59,8 +60,8 @@ def _carry_out(options: argparse.Namespace) -> int:
     if cluster:
         places = [Slot("SLURM", {}, cluster.world_size)] * (cluster.jobs or 1)
     else:
-        wanted = {name: getattr(options, name) for name in ("jobs", "gpus_per_run", "nproc")}
-        wanted |= {"jobs": 1} if options.timing else {}
+        wanted = {name: getattr(options, name) for name in PLACES}
+        wanted |= {"jobs": 1, "runs_per_gpu": None} if options.timing else {}
         places = slots(gpus, usable_cores(), **wanted)
     check(contest, home, places[0].nproc)
     for notice in contest.notices:
@@ -87,11 +88,14 @@ def _check_counts(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: one of them is too small.
     """
-    for name, least in {"jobs": 1, "nproc": 1, "nodes": 1, "gpus_per_run": 0}.items():
+    counts = {"jobs": 1, "nproc": 1, "nodes": 1, "gpus_per_run": 0, "runs_per_gpu": 1}
+    for name, least in counts.items():
         value = getattr(options, name)
         if value is not None and value < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} {value} should be {least} or more")
+    if options.runs_per_gpu and options.executor == "slurm":
+        raise ConfigError("--runs-per-gpu is for this machine's GPUs; leave it out with slurm")
 
 
 def _cluster(options: argparse.Namespace) -> slurm.Options:
@@ -115,8 +119,10 @@ def _room(cluster: slurm.Options | None, places: Sequence[Slot]) -> memory.Room:
     """The memory of a rank."""
     if cluster:
         return memory.room(bool(cluster.gpus_per_node), elsewhere=True, ranks=1)
-    gpu, ranks = bool(places[0].environment["CUDA_VISIBLE_DEVICES"]), sum(p.nproc for p in places)
-    return memory.room(gpu, elsewhere=False, ranks=ranks)
+    if gpu := places[0].environment["CUDA_VISIBLE_DEVICES"]:
+        sharing = sum(place.environment["CUDA_VISIBLE_DEVICES"] == gpu for place in places)
+        return memory.room(True, elsewhere=False, ranks=sharing)
+    return memory.room(False, elsewhere=False, ranks=sum(place.nproc for place in places))
 
 
 def _hold(home: Path) -> IO[str]:

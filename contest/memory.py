@@ -25,14 +25,18 @@ class Room:
 
 
 def room(gpu: bool, elsewhere: bool, ranks: int) -> Room:
-    """Of one of the `ranks` that run on this machine at once; elsewhere: on nodes of a cluster."""
+    """The memory of one rank.
+
+    elsewhere: on nodes of a cluster. ranks: how many share the GPU or, without one, the machine.
+    """
     import torch  # takes seconds
 
     if elsewhere:
         return Room(gpu, LARGE_GPU if gpu else math.inf, "a GPU of 80 GB")
     if gpu and torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
-        return Room(True, device.total_memory, f"this {device.name}")
+        share = f"each of {ranks} runs at once on this " if ranks > 1 else "this "
+        return Room(True, device.total_memory / ranks, share + device.name)
     return Room(False, available_memory() / ranks, f"each of {ranks} ranks at once on this machine")
 
 

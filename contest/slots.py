@@ -43,17 +43,23 @@ def slots(
     *,
     jobs: int | None = None,
     gpus_per_run: int | None = None,
+    runs_per_gpu: int | None = None,
     nproc: int | None = None,
 ) -> list[Slot]:
     """The slots of a machine: by GPUs if there are some, else by cores.
 
     jobs: slots. nproc: ranks of a run. None: what fits the machine.
+    runs_per_gpu: runs of one GPU each that share it.
 
     Raises:
-        ConfigError: there are fewer GPUs than asked for.
+        ConfigError: there are fewer GPUs than asked for, or what has more than one is to share it.
     """
     if gpus_per_run is None:
         gpus_per_run = min(len(gpus), nproc or 1)
+    if runs_per_gpu and (gpus_per_run, nproc or 1) != (1, 1):
+        found = f"--gpus-per-run {gpus_per_run} and --nproc {nproc or gpus_per_run or 1}"
+        raise ConfigError(f"--runs-per-gpu is for runs of one GPU and one process; found {found}")
+    gpus = gpus * (runs_per_gpu or 1)
     if gpus_per_run:
         return _slots_of_gpus(gpus, cores, jobs, gpus_per_run, nproc or gpus_per_run)
     return _slots_of_cores(cores, jobs, nproc or 1)

@@ -196,7 +196,13 @@ def test_mistake_is_one_line_and_exit_code_2(mistake, shards, tmp_path, capsys):
 @pytest.mark.parametrize("executor", ["local", "slurm"])
 @pytest.mark.parametrize(
     ("word", "count", "least"),
-    [("--jobs", 0, 1), ("--nproc", -1, 1), ("--nodes", 0, 1), ("--gpus-per-run", -2, 0)],
+    [
+        ("--jobs", 0, 1),
+        ("--nproc", -1, 1),
+        ("--nodes", 0, 1),
+        ("--gpus-per-run", -2, 0),
+        ("--runs-per-gpu", 0, 1),
+    ],
 )
 def test_count_that_is_too_small_is_one_line_and_exit_code_2(
     executor, word, count, least, shards, tmp_path, capsys

@@ -371,12 +371,18 @@ def test_slots_share_out_gpus_and_cores():
     assert places(four, 8, nproc=4) == [("0,1,GPU-2,3", 4)]
     assert places(four, 8, jobs=1) == [("0", 1)]
     assert places(four, 8, gpus_per_run=0, jobs=2) == [("", 1), ("", 1)]
+    assert places(["0", "1"], 8, runs_per_gpu=2) == [("0", 1), ("1", 1), ("0", 1), ("1", 1)]
+    assert [s.environment["OMP_NUM_THREADS"] for s in slots(["0"], 8, runs_per_gpu=4)] == ["2"] * 4
     threads = [slot.environment["OMP_NUM_THREADS"] for slot in slots([], 8, jobs=3)]
     assert threads == ["2", "2", "2"]
     assert len(slots([], 8)) == 8
     assert len(slots([], 8, nproc=2)) == 4
     with pytest.raises(ValueError, match="--jobs 3 with --gpus-per-run 2 needs 6 GPUs, 4 visible"):
         slots(four, 8, jobs=3, gpus_per_run=2)
+    with pytest.raises(ValueError, match="one GPU and one process; found --gpus-per-run 2"):
+        slots(four, 8, gpus_per_run=2, runs_per_gpu=2)
+    with pytest.raises(ValueError, match="one GPU and one process; found --gpus-per-run 0"):
+        slots([], 8, runs_per_gpu=2)
 
 
 def test_exit_code_of_a_rank_killed_by_a_signal_is_minus_that_signal(shards, tmp_path):
