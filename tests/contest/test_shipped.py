@@ -48,7 +48,10 @@ def groups():
 
 def own_value(config, key):
     """What an arm has for a key of the optimizer before it is tuned."""
-    return config.optimizer.hyperparameters[key.removeprefix("optimizer.")]
+    values = config.optimizer.model_dump()
+    for word in key.removeprefix("optimizer.").split("."):  # of a role: roles.embedding.lr_ratio
+        values = values[word]
+    return values
 
 
 def comments(path, arm):
