@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from report.cost_tables import cost
 from report.formats import counted, loss, short
 from report.judgement import Judgement
 from report.published import NOT_RUN, published
@@ -15,17 +16,18 @@ SHOWN_ARMS = 8  # in a cell; more are counted
 
 
 def section(folders: Sequence[str]) -> Section:
-    """One row per contest, in the order given."""
+    """One row per contest, in the order given, and what they have cost in all."""
     columns = ("contest", "scale", "answer", "may be the best", "how sure")
-    rows = [_row(folder) for folder in folders]
-    return Section("choices", "At this scale", "", [Table(columns, rows)])
+    found = {path: published(path) for path in folders if Path(path).exists()}
+    rows = [_row(Path(path).name, *found.get(path, (None, None))) for path in folders]
+    runs = [run for study, _ in found.values() for run in study.runs if run.role != "trunk"]
+    lines = [f"Cost of all, tuning included: {cost(runs)}"]
+    return Section("choices", "At this scale", "", [Table(columns, rows)], lines)
 
 
-def _row(folder: str) -> list[str]:
-    name = Path(folder).name
-    if not Path(folder).exists():
+def _row(name: str, study: Study | None, judgement: Judgement | None) -> list[str]:
+    if not (study and judgement):
         return [name, NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN]
-    study, judgement = published(folder)
     best = judgement.best
     more = [f"{len(best) - SHOWN_ARMS} more"] if len(best) > SHOWN_ARMS else []
     may = ", ".join([*best[:SHOWN_ARMS], *more])

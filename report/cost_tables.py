@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
-from report.formats import NONE, axis_words, ranged, short
+from report.formats import NONE, axis_words, counted, hours, ranged, short
 from report.judgement import Judgement
 from report.leaderboard import COSTS, SCORES, Row
 from report.run import Run
 from report.sections import Section, Table, arm_line
 from report.speedups import AXES, LEAST_SEEDS, shown
 from report.study import Study
+
+
+def cost(runs: Iterable[Run]) -> str:
+    """How many have begun, their seconds of training and their tokens."""
+    planned = list(runs)
+    begun = [run for run in planned if run.status != "missing"]
+    seconds = sum(run.summary.get("train_seconds") or 0.0 for run in begun)
+    tokens = sum(run.summary.get("tokens") or 0 for run in begun)
+    words = counted(len(planned), "run")
+    parts = [words if len(begun) == len(planned) else f"{len(begun):,} of {words}"]
+    parts += [f"{hours(seconds)} of training"] if seconds else []
+    parts += [f"{short(tokens / 1e6)} million tokens"] if tokens else []
+    return ", ".join(parts)
 
 
 def speedups(judgement: Judgement) -> Section | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from record.contest import Role
 from report import hellaswag, horizons, sharpness
 from report.averages import averages
-from report.cost_tables import costs, scores, seconds, speedups, target
+from report.cost_tables import cost, costs, scores, seconds, speedups, target
 from report.formats import (
     NONE,
     counted,
-    hours,
     interval,
     loss,
     metric_words,
@@ -75,23 +73,10 @@ def _answer(study: Study, judgement: Judgement) -> Section:
     lines = [judgement.judged_on] if judgement.judged_on else []
     if problems := judgement.problems:
         lines.append(f"{counted(len(problems), 'problem')}, the first: {problems[0]}")
-    lines.append(f"Cost: {_cost(study, 'report')}")
-    if any(run.role == "tuning" for run in study.runs):
-        lines.append(f"Cost of tuning: {_cost(study, 'tuning')}")
+    lines.append(f"Cost: {cost(run for run in study.runs if run.role == 'report')}")
+    if tuned := [run for run in study.runs if run.role == "tuning"]:
+        lines.append(f"Cost of tuning: {cost(tuned)}")
     return Section("answer", "In short", lines=lines)
-
-
-def _cost(study: Study, role: Role) -> str:
-    """Runs, seconds of training and tokens of all runs in one role."""
-    planned = [run for run in study.runs if run.role == role]
-    runs = [run for run in planned if run.status != "missing"]
-    seconds = sum(run.summary.get("train_seconds") or 0.0 for run in runs)
-    tokens = sum(run.summary.get("tokens") or 0 for run in runs)
-    begun = counted(len(planned), "run")
-    words = [begun if len(runs) == len(planned) else f"{len(runs):,} of {begun}"]
-    words += [f"{hours(seconds)} of training"] if seconds else []
-    words += [f"{short(tokens / 1e6)} million tokens"] if tokens else []
-    return ", ".join(words)
 
 
 def _leaderboard(judgement: Judgement) -> Section:

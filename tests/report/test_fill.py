@@ -1,6 +1,8 @@
 """Pages of results: every marked table is what the published contests say."""
 
+import csv
 import re
+from pathlib import Path
 
 import pytest
 
@@ -69,11 +71,14 @@ def test_contest_that_has_not_run_says_how_to_run_it(words):
 
 def test_choice_of_a_contest_has_its_scale_its_answer_and_its_power():
     text = filled(mark(f"choices {SMALL} docs/results/nowhere"))
-    _, _, row, missing = text.splitlines()[1:-1]
+    _, _, row, missing, _, cost = text.splitlines()[1:-1]
     assert "1.85 M parameters, 0.128 M tokens, 0.069 for each parameter" in row
     assert "| No arm is shown better than cosine in final val loss." in row
     assert "10 arms, 3 seeds; 0.0328 nats are shown with 80 % power" in row
     assert missing == "| nowhere | not run yet | not run yet | not run yet | not run yet |"
+    rows = list(csv.DictReader(Path(SMALL, "results.csv").read_text().splitlines()))
+    tokens = sum(float(row["tokens"]) for row in rows) / 1e6
+    assert cost == f"- Cost of all, tuning included: {len(rows)} runs, {tokens:.3g} million tokens"
 
 
 @pytest.mark.parametrize(
