@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "runs at once (default: as many as there are GPUs or cores for)"
     add("--jobs", type=int, metavar="N", help=text)
     add("--gpus-per-run", type=int, metavar="M", help="default 1; 0: CPU cores")
-    text = "small runs that share a GPU (default 1)"
+    text = "runs that share a GPU, for small models (default 1)"
     add("--runs-per-gpu", type=int, metavar="K", help=text)
     text = "processes of a run (default: its GPUs)"
     add("--nproc", type=int, metavar="N", help=text)

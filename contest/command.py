@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -67,6 +68,8 @@ def _carry_out(options: argparse.Namespace) -> int:
     for notice in contest.notices:
         print(f"notice: {notice}", file=sys.stderr)
     plan = make(contest, options.out)
+    if (options.runs_per_gpu or 1) > 1:
+        _check_sizes(plan)
     if options.dry_run:
         estimate.show(plan, options.out, places, console, gpus=bool(gpus), probe=options.probe)
         for line in memory.lines(plan, _room(cluster, places), places[0].nproc):
@@ -98,6 +101,17 @@ def _check_counts(options: argparse.Namespace) -> None:
         raise ConfigError("--runs-per-gpu is for this machine's GPUs; leave it out with slurm")
 
 
+def _check_sizes(plan: Plan) -> None:
+    """Runs that share a GPU cannot each take what is free.
+
+    Raises:
+        ConfigError: one of them would.
+    """
+    if any(job.config.train.micro_batch_size == "auto" for job in plan.jobs):
+        remedy = "give its number of sequences, or leave --runs-per-gpu out"
+        raise ConfigError(f"train.micro_batch_size = auto takes a GPU for itself; {remedy}")
+
+
 def _cluster(options: argparse.Namespace) -> slurm.Options:
     """What the command line says about SLURM."""
     return slurm.Options(**{f.name: getattr(options, f.name) for f in fields(slurm.Options)})
@@ -120,8 +134,9 @@ def _room(cluster: slurm.Options | None, places: Sequence[Slot]) -> memory.Room:
     if cluster:
         return memory.room(bool(cluster.gpus_per_node), elsewhere=True, ranks=1)
     if gpu := places[0].environment["CUDA_VISIBLE_DEVICES"]:
-        sharing = sum(place.environment["CUDA_VISIBLE_DEVICES"] == gpu for place in places)
-        return memory.room(True, elsewhere=False, ranks=sharing)
+        there = [p for p in places if p.environment["CUDA_VISIBLE_DEVICES"] == gpu]
+        ranks = sum(place.nproc for place in there) / len(gpu.split(","))
+        return memory.room(True, elsewhere=False, ranks=math.ceil(ranks))
     return memory.room(False, elsewhere=False, ranks=sum(place.nproc for place in places))
 
 

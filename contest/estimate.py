@@ -205,6 +205,11 @@ def show(
         source = f"from {next(iter(known.values())).source}"
     shown = _table(plan, known, len(places))
     shown.caption = f"time: {source}; {len(places)} runs at once"
+    if len({place.name for place in places if place.name.startswith("GPU")}) not in (
+        0,
+        len(places),
+    ):
+        shown.caption += ", which share GPUs: each takes longer than a run alone"
     console.print(shown)
     console.print(planned_seeds(plan), highlight=False, markup=False, soft_wrap=True)
     for line in _on_top(plan, known, len(places)):

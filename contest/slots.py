@@ -56,10 +56,14 @@ def slots(
     """
     if gpus_per_run is None:
         gpus_per_run = min(len(gpus), nproc or 1)
-    if runs_per_gpu and (gpus_per_run, nproc or 1) != (1, 1):
-        found = f"--gpus-per-run {gpus_per_run} and --nproc {nproc or gpus_per_run or 1}"
-        raise ConfigError(f"--runs-per-gpu is for runs of one GPU and one process; found {found}")
-    gpus = gpus * (runs_per_gpu or 1)
+    share = runs_per_gpu or 1
+    if share > 1 and not gpus:
+        raise ConfigError(f"--runs-per-gpu {share} needs a GPU, and none is visible; leave it out")
+    if share > 1 and (gpus_per_run, nproc or 1) != (1, 1):
+        given = f"--gpus-per-run {gpus_per_run} and --nproc {nproc or gpus_per_run}"
+        remedy = "runs that share a GPU have one GPU and one process each"
+        raise ConfigError(f"--runs-per-gpu {share} with {given}; {remedy}")
+    gpus = gpus * share
     if gpus_per_run:
         return _slots_of_gpus(gpus, cores, jobs, gpus_per_run, nproc or gpus_per_run)
     return _slots_of_cores(cores, jobs, nproc or 1)
@@ -73,7 +77,7 @@ def _slots_of_gpus(
         jobs = max(jobs, 1)
         needed = f"--jobs {jobs} with --gpus-per-run {per_run} needs {jobs * per_run} GPUs"
         remedy = "lower one of them, or give --gpus-per-run 0 for CPU cores"
-        raise ConfigError(f"{needed}, {len(gpus)} visible; {remedy}")
+        raise ConfigError(f"{needed}, there is room on {len(gpus)}; {remedy}")
     threads = max(1, cores // (jobs * per_run))
     names = [",".join(gpus[i * per_run : (i + 1) * per_run]) for i in range(jobs)]
     return [Slot(f"GPU {name}", _environment(name, threads), nproc) for name in names]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from report.cost_tables import cost
-from report.formats import counted, loss, short
+from report.formats import NONE, counted, loss, short
 from report.judgement import Judgement
 from report.published import NOT_RUN, published
 from report.sections import Section, Table
@@ -21,7 +21,7 @@ def section(folders: Sequence[str]) -> Section:
     found = {path: published(path) for path in folders if Path(path).exists()}
     rows = [_row(Path(path).name, *found.get(path, (None, None))) for path in folders]
     runs = [run for study, _ in found.values() for run in study.runs if run.role != "trunk"]
-    lines = [f"Cost of all, tuning included: {cost(runs)}"]
+    lines = [f"Cost of all, tuning included, a branch with its trunk: {cost(runs)}"]
     return Section("choices", "At this scale", "", [Table(columns, rows)], lines)
 
 
@@ -31,7 +31,7 @@ def _row(name: str, study: Study | None, judgement: Judgement | None) -> list[st
     best = judgement.best
     more = [f"{len(best) - SHOWN_ARMS} more"] if len(best) > SHOWN_ARMS else []
     may = ", ".join([*best[:SHOWN_ARMS], *more])
-    return [name, _scale(study), judgement.headline, may, _sure(study, judgement)]
+    return [name, _scale(study), judgement.headline, may or NONE, _sure(study, judgement)]
 
 
 def _scale(study: Study) -> str:
@@ -57,4 +57,6 @@ def _sure(study: Study, judgement: Judgement) -> str:
     seeds = len({run.pair for run in study.runs if run.role == "report"})
     shown = judgement.planner.detectable.get(seeds, (None, None))[1]
     power = f"; {loss(shown)} nats are shown with 80 % power" if shown else ""
-    return f"{counted(len(study.arms), 'arm')}, {counted(seeds, 'seed')}{power}"
+    least = min(row.n for row in judgement.rows)
+    words = counted(seeds, "seed") if least >= seeds else f"{least} of {counted(seeds, 'seed')}"
+    return f"{counted(len(study.arms), 'arm')}, {words}{power}"

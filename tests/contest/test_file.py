@@ -213,6 +213,25 @@ def test_count_that_is_too_small_is_one_line_and_exit_code_2(
     assert capsys.readouterr().err == f"error: {word} {count} should be {least} or more\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--executor", "slurm"], "--runs-per-gpu is for this machine's GPUs"),
+        ([], "train.micro_batch_size = auto takes a GPU for itself; give its number"),
+    ],
+)
+def test_runs_share_a_gpu_of_this_machine_with_sizes_of_their_own(
+    words, said, shards, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    path = tiny.write(
+        tmp_path / "c.toml", shards, {"adamw": {"train.micro_batch_size": "auto"}}, baseline="adamw"
+    )
+    command = [str(path), "--out", str(tmp_path / "runs"), "--dry-run", "--runs-per-gpu", "2"]
+    assert main([*command, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_two_arms_of_one_name_and_no_arms(shards):
     whole = tiny.table(shards, TWO)
     with pytest.raises(ConfigError, match="two arms are named 'wsd'"):

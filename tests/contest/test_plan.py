@@ -377,11 +377,13 @@ def test_slots_share_out_gpus_and_cores():
     assert threads == ["2", "2", "2"]
     assert len(slots([], 8)) == 8
     assert len(slots([], 8, nproc=2)) == 4
-    with pytest.raises(ValueError, match="--jobs 3 with --gpus-per-run 2 needs 6 GPUs, 4 visible"):
+    with pytest.raises(
+        ValueError, match="--jobs 3 with --gpus-per-run 2 needs 6 GPUs, there is room on 4"
+    ):
         slots(four, 8, jobs=3, gpus_per_run=2)
-    with pytest.raises(ValueError, match="one GPU and one process; found --gpus-per-run 2"):
+    with pytest.raises(ValueError, match="--runs-per-gpu 2 with --gpus-per-run 2 and"):
         slots(four, 8, gpus_per_run=2, runs_per_gpu=2)
-    with pytest.raises(ValueError, match="one GPU and one process; found --gpus-per-run 0"):
+    with pytest.raises(ValueError, match="--runs-per-gpu 2 needs a GPU, and none is"):
         slots([], 8, runs_per_gpu=2)
 
 

@@ -78,7 +78,8 @@ def test_choice_of_a_contest_has_its_scale_its_answer_and_its_power():
     assert missing == "| nowhere | not run yet | not run yet | not run yet | not run yet |"
     rows = list(csv.DictReader(Path(SMALL, "results.csv").read_text().splitlines()))
     tokens = sum(float(row["tokens"]) for row in rows) / 1e6
-    assert cost == f"- Cost of all, tuning included: {len(rows)} runs, {tokens:.3g} million tokens"
+    spent = f"{len(rows)} runs, {tokens:.3g} million tokens"
+    assert cost == f"- Cost of all, tuning included, a branch with its trunk: {spent}"
 
 
 @pytest.mark.parametrize(
