@@ -205,10 +205,8 @@ def show(
         source = f"from {next(iter(known.values())).source}"
     shown = _table(plan, known, len(places))
     shown.caption = f"time: {source}; {len(places)} runs at once"
-    if len({place.name for place in places if place.name.startswith("GPU")}) not in (
-        0,
-        len(places),
-    ):
+    on_gpus = [place.name for place in places if place.name.startswith("GPU")]
+    if len(set(on_gpus)) < len(on_gpus):
         shown.caption += ", which share GPUs: each takes longer than a run alone"
     console.print(shown)
     console.print(planned_seeds(plan), highlight=False, markup=False, soft_wrap=True)

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from report.judgement import Judgement
 
-# how a cell of a column of numbers begins; "2 and 3 runs" is a sentence
-NUMBER = re.compile(r"[\[(<+−-]*\s*[\d∞][\d.,]*(?![\d.,]| and)|–$|not (?:reached|recorded|defined)")
+# how a cell of a column of numbers begins; "2 and 3 runs" and "4 arms, 3 seeds" are sentences
+NUMBER = re.compile(
+    r"[\[(<+−-]*\s*[\d∞][\d.,]*(?![\d.,]| and|[^,]*, [\d.]+ [a-zA-Z])"
+    r"|–$|not (?:reached|recorded|defined)"
+)
 SPECIAL = "\\`*_[]<>|#~&"  # characters that mean something in Markdown
 
 

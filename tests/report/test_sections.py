@@ -22,6 +22,7 @@ from report.sections import Cell, Section, Table, escaped, markdown_section
         (["not finished: 1 of 4 runs", "–"], False),
         (["2 and 3 runs, 2 complete pairs: only these are compared", "–"], False),
         (["12 and 13 runs", "–"], False),
+        (["4 arms, 3 seeds", "29 arms, 5 seeds"], False),
         (["better", "undecided"], False),
         ([Cell("wsd", "arm"), Cell("cosine", "arm")], False),
     ],
