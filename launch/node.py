@@ -126,6 +126,7 @@ def _watch(ranks: list[Rank], signals: list[str], patience: float) -> int:
             # A rank that trains notes both and stops by the first. One that has not begun to
             # ignores Ctrl-C, of which Python would make a traceback, and ends by the second.
             _send(ranks, signal.Signals[name])
+            time.sleep(TICK)  # given both at once, a busy rank may note the second first
             _send(ranks, signal.SIGTERM)
             deadline = min(deadline, time.monotonic() + patience)
             passed_on += 1
